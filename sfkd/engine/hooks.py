@@ -1,0 +1,130 @@
+"""Hooks around a distillation run."""
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import EVALUATOR
+from mmengine.runner import Runner
+from mmengine.evaluator import Evaluator
+
+from ..registry import HOOKS
+from .checkpoint import read_checkpoint, student_checkpoint, write_checkpoint
+
+
+def unwrapped(runner: Runner):
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+@HOOKS.register_module()
+class StudentCheckpointHook(Hook):
+    """Beside every full checkpoint, one of the student alone that the stock model loads strictly.
+
+    ``student_latest.pth`` follows the last full checkpoint, ``student_best.pth`` the best; both are replaced whole, so an interrupted
+    run leaves the last ones.
+    """
+    priority = 'LOWEST'  # after mmengine's CheckpointHook
+
+    def __init__(self):
+        self._written: dict[str, str] = {}
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._follow(runner, 'last_ckpt', 'student_latest.pth')
+
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._follow(runner, 'last_ckpt', 'student_latest.pth')
+
+    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
+        self._follow(runner, 'best_ckpt', 'student_best.pth')
+
+    def after_train(self, runner: Runner) -> None:
+        self._follow(runner, 'last_ckpt', 'student_latest.pth')
+
+    def _follow(self, runner: Runner, key: str, name: str) -> None:
+        full = runner.message_hub.runtime_info.get(key)
+        if full and self._written.get(key) != full and is_main_process():
+            checkpoint = student_checkpoint(read_checkpoint(full, key), full)
+            write_checkpoint(checkpoint, Path(runner.work_dir, name))
+            self._written[key] = full
+
+
+@HOOKS.register_module()
+class RandomStateHook(Hook):
+    """Makes a resumed run continue the random numbers of the interrupted one, so that it ends where that would have ended.
+
+    mmengine saves no random state. Written by each process at the first epoch after a full checkpoint. Exact where the data loader
+    restarts its workers every epoch (``persistent_workers=False``) or has none.
+    """
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        file = Path(runner.work_dir, f'random_state_rank{get_rank()}.pth')
+        last = runner.message_hub.runtime_info.get('last_ckpt', '')
+        if getattr(runner, '_resume', False) and not self._restored:
+            self._restored = True
+            if runner.epoch:
+                self._restore(runner, file)
+        if Path(last).name == f'epoch_{runner.epoch}.pth':
+            kind, keys, *rest = np.random.get_state()
+            version, internal, gauss = random.getstate()
+            state = dict(epoch=runner.epoch, torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all(),
+                         numpy=[kind, torch.from_numpy(keys.astype(np.int64)), *rest], python=[version, list(internal), gauss])
+            write_checkpoint(state, file)
+
+    _restored = False
+
+    @staticmethod
+    def _restore(runner: Runner, file: Path) -> None:
+        state = read_checkpoint(str(file), 'resume') if file.exists() else {}
+        if state.get('epoch') != runner.epoch:
+            runner.logger.warning(f'no random state of epoch {runner.epoch} in {file}: the resumed run will see other random numbers '
+                                  'than the interrupted one would have')
+            return
+        torch.set_rng_state(state['torch'])
+        if state['cuda']:
+            torch.cuda.set_rng_state_all(state['cuda'])
+        kind, keys, *rest = state['numpy']
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        version, internal, gauss = state['python']
+        random.setstate((version, tuple(internal), gauss))
+
+
+@HOOKS.register_module()
+class InvalidLossHook(Hook):
+    """Stops a run whose loss is no longer finite and names the terms that are not.
+
+    Args:
+        interval: iterations between two looks; each look waits for the device.
+    """
+
+    def __init__(self, interval: int = 50):
+        self.interval = interval
+
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if self.every_n_train_iters(runner, self.interval) and not torch.isfinite(outputs['loss']):
+            terms = [f'{key} = {value.item():g}' for key, value in outputs.items() if not torch.isfinite(value).all()]
+            raise FloatingPointError(f'iteration {runner.iter + 1}: not finite: {", ".join(terms)}; the last checkpoint is kept. '
+                                     'Lower the learning rate or the weight of the term that failed first, or train without --amp')
+
+
+@HOOKS.register_module()
+class TeacherReportHook(Hook):
+    """Before training, scores the teacher on the validation set: its own weights and normalisation, the student's pictures."""
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.val_loop is None:
+            runner.logger.warning('TeacherReportHook: the config has no validation set')
+            return
+        teacher, loader = unwrapped(runner).teacher.network, runner.val_loop.dataloader
+        evaluator = runner.cfg.val_evaluator
+        evaluator = EVALUATOR.build(evaluator) if 'metrics' in evaluator else Evaluator(evaluator)
+        evaluator.dataset_meta = loader.dataset.metainfo
+        with torch.no_grad():
+            for batch in loader:
+                evaluator.process(data_samples=teacher.val_step(batch), data_batch=batch)
+        scores = evaluator.evaluate(len(loader.dataset))
+        runner.logger.info('teacher on the validation set: ' + '  '.join(f'{key}: {value:.4f}' for key, value in scores.items()))

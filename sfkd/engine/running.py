@@ -1,0 +1,104 @@
+"""What the command-line tools share: from a config file to a runner that is safe to start."""
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from ..errors import ConfigError
+from .checkpoint import forbid_unsafe_loading
+
+#: Hooks of every distillation run, unless the config names the same type itself.
+DISTILLATION_HOOKS = ('StudentCheckpointHook', 'RandomStateHook', 'InvalidLossHook')
+
+
+@contextlib.contextmanager
+def errors_for_people() -> Iterator[None]:
+    """A user's mistake ends the program with its message and status 2, without a traceback."""
+    try:
+        yield
+    except ConfigError as error:
+        sys.exit(f'{os.path.basename(sys.argv[0])}: {len(error.problems)} problem{"s" * (len(error.problems) > 1)} in the input\n{error}')
+
+
+def prepare_process(launcher: str = 'none') -> None:
+    """Before anything is built: refuse unsafe checkpoints, quiet what no user can act on, and join the other processes on a CPU."""
+    forbid_unsafe_loading()
+    warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+    warnings.filterwarnings('ignore', category=FutureWarning)
+    if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')  # mmengine's own launcher knows GPUs only
+
+
+def load_config(path: str, work_dir: str | None = None, options: dict | None = None) -> Config:
+    """Read a config, apply command-line options, and choose the work directory (argument, config, then ``work_dirs/<name>``).
+
+    Raises:
+        ConfigError: if there is no such file.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no config file '{path}'")
+    config = Config.fromfile(path)
+    if options:
+        config.merge_from_dict(options)
+    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    return config
+
+
+def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test')) -> None:
+    """Check that the folders and files that the config's data sets name are there.
+
+    Raises:
+        ConfigError: naming each missing one and the command or page that makes it.
+    """
+    problems = {}
+    for split in splits:
+        dataset = (config.get(f'{split}_dataloader') or {}).get('dataset') or {}
+        while 'dataset' in dataset and isinstance(dataset['dataset'], dict):
+            dataset = dataset['dataset']
+        root = dataset.get('data_root') or ''
+        prefix = dataset.get('data_prefix') or ''
+        named = dict(data_root='', ann_file=dataset.get('ann_file') or '')
+        named |= {f'data_prefix.{key}': value for key, value in prefix.items()} if isinstance(prefix, dict) else {'data_prefix': prefix}
+        for key, value in named.items():
+            path = Path(root, value)
+            if (root or value) and '://' not in str(path) and not path.exists() and path not in problems:
+                problems[path] = f"{split}_dataloader.dataset.{key}: there is no '{path}'; {_remedy(path)}"
+    if problems:
+        raise ConfigError(list(problems.values()))
+
+
+def _remedy(path: Path) -> str:
+    if 'digits_wild' in path.parts:
+        task = path.parts[path.parts.index('digits_wild') + 1:][:1]
+        return f'make it with: python tools/make_digits_wild.py {"".join(task)}'.rstrip()
+    return 'see docs/data.md for how to lay it out, or set data_root'
+
+
+def is_distillation(config: Config) -> bool:
+    return str(config.model.get('type')).rpartition('.')[2] in ('SFKD', 'Distiller')
+
+
+def build_runner(config: Config, launcher: str = 'none') -> Runner:
+    """A runner with the hooks of a distillation run and, on a CPU, one that can join other processes."""
+    config.launcher = launcher
+    hooks = list(config.get('custom_hooks') or [])
+    present = {str(hook.get('type')).rpartition('.')[2] for hook in hooks}
+    wanted = DISTILLATION_HOOKS if is_distillation(config) else DISTILLATION_HOOKS[1:]
+    config.custom_hooks = hooks + [dict(type=f'sfkd.{name}') for name in wanted if name not in present]
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        config.setdefault('model_wrapper_cfg', dict(
+            type='MMDistributedDataParallel', find_unused_parameters=config.get('find_unused_parameters', False)))
+    runner = Runner.from_cfg(config)
+    for handler in runner.logger.handlers:
+        if type(handler) is logging.StreamHandler:  # mmengine's entry for each parameter ("Initialized by ...") stays in the file
+            handler.addFilter(lambda record: ' - torch.Size([' not in record.getMessage())
+    return runner

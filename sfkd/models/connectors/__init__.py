@@ -1,0 +1,4 @@
+from .align import Align
+from .wavelet import Decomposed, DualStreamRefinement, WaveletConnector
+
+__all__ = ['Align', 'Decomposed', 'DualStreamRefinement', 'WaveletConnector']

@@ -1,0 +1,81 @@
+"""Brings two maps of different networks onto one grid, one channel count and one scale."""
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...registry import MODELS
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """All-reduce with its gradient: a statistic that every process uses gets every process's gradient."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+        return tensor
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def standardise(features: Tensor, eps: float = 1e-5) -> Tensor:
+    """Zero mean and unit variance of each channel over batch and grid, of the batch joined over all processes.
+
+    Parameter-free (as PKD does, arXiv 2207.02039, section 3.2): a learned layer on the teacher's side could collapse both sides to a
+    constant. Always float32 (float64 stays), also under autocast.
+
+    Args:
+        features: (N, C, h, w).
+
+    Returns:
+        Tensor: (N, C, h, w).
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = features if features.dtype == torch.float64 else features.float()
+        if not (dist.is_initialized() and dist.get_world_size() > 1):
+            return F.batch_norm(features, None, None, training=True, eps=eps)
+        variance, mean = torch.var_mean(features, (0, 2, 3), correction=0)
+        count = features.numel() / features.shape[1]
+        sums, total = _SumOverProcesses.apply(torch.cat([mean, mean.new_ones(1)]) * count).split([mean.numel(), 1])
+        joint_mean = sums / total
+        # Spread within each process plus spread between their means: no difference of large squares
+        joint_variance = _SumOverProcesses.apply((variance + (mean - joint_mean).square()) * count) / total
+        scale = torch.rsqrt(joint_variance + eps)
+        return (features - joint_mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+
+
+@MODELS.register_module()
+class Align(nn.Module):
+    """Common grid, common channels, common scale; steps 2 and 3 of docs/method.md (ours).
+
+    The grid is the smaller of the two in each direction, by area pooling: nothing is invented by upsampling. The student is projected
+    by a learned 1x1 convolution; nothing learned acts on the teacher.
+
+    Args:
+        student_channels: Cs.
+        teacher_channels: Ct.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int):
+        super().__init__()
+        self.project = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)  # standardise() would remove a bias
+
+    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            student: (N, Cs, hs, ws).
+            teacher: (N, Ct, ht, wt).
+
+        Returns:
+            tuple: both (N, Ct, min(hs, ht), min(ws, wt)), standardised float32.
+        """
+        grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
+        student, teacher = (x if x.shape[2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (student, teacher))
+        return standardise(self.project(student)), standardise(teacher)

@@ -1,0 +1,82 @@
+"""Builds a model of another library from a config path, a config dict or a module, in that library's own scope."""
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from torch import nn
+
+from ...errors import ConfigError
+from ...registry import MODELS
+
+
+@contextlib.contextmanager
+def preserved_randomness() -> Iterator[None]:
+    """Leave every random state as it was, so that what is built inside changes nothing in the training outside."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+def load_config(path: str, where: str) -> Config:
+    """Read a config file.
+
+    Args:
+        path: a file, or ``library::folder/config.py`` for one that an installed library ships.
+        where: the config key that named it, for the message.
+
+    Raises:
+        ConfigError: if there is no such file.
+    """
+    file = path
+    if '::' in path:
+        try:
+            file, _ = Config._get_cfg_path(path, '')
+        except (ImportError, FileNotFoundError, AssertionError, ValueError) as error:
+            raise ConfigError(f"{where}: '{path}' cannot be found ({error})") from error
+    if not Path(file).is_file():
+        raise ConfigError(f"{where}: there is no config file '{path}' (looked from {Path.cwd().name}/); "
+                          "give a path from the folder you start in, or 'mmpretrain::folder/config.py' for a library's own")
+    return Config.fromfile(file)
+
+
+def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dict | None = None) -> nn.Module:
+    """Build a student or a teacher.
+
+    Args:
+        spec: a config path (its ``model`` and ``data_preprocessor`` are used, in its ``default_scope``), a model dict, or a module.
+        where: the config key, for messages.
+        data_preprocessor: what the runner would hand to a model whose own config has none.
+
+    Raises:
+        ConfigError: if it is none of these, or if the model cannot be built.
+    """
+    if isinstance(spec, nn.Module):
+        return spec
+    scope = None
+    if isinstance(spec, str):
+        config = load_config(spec, where)
+        if 'model' not in config:
+            raise ConfigError(f"{where}: '{spec}' has no 'model'")
+        scope = config.get('default_scope')
+        data_preprocessor = config.get('data_preprocessor', data_preprocessor)
+        spec = config.model
+    if not isinstance(spec, dict) or 'type' not in spec:
+        raise ConfigError(f"{where}: {spec!r} is no config path, no dict with a 'type', and no module")
+    spec = ConfigDict(spec)  # a copy: building pops keys
+    if data_preprocessor is not None:
+        spec.setdefault('data_preprocessor', data_preprocessor)
+    if scope is None and isinstance(spec.type, str) and '.' in spec.type:
+        scope = spec.type.partition('.')[0]  # 'mmdet.RetinaNet': its parts are mmdet's too
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        try:
+            return registry.build(spec)
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            raise ConfigError(f"{where}: cannot build '{spec['type']}': {error}") from error

@@ -1,0 +1,252 @@
+"""The distiller: a student that trains as in its stock config, plus what its teacher shows it."""
+from __future__ import annotations
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from ...errors import ConfigError, nearest
+from ...registry import MODELS, register_entry_point
+from ..connectors import WaveletConnector
+from .building import build_model, preserved_randomness
+from .pairing import MIN_GRID, Probe, Stage, pair_stages, probe, stages
+from .taps import Taps
+from .teacher import Teacher, normalisation_of
+
+
+class Pair(nn.Module):
+    """One tap of the student and one of the teacher, the connector between them, and the losses on what it gives.
+
+    Args:
+        name: part of the losses' names.
+        student, teacher: the tapped stages.
+        connector: ``(student, teacher) -> (student, teacher)``; None compares the outputs as they are.
+        losses: ``{name: (weight, loss)}``.
+    """
+
+    def __init__(self, name: str, student: Stage, teacher: Stage, connector: nn.Module | None,
+                 losses: dict[str, tuple[float, nn.Module]]):
+        super().__init__()
+        self.name, self.stages, self.connector = name, (student, teacher), connector
+        self.student, self.teacher = student.path, teacher.path
+        self.weights = {key: weight for key, (weight, _) in losses.items()}
+        self.losses = nn.ModuleDict({key: loss for key, (_, loss) in losses.items()})
+
+    def summary(self) -> str:
+        """One line: both stages, the grid, the levels, the weighted losses."""
+        s, t = self.stages
+        grid = tuple(map(min, s.grid, t.grid))
+        text = f'{s.path} {s.channels}x{s.grid[0]}x{s.grid[1]} <- {t.path} {t.channels}x{t.grid[0]}x{t.grid[1]}'
+        if isinstance(self.connector, WaveletConnector):
+            levels = self.connector.levels_on(grid)
+            text += f', {levels} of {self.connector.levels} levels' + (' (more do not fit)' if levels < self.connector.levels else '')
+        return text + ': ' + ', '.join(f'{weight:g} x {key}' for key, weight in self.weights.items())
+
+    def forward(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        """Returns ``{'distill.<pair>.loss_<name>': weighted scalar}``; mmengine sums what has 'loss' in its name."""
+        if self.connector is not None:
+            student, teacher = self.connector(student, teacher)
+        return {f'distill.{self.name}.loss_{key}': self.weights[key] * loss(student, teacher)
+                for key, loss in self.losses.items()}
+
+
+@register_entry_point
+class Distiller(BaseModel):
+    """Trains a student of any task with its own losses and a frozen teacher's features or logits.
+
+    In ``predict`` and ``tensor`` mode the distiller *is* the student. With no pair left (every weight 0) training is the student's own,
+    bit for bit. Config problems are reported together, before the first batch.
+
+    Args:
+        student: config path, model dict or built module; the path's or dict's own ``data_preprocessor`` comes before the argument.
+        teacher: the same.
+        teacher_ckpt: checkpoint file or address; 'init' takes the weights that the teacher's own ``init_cfg`` gives (random where it has
+            none). Needed unless ``teacher`` is a module.
+        pairs: 'auto' (by stride or relative depth, see pairing.py), or a list of ``dict(student=path, teacher=path)``, each with
+            optional ``connector`` and ``losses`` of its own.
+        connector: default connector config; receives ``student_channels`` and ``teacher_channels``.
+        losses: default list of loss configs for each pair; ``weight`` (default 1) and ``name`` (default: the type) are ours, the rest is
+            the loss's. A loss of weight 0 is not built, nor a pair without losses.
+        logits: list of loss configs on the outputs of both ``head`` modules.
+        input_size: (H, W) of the training pictures, for the dry run; None takes ``img_size`` of the student's or the teacher's backbone,
+            or 224.
+        teacher_input_size: (H, W) to which pictures are resized for the teacher.
+        data_preprocessor: default for a student whose own config has none (mmengine's runner passes it).
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+
+    def __init__(self,
+                 student: str | dict | nn.Module,
+                 teacher: str | dict | nn.Module,
+                 teacher_ckpt: str | None = None,
+                 pairs: str | list[dict] = 'auto',
+                 connector: dict | None = None,
+                 losses: list[dict] = (),
+                 logits: list[dict] = (),
+                 input_size: int | tuple[int, int] | None = None,
+                 teacher_input_size: int | tuple[int, int] | None = None,
+                 data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None):
+        student = build_model(student, 'model.student', data_preprocessor)
+        super().__init__(data_preprocessor=student.data_preprocessor, init_cfg=init_cfg)
+        self.student = student
+        with preserved_randomness():  # the student's training must not depend on what is built beside it
+            self.teacher = self._build_teacher(teacher, teacher_ckpt, teacher_input_size, data_preprocessor)
+            self.input_size = _size(input_size or _image_size(student) or _image_size(self.teacher.network) or 224)
+            self.pairs = nn.ModuleList(self._build_pairs(pairs, connector, list(losses), list(logits)))
+            if self.pairs:
+                self._wire(teacher_ckpt)
+        self._report()
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+        """The student's forward; in mode 'loss' with the distillation losses added.
+
+        Args:
+            inputs: (N, 3, H, W), normalised.
+            data_samples: one a picture.
+            mode: 'loss', 'predict' or 'tensor'.
+        """
+        if mode == 'loss' and self.pairs:
+            return self.loss(inputs, data_samples)
+        return self.student(inputs, data_samples, mode=mode)
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """Task losses of the student, and of each pair the distillation losses.
+
+        Returns:
+            dict: ``{student losses..., 'distill.<pair>.loss_<name>': scalar}``.
+        """
+        with self.taps.capture(inputs.shape[2:]) as student:        # {path: (N, C, h, w)}
+            losses = self.student(inputs, data_samples, mode='loss')
+        teacher = self.teacher(inputs)                               # {path: (N, C', h', w')}, no gradients
+        for pair in self.pairs:
+            losses |= pair(student[pair.student], teacher[pair.teacher])
+        return losses
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self.teacher.apply_(fn)
+        return self
+
+    # ---- building ----
+
+    def _build_teacher(self, teacher, checkpoint, input_size, data_preprocessor) -> Teacher:
+        network = build_model(teacher, 'model.teacher', data_preprocessor)
+        if checkpoint is None and not isinstance(teacher, nn.Module):
+            raise ConfigError("model.teacher_ckpt: None, so the teacher would be random; give its checkpoint, or 'init' for what the "
+                              "teacher's own init_cfg loads")
+        if checkpoint == 'init' and hasattr(network, 'init_weights'):
+            network.init_weights()
+        return Teacher(network, normalisation_of(self.student), _size(input_size) if input_size else None)
+
+    def _build_pairs(self, pairs, connector, losses, logits) -> list[Pair]:
+        """Check every pair against a dry run of both networks and build it."""
+        losses, logits = _weighted(losses), _weighted(logits)
+        named = [] if pairs == 'auto' else [dict(pair, losses=_weighted(pair.get('losses', losses))) for pair in pairs]
+        named = [pair for pair in named if pair['losses']]
+        if not (named or logits or (pairs == 'auto' and losses)):
+            return []
+        head = bool(logits) or any('head' in pair['student'] + pair['teacher'] for pair in named)
+        student = probe(self.student, self.input_size, head)
+        teacher = probe(self.teacher.network, self.teacher.input_size or self.input_size, head)
+        if pairs == 'auto' and losses:
+            matched = pair_stages(stages(self.student, student), stages(self.teacher.network, teacher))
+            if not matched:
+                raise ConfigError("model.pairs: 'auto' found no stages of the same stride in student and teacher; name the pairs: "
+                                  "pairs=[dict(student=path, teacher=path)]")
+            named = [dict(student=s.path, teacher=t.path, losses=losses) for s, t in matched]
+        problems, built = [], []
+        for i, pair in enumerate(named):
+            try:
+                built.append(self._build_pair(f'model.pairs[{i}]', pair, pair.get('connector', connector), student, teacher))
+            except ConfigError as error:
+                problems += error.problems
+        if logits:
+            try:
+                built.append(self._build_logits(logits, student, teacher))
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        return built
+
+    def _build_pair(self, where: str, pair: dict, connector: dict | None, student: Probe, teacher: Probe) -> Pair:
+        taps = [_tap(found, pair[side], f'{where}.{side}') for side, found in (('student', student), ('teacher', teacher))]
+        problems = [tap for tap in taps if isinstance(tap, str)]
+        if problems:
+            raise ConfigError(problems)
+        s, t = taps
+        grid = tuple(map(min, s.grid, t.grid))
+        if connector is not None:
+            connector = _build(dict(connector, student_channels=s.channels, teacher_channels=t.channels))
+        if min(grid) < MIN_GRID or isinstance(connector, WaveletConnector) and not connector.levels_on(grid):
+            raise ConfigError(f"{where}: '{s.path}' gives {s.grid[0]}x{s.grid[1]} and '{t.path}' {t.grid[0]}x{t.grid[1]} for an input of "
+                              f'{self.input_size[0]}x{self.input_size[1]}; that is too small a grid for any level: tap earlier stages, or '
+                              'train at a larger input_size')
+        name = s.path.removeprefix('backbone.').replace('.', '_')
+        return Pair(name, s, t, connector, _build_losses(pair['losses']))
+
+    @staticmethod
+    def _build_logits(losses, student: Probe, teacher: Probe) -> Pair:
+        shapes = [found.shapes.get('head') for found in (student, teacher)]
+        if None in shapes or shapes[0] != shapes[1]:
+            seen = ['no logits' if shape is None else f'{shape[1]} classes' for shape in shapes]
+            raise ConfigError(f'model.logits: the student has {seen[0]} and the teacher {seen[1]}; a logit loss compares the same classes: '
+                              'give a teacher of the same classes, or set the logit weight to 0')
+        return Pair('logits', *(Stage('head', shape[1], (1, 1), 0, f'a tensor {tuple(shape)}') for shape in shapes), None, _build_losses(losses))
+
+    def _wire(self, checkpoint: str | None) -> None:
+        """Set the taps of both networks and load the teacher."""
+        raw = {'head'} & {pair.student for pair in self.pairs}
+        self.taps = Taps(self.student, [pair.student for pair in self.pairs], raw)
+        taps = Taps(self.teacher.network, [pair.teacher for pair in self.pairs], raw, stop=True)
+        self.teacher.tap(taps, self.input_size)
+        if checkpoint not in (None, 'init'):
+            self.teacher.load(checkpoint)
+
+    def _report(self) -> None:
+        weights = sum(p.numel() for p in self.student.parameters())
+        extra = sum(p.numel() for p in self.pairs.parameters())
+        refinement = sum(p.numel() for name, p in self.pairs.named_parameters() if '.refine.' in name)
+        lines = [f'distillation: {len(self.pairs)} pairs; beside the student\'s {weights:,} weights, connectors train {extra:,} '
+                 f'({refinement:,} of them, {refinement / weights:.1%}, in DS2S); none is in the exported student']
+        print_log('\n'.join(lines + [f'  {pair.summary()}' for pair in self.pairs]), 'current')
+
+
+def _size(size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _image_size(network: nn.Module):
+    return getattr(getattr(network, 'backbone', None), 'img_size', None)
+
+
+def _tap(found: Probe, path: str, where: str) -> Stage | str:
+    """The stage at a path, or what is wrong with it."""
+    output = found.outputs.get(path)
+    if isinstance(output, Stage):
+        return output
+    maps = [p for p, o in found.outputs.items() if isinstance(o, Stage)]
+    near = nearest(path, maps)
+    if output is None:
+        return f"{where}: no module '{path}' gives an output; nearest: {near}"
+    return f"{where}: '{path}' gives {output}, which is no feature map; nearest: {near}"
+
+
+def _build(config: dict) -> nn.Module:
+    """Build a connector or loss of ours, or with a prefix in its type of another library, whatever the config's default scope."""
+    return MODELS.build(dict(dict(_scope_='sfkd'), **config))
+
+
+def _weighted(losses) -> list[dict]:
+    return [loss for loss in losses if loss.get('weight', 1)]
+
+
+def _build_losses(configs) -> dict[str, tuple[float, nn.Module]]:
+    built = {}
+    for config in map(dict, configs):
+        weight, name = config.pop('weight', 1), config.pop('name', config['type'].rpartition('.')[2])
+        built[name] = float(weight), _build(config)
+    return built

@@ -1,0 +1,150 @@
+"""Which stage of the student goes with which stage of the teacher: from one dry run of each network."""
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .taps import LayoutError, as_map, describe
+
+MIN_STRIDE = 4  # the stem is no stage
+MIN_GRID = 2  # a 1x1 map has no space left to decompose
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One tappable map of a network.
+
+    Attributes:
+        path: dotted module path.
+        channels: C.
+        grid: (h, w) at the probed image size.
+        stride: image pixels a grid step, rounded.
+        layout: what the module really returns.
+    """
+    path: str
+    channels: int
+    grid: tuple[int, int]
+    stride: int
+    layout: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one dry run of a network showed.
+
+    Attributes:
+        outputs: ``{path: Stage, or the output's description where it is no map}``, in the order in which the modules ended.
+        shapes: ``{path: shape of a tensor output}``.
+        image_size: (H, W).
+    """
+    outputs: dict[str, Stage | str]
+    shapes: dict[str, torch.Size]
+    image_size: tuple[int, int]
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients; afterwards every module is in the mode that it had."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class _Enough(Exception):
+    """The part of the network that can be tapped has run."""
+
+
+def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False) -> Probe:
+    """Run a network once on two random pictures and read every module's output.
+
+    Args:
+        network: a model of mmpretrain, mmdet or mmseg (``forward(inputs, mode='tensor')``).
+        image_size: (H, W).
+        head: also run what follows backbone and neck. Without it the run ends there.
+    """
+    outputs: dict[str, Stage | str] = {}
+    shapes: dict[str, torch.Size] = {}
+    last = 'neck' if getattr(network, 'neck', None) is not None else 'backbone'
+
+    def read(path, output):
+        outputs.pop(path, None)
+        if torch.is_tensor(output):
+            shapes[path] = output.shape
+        try:
+            tapped = as_map(output, image_size)
+            if tapped.shape[0] != 2:  # windows or regions folded into the batch
+                raise LayoutError
+            grid = tuple(tapped.shape[2:])
+            stride = round(math.sqrt(image_size[0] * image_size[1] / (grid[0] * grid[1])))
+            outputs[path] = Stage(path, tapped.shape[1], grid, stride, describe(output))
+        except LayoutError:
+            outputs[path] = describe(output)
+        if path == last and not head:
+            raise _Enough
+
+    hooks = [module.register_forward_hook(lambda _, __, output, path=path: read(path, output))
+             for path, module in network.named_modules() if path]
+    parameter = next(network.parameters())
+    images = torch.randn(2, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(parameter)
+    try:
+        with evaluating(network), contextlib.suppress(_Enough):
+            network(images, mode='tensor')
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Probe(outputs, shapes, image_size)
+
+
+def stages(network: nn.Module, found: Probe, parts: int = 4) -> list[Stage]:
+    """The ends of a backbone's stages, shallow to deep.
+
+    A hierarchical network has one stage a stride: the last map at that stride among the backbone's layers. An isotropic one (ViT,
+    MLP-Mixer: one stride throughout) is cut into ``parts`` runs of blocks of the same length.
+    """
+    layers = [found.outputs[path] for path in _layers(network.backbone, 'backbone') if path in found.outputs]
+    order = {path: i for i, path in enumerate(found.outputs)}
+    maps = sorted((s for s in layers if isinstance(s, Stage) and s.stride >= MIN_STRIDE and min(s.grid) >= MIN_GRID),
+                  key=lambda s: order[s.path])
+    ends: dict[int, Stage] = {}
+    for stage in maps:
+        ends.pop(stage.stride, None)
+        ends[stage.stride] = stage
+    if len(ends) != 1:
+        return list(ends.values())
+    containers: dict[str, list[Stage]] = {}
+    for stage in maps:
+        containers.setdefault(stage.path.rpartition('.')[0], []).append(stage)
+    blocks = max(containers.values(), key=len)
+    parts = min(parts, len(blocks))
+    return [blocks[math.ceil(len(blocks) * (i + 1) / parts) - 1] for i in range(parts)]
+
+
+def _layers(module: nn.Module, path: str) -> Iterator[str]:
+    """Paths of a backbone's own layers: its children and, inside plain containers only, theirs."""
+    for name, child in module.named_children():
+        yield f'{path}.{name}'
+        if isinstance(child, (nn.Sequential, nn.ModuleList)):
+            yield from _layers(child, f'{path}.{name}')
+
+
+def pair_stages(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage, Stage]]:
+    """Stages of the same stride; by relative depth where one of the networks has a single stride."""
+    def strides(side):
+        return {stage.stride: stage for stage in side}
+    if len(strides(student)) > 1 and len(strides(teacher)) > 1:
+        return [(strides(student)[stride], stage) for stride, stage in strides(teacher).items() if stride in strides(student)]
+    count = min(len(student), len(teacher))
+
+    def spread(side):
+        return [side[math.ceil(len(side) * (i + 1) / count) - 1] for i in range(count)]
+    return list(zip(spread(student), spread(teacher)))

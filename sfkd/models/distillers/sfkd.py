@@ -1,0 +1,34 @@
+"""SFKD as a preset of the distiller: the method in one line of config."""
+from __future__ import annotations
+
+from ...registry import register_entry_point
+from .distiller import Distiller
+
+
+@register_entry_point
+class SFKD(Distiller):
+    """Spatial-frequency joint-aware heterogeneous distillation (arXiv 2607.01906, read as in docs/method.md).
+
+    Each pair goes through a :class:`WaveletConnector`; its refined bands are matched in space (:class:`BandMSE`), its refined map in
+    frequency (:class:`GaussianFrequencyLoss`); the logits by :class:`KLDivergence`. A weight of 0 removes a term.
+
+    Args:
+        student, teacher, teacher_ckpt, pairs, kwargs: see :class:`Distiller`.
+        levels, wavelet, refine: see :class:`WaveletConnector`.
+        spatial_weight: w_s of the band matching of each pair.
+        frequency_weight: w_f of the GFFL of each pair.
+        sigma: of the GFFL, relative to Nyquist.
+        logit_weight: w_kd; 0 where teacher and student have different classes.
+        temperature: of the logit distillation.
+    """
+
+    def __init__(self, student, teacher, teacher_ckpt=None, pairs='auto', levels: int = 2, wavelet: str = 'haar', refine: bool = True,
+                 spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5, logit_weight: float = 0.0,
+                 temperature: float = 1.0, **kwargs):
+        super().__init__(
+            student, teacher, teacher_ckpt, pairs,
+            connector=dict(type='WaveletConnector', levels=levels, wavelet=wavelet, refine=refine),
+            losses=[dict(type='BandMSE', weight=spatial_weight, name='spatial'),
+                    dict(type='GaussianFrequencyLoss', weight=frequency_weight, sigma=sigma, name='frequency')],
+            logits=[dict(type='KLDivergence', weight=logit_weight, temperature=temperature, name='kd')],
+            **kwargs)

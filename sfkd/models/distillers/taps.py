@@ -1,0 +1,135 @@
+"""Taps: intermediate outputs of a network, by dotted module path. The only place with forward hooks."""
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+MAX_EXTRA_TOKENS = 8  # class, distillation and register tokens in front of the patch tokens
+
+
+class LayoutError(ValueError):
+    """An output that cannot be read as a map (N, C, h, w)."""
+
+
+def describe(output) -> str:
+    """Type and shape of a module's output, for messages."""
+    if torch.is_tensor(output):
+        return f'a tensor {tuple(output.shape)}'
+    if isinstance(output, (tuple, list)):
+        return f'a {type(output).__name__} of ' + ', '.join(describe(o) for o in output)
+    return f'{output!r}' if isinstance(output, (int, float, torch.Size)) else f'a {type(output).__name__}'
+
+
+def as_map(output, image_size: tuple[int, int]) -> Tensor:
+    """Read the output of any layer as a map; a view, never a copy.
+
+    Args:
+        output: maps (N, C, h, w) or (N, h, w, C); tokens (N, L, C), leading class, distillation or register tokens are dropped;
+            ``(..., tokens, (h, w))`` as Swin's stages return; or a tuple or list of one of these.
+        image_size: (H, W) of the input that gave it; decides how L tokens fold into h x w.
+
+    Returns:
+        Tensor: (N, C, h, w).
+
+    Raises:
+        LayoutError: if it is none of these.
+    """
+    if isinstance(output, (tuple, list)):
+        if len(output) == 1:
+            return as_map(output[0], image_size)
+        if len(output) >= 2 and torch.is_tensor(output[-2]) and output[-2].dim() == 3 and _is_size(output[-1]):
+            return _fold(output[-2], *output[-1])
+    elif torch.is_tensor(output) and output.dim() == 4:
+        if _fits(output.shape[2:], image_size):
+            return output
+        if _fits(output.shape[1:3], image_size):
+            return output.permute(0, 3, 1, 2)
+    elif torch.is_tensor(output) and output.dim() == 3:
+        for extra in range(min(MAX_EXTRA_TOKENS, output.shape[1] - 1) + 1):
+            if grid := _grid(output.shape[1] - extra, image_size):
+                return _fold(output[:, extra:], *grid)
+    raise LayoutError(f'{describe(output)} is no feature map for an input of {image_size[0]}x{image_size[1]}')
+
+
+def _is_size(value) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(v, int) for v in value)
+
+
+def _fits(grid, image_size) -> bool:
+    """Whether a grid has the aspect of the image, up to one row or column of padding."""
+    (h, w), (height, width) = grid, image_size
+    return h <= height and w <= width and abs(h * width - w * height) <= max(height, width)
+
+
+def _grid(tokens: int, image_size) -> tuple[int, int] | None:
+    height, width = image_size
+    guess = round((tokens * height / width) ** 0.5)
+    for h in (guess, guess - 1, guess + 1):
+        if h > 0 and tokens % h == 0 and _fits((h, tokens // h), image_size):
+            return h, tokens // h
+    return None
+
+
+def _fold(tokens: Tensor, h: int, w: int) -> Tensor:
+    if tokens.shape[1] != h * w:
+        raise LayoutError(f'{describe(tokens)} has {tokens.shape[1]} tokens, which do not fold into {h}x{w}')
+    return tokens.transpose(1, 2).unflatten(2, (h, w))
+
+
+class _AllTapped(Exception):
+    """Leaves a network after its deepest tap."""
+
+
+class Taps:
+    """Reads the outputs of named modules during one forward pass.
+
+    Hooks exist only inside :meth:`capture`: copies, checkpoints and compiled versions of the network never carry them.
+
+    Args:
+        network: any module.
+        paths: what to read, by :func:`as_map`...
+        raw: ...except for these, whose outputs are given as they are (logits).
+        stop: leave the network once every tap has fired. The network's own output is then lost.
+    """
+
+    def __init__(self, network: nn.Module, paths: Iterable[str], raw: Iterable[str] = (), stop: bool = False):
+        self.network, self.stop = network, stop
+        self.raw = set(raw)
+        self.paths = list(dict.fromkeys(paths))
+
+    @contextlib.contextmanager
+    def capture(self, image_size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
+        """Within the context, run the network once on inputs of ``image_size``; afterwards the dict holds ``{path: output}``.
+
+        Raises:
+            RuntimeError: if a tapped module did not run, ran twice, or its output was overwritten in place by a later layer.
+        """
+        found: dict[str, Tensor] = {}
+        versions: dict[str, int] = {}
+
+        def read(path, output):
+            if path in found:
+                raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: tap the module around it")
+            found[path] = output if path in self.raw else as_map(output, image_size)
+            if torch.is_tensor(found[path]):
+                versions[path] = found[path]._version
+            if self.stop and len(found) == len(self.paths):
+                raise _AllTapped
+
+        hooks = [self.network.get_submodule(path).register_forward_hook(lambda _, __, output, path=path: read(path, output))
+                 for path in self.paths]
+        try:
+            yield found
+        except _AllTapped:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for path in self.paths:
+            if path not in found:
+                raise RuntimeError(f"tap '{path}' of {type(self.network).__name__} did not run in this forward pass")
+            if path in versions and found[path]._version != versions[path]:
+                raise RuntimeError(f"the output of tap '{path}' was overwritten in place by a later layer: tap the module after it")

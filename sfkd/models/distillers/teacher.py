@@ -1,0 +1,128 @@
+"""The frozen teacher: absent from everything that trains, saves or averages the student."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ...engine.checkpoint import load_weights
+from ...errors import ConfigError
+from .taps import Taps
+
+
+Normalisation = tuple[Tensor, Tensor, bool]
+
+
+class Teacher:
+    """A network that only shows its features.
+
+    Not an ``nn.Module``, so that the module holding it has it in no ``state_dict()``, no ``parameters()``, no optimizer, no DDP and
+    no EMA copy, and cannot switch it to train mode. ``to()``, ``cuda()`` and ``half()`` of that module reach it through
+    :meth:`apply_`.
+
+    Args:
+        network: a built model; becomes frozen and eval.
+        student: the student's :func:`normalisation_of`. Where the teacher's differs, pictures normalised for the student are turned into
+            what the teacher was trained on by one affine map.
+        input_size: (H, W) to which pictures are resized for the teacher; None keeps the student's.
+    """
+
+    def __init__(self, network: nn.Module, student: Normalisation | None = None, input_size: tuple[int, int] | None = None):
+        self.network = network.eval().requires_grad_(False)
+        self.input_size = input_size
+        own = normalisation_of(network)
+        self.affine = self._affine(student, own) if student and own else None
+        self.taps: Taps | None = None
+        self._executed: set[str] = set()
+
+    @staticmethod
+    def _affine(student: Normalisation, teacher: Normalisation) -> tuple[Tensor, Tensor, bool] | None:
+        """(scale, shift, flip) with teacher_input = flip(student_input) * scale + shift; None where nothing differs."""
+        (s_mean, s_std, s_reversed), (t_mean, t_std, t_reversed) = student, teacher
+        flip = s_reversed != t_reversed
+        if flip:
+            s_mean, s_std = s_mean.flip(0), s_std.flip(0)
+        if not flip and torch.equal(s_mean, t_mean) and torch.equal(s_std, t_std):
+            return None
+        return (s_std / t_std).view(1, -1, 1, 1), ((s_mean - t_mean) / t_std).view(1, -1, 1, 1), flip
+
+    def load(self, checkpoint: str, where: str = 'model.teacher_ckpt') -> None:
+        """Load a checkpoint and report every key that did not fit.
+
+        Args:
+            checkpoint: a ``.pth`` or ``.safetensors`` file, or an http(s) or ``open-mmlab://`` address.
+            where: the config key, for messages.
+
+        Raises:
+            ConfigError: if the file is missing, damaged or unsafe, or if it leaves a weight that the taps need at random.
+        """
+        keys = load_weights(self.network, checkpoint, where)
+        needed = [key for key in keys.not_loaded if self._runs(key)]
+        if needed:
+            total = len(keys.not_loaded) + keys.loaded
+            raise ConfigError(
+                f"{where}: '{checkpoint}' is not of this teacher: {len(needed)} weights that the taps need are missing or of another "
+                f"shape (such as '{needed[0]}'{keys.why(needed[0])}), {keys.loaded} of {total} were found. Keys in the file look like "
+                f"'{keys.example}'. Give the checkpoint of the config in model.teacher; a distillation checkpoint must go "
+                'through tools/export_student.py first')
+        print_log(f'teacher: {keys.loaded} weights from {checkpoint}', 'current')
+        if keys.not_loaded or keys.unused:
+            print_log(f'teacher: not loaded (no tap needs them): {keys.not_loaded or "none"}; '
+                      f'in the file but not in the model: {keys.unused or "none"}', 'current')
+
+    def _runs(self, key: str) -> bool:
+        """Whether the weight is of a module that runs before the deepest tap."""
+        return key.rpartition('.')[0] in self._executed
+
+    def tap(self, taps: Taps, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """Set what to read, and read it once from two random pictures of ``image_size``, noting which modules have run."""
+        self.taps = taps
+        self._executed = set()
+        hooks = [module.register_forward_pre_hook(lambda _, __, path=path: self._executed.add(path))
+                 for path, module in self.network.named_modules()]
+        parameter = next(self.network.parameters())
+        try:
+            return self(torch.randn(2, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(parameter))
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Read the taps.
+
+        Args:
+            inputs: (N, 3, H, W), as normalised for the student.
+
+        Returns:
+            dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients.
+        """
+        if self.affine is not None:
+            scale, shift, flip = self.affine
+            inputs = torch.addcmul(shift, inputs.flip(1) if flip else inputs, scale)
+        if self.input_size and inputs.shape[2:] != self.input_size:
+            inputs = F.interpolate(inputs, self.input_size, mode='bilinear', antialias=True)
+        with self.taps.capture(inputs.shape[2:]) as features:
+            self.network(inputs, mode='tensor')
+        return features
+
+    def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Move or cast all of the teacher's tensors, as ``nn.Module._apply`` does."""
+        self.network._apply(function)
+        if self.affine is not None:
+            self.affine = (*map(function, self.affine[:2]), self.affine[2])
+
+    def __deepcopy__(self, memo) -> 'Teacher':
+        return self  # frozen: an EMA copy of the student needs no second teacher
+
+
+def normalisation_of(network: nn.Module) -> Normalisation | None:
+    """A model's (mean (3,), std (3,), whether it reverses the loaded channel order), or None where it normalises nothing."""
+    preprocessor = getattr(network, 'data_preprocessor', None)
+    if getattr(preprocessor, 'mean', None) is None:
+        return None
+    reverses = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
+    return preprocessor.mean.flatten().float(), preprocessor.std.flatten().float(), bool(reverses)
