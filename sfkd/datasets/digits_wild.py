@@ -119,7 +119,7 @@ class SceneGenerator:
                  seed: int = 0,
                  size: int | tuple[int, int] = 64,
                  digits_per_image: int | tuple[int, int] = 1,
-                 digit_size: tuple[float, float] = (24, 52)):
+                 digit_size: tuple[float, float] = (30, 56)):
         if split not in SPLITS:
             raise ValueError(f'split must be one of {SPLITS}, not {split!r}')
         if seed < 0:
@@ -247,14 +247,14 @@ def load_digits_labels() -> np.ndarray:
 def _paint(rng: np.random.Generator, window: np.ndarray, ink: np.ndarray) -> None:
     """Blends ``ink`` into ``window`` (h, w, 3) in a colour that stands out from what is there."""
     behind = float(np.average(window @ _LUMA, weights=ink))
-    contrast = rng.uniform(75, 170)
+    contrast = rng.uniform(100, 180)
     # The side with room for the contrast; in between, either.
     bright = behind < 90 or (behind < 165 and rng.random() < 0.5)
     luma = np.clip(behind + (contrast if bright else -contrast), 0, 255)
     tint = rng.uniform(-1, 1, 3).astype(np.float32)
     tint -= tint @ _LUMA  # colour without brightness
     colour = np.clip(luma + rng.uniform(0, 130) * tint, 0, 255)
-    alpha = (rng.uniform(0.65, 1) * ink)[..., None]
+    alpha = (rng.uniform(0.75, 1) * ink)[..., None]
     window += alpha * (colour - window)
 
 

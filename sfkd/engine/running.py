@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..errors import ConfigError
+from ..models.distillers import building
 from .checkpoint import forbid_unsafe_loading
 
 #: Hooks of every distillation run, unless the config names the same type itself.
@@ -85,6 +87,19 @@ def _remedy(path: Path) -> str:
 
 def is_distillation(config: Config) -> bool:
     return str(config.model.get('type')).rpartition('.')[2] in ('SFKD', 'Distiller')
+
+
+def student_config(config: Config) -> Config:
+    """The config of a distillation run with its student alone as the model: no teacher is built or loaded."""
+    config = copy.deepcopy(config)
+    student = config.model.student
+    if isinstance(student, str):
+        stock = building.load_config(student, 'model.student')
+        student = dict(stock.model, _scope_=stock.get('default_scope'))
+        if 'data_preprocessor' in stock:
+            config.data_preprocessor = stock.data_preprocessor
+    config.model = student
+    return config
 
 
 def build_runner(config: Config, launcher: str = 'none') -> Runner:

@@ -1,1 +1,3 @@
-from . import connectors, distillers, losses  # noqa: F401  (they register)
+from .connectors import *  # noqa: F401,F403
+from .distillers import *  # noqa: F401,F403
+from .losses import *  # noqa: F401,F403

@@ -6,11 +6,21 @@ are ours to choose. Haar with ``mode='zero'`` is the default: orthonormal at eve
 Two paths:
 
 * Haar is a butterfly in plain tensor operations: no padding beyond one row or column, compiles, fastest.
-* Any other wavelet is filtered by pytorch_wavelets, *always in its zero mode*. Gradcheck of pytorch_wavelets 1.3.0 over
-  wavelets x modes x sizes: values are right, gradients are right for ``zero`` at every size; for ``periodization`` only
-  where both sides are even and as long as the filter; for ``symmetric`` never (but Haar at even sizes). So the signal is
-  continued here by indexing (autograd does that right), the library filters it, and the surplus is cropped: no slower
-  than its own padding was, and half the time of a convolution of ours.
+* Any other wavelet is filtered by pytorch_wavelets, asked only for what it differentiates rightly. By gradcheck of its
+  1.3.0 over wavelets x modes x sizes (its values are right, its gradients often not):
+
+  ==============  ==========================================  ======================
+  mode            gradient of the analysis                    of the synthesis
+  ==============  ==========================================  ======================
+  zero            right                                       right
+  periodization   right where both sides are even and no      right where no side is
+                  shorter than the filter                     shorter
+  symmetric       wrong (Haar at even sizes apart)            wrong (Haar apart)
+  reflect         wrong (Haar at even sizes apart)            wrong (Haar apart)
+  ==============  ==========================================  ======================
+
+  Hence: zero as it is; periodization after the odd side has been made even here (:func:`max_levels` sees to its
+  length); symmetric as zero mode on a map continued here; no reflect. Convolutions of our own took twice the time.
 """
 from __future__ import annotations
 
@@ -29,7 +39,6 @@ if TYPE_CHECKING:
 
 MODES = ('zero', 'symmetric', 'periodization')
 _HAAR = ('haar', 'db1')
-_ZERO = 0  # pytorch_wavelets' code for its zero mode
 
 
 class Bands(NamedTuple):
@@ -153,51 +162,43 @@ def _haar_synthesis(low: Tensor, detail: Tensor, wavelet: str, mode: str) -> Ten
     return torch.stack((sums + diffs, sums - diffs), dim=-2).flatten(-3, -2)
 
 
-# The other wavelets. One level of PyWavelets' analysis is y[k] = sum_m h[m] x[2k + 1 - m] ('periodization' reads from
-# 2k + taps/2 instead), where x continues past the border; the library's zero mode is that sum with zeros outside.
+# The other wavelets.
 def _analysis(x: Tensor, wavelet: str, mode: str) -> tuple[Tensor, Tensor]:
+    if mode != 'symmetric':
+        return _filter('AFB2D', wavelet, mode, _pad_even(x, mode) if mode == 'periodization' else x)
     taps = _wavelet(wavelet).dec_len
-    if mode == 'zero':
-        return _filter('AFB2D', wavelet, x)
-    if mode == 'periodization':
-        x = _pad_even(x, mode)
-        height, width = (n // 2 for n in x.shape[-2:])
-        low, detail = _filter('AFB2D', wavelet, _continue(x, taps // 2 - 1, mode))
-    else:
-        height, width = ((n + taps - 1) // 2 for n in x.shape[-2:])
-        low, detail = _filter('AFB2D', wavelet, _continue(x, taps - 2, mode))
-    # Either way the first taps/2 - 1 results saw the zeros before the continuation.
-    window = (..., slice(taps // 2 - 1, taps // 2 - 1 + height), slice(taps // 2 - 1, taps // 2 - 1 + width))
-    return low[window], detail[window]
+    low, detail = _filter('AFB2D', wavelet, 'zero', _mirror(x, taps - 2))
+    # The first taps/2 - 1 results, and those past the usual number, saw the zeros beyond the continuation.
+    height, width = (slice(taps // 2 - 1, taps // 2 - 1 + (n + taps - 1) // 2) for n in x.shape[-2:])
+    return low[..., height, width], detail[..., height, width]
 
 
 def _synthesis(low: Tensor, detail: Tensor, wavelet: str, mode: str) -> Tensor:
     if detail.requires_grad and not low.requires_grad:
         low = low.detach().requires_grad_()  # SFB2D.backward forgets the details' gradient unless low needs one
-    if mode != 'periodization':  # a border's continuation is an affair of the analysis: both modes invert alike
-        return _filter('SFB2D', wavelet, low, detail)
-    taps = _wavelet(wavelet).rec_len
-    around, (height, width) = taps // 4, low.shape[-2:]
-    x = _filter('SFB2D', wavelet, _continue(low, around, mode), _continue(detail, around, mode))
-    start = 2 * around + 1 - taps // 2
-    return x[..., start:start + 2 * height, start:start + 2 * width]
+    # How the map was continued is an affair of the analysis: symmetric inverts as zero does, with the right gradient.
+    return _filter('SFB2D', wavelet, 'zero' if mode == 'symmetric' else mode, low, detail)
 
 
-def _filter(function: str, wavelet: str, *inputs: Tensor):
-    """Run pytorch_wavelets' AFB2D (analysis) or SFB2D (synthesis) in zero mode, in float32 at least."""
+def _mirror(x: Tensor, by: int) -> Tensor:
+    """Continue a map (... b a | a b c | c b ...) by ``by`` samples around, by one more at the end of an odd side."""
+    for dim in (-1, -2):
+        n = x.shape[dim]
+        after = by + n % 2
+        x = torch.cat((x.narrow(dim, 0, by).flip(dim), x, x.narrow(dim, n - after, after).flip(dim)), dim)
+    return x
+
+
+def _filter(function: str, wavelet: str, mode: str, *inputs: Tensor):
+    """Run pytorch_wavelets' AFB2D (analysis) or SFB2D (synthesis), in float32 at least."""
+    library = _library()
     dtype, device = inputs[0].dtype, inputs[0].device
     work = torch.promote_types(dtype, torch.float32)
     low, high = _taps(wavelet, function == 'SFB2D', device, work)
     with torch.autocast(device.type, enabled=False):
-        out = getattr(_library(), function).apply(*(x.to(work) for x in inputs), low, high, low, high, _ZERO)
+        out = getattr(library, function).apply(*(x.to(work) for x in inputs), low, high, low, high,
+                                               library.mode_to_int(mode))
     return tuple(band.to(dtype) for band in out) if isinstance(out, tuple) else out.to(dtype)
-
-
-def _continue(x: Tensor, by: int, mode: str) -> Tensor:
-    """Continue the last two dimensions by ``by`` samples on both sides (an odd side by one more, at its end)."""
-    for dim in (-2, -1):
-        x = x.index_select(dim, _positions(x.shape[dim], by, mode, x.device))
-    return x
 
 
 @lru_cache(maxsize=None)
@@ -208,19 +209,8 @@ def _library():
     return lowlevel
 
 
-# The cached tensors are saved for backward, which a tensor born in inference mode cannot be.
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
-def _positions(n: int, by: int, mode: str, device: torch.device) -> Tensor:
-    i = torch.arange(-by, n + by + n % 2, device=device)
-    if mode == 'periodization':
-        return i.remainder(n)
-    i = i.remainder(2 * n)  # symmetric: ... b a | a b c | c b ...
-    return torch.minimum(i, 2 * n - 1 - i)
-
-
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@torch.inference_mode(False)  # saved for backward later, which a tensor born in inference mode cannot be
 def _taps(wavelet: str, synthesis: bool, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     # Not the library's module: it rounds the filters to the default dtype, which costs float64 half its digits.
     w = _wavelet(wavelet)

@@ -65,12 +65,12 @@ def gaussian_frequency_loss(student: Tensor, teacher: Tensor, sigma: float | Non
         if height * width <= _TINY_GRID:
             filtered = difference.flatten(-2) @ torch.kron(rows, columns)
         else:
-            filtered = rows @ (difference @ columns)
+            filtered = rows @ difference @ columns
         return filtered.square().mean()
 
 
 def gaussian_frequency_loss_fft(student: Tensor, teacher: Tensor, sigma: float | None = 0.5) -> Tensor:
-    """The definition of :func:`gaussian_frequency_loss`, by a complex FFT: the slower reference that tests compare to."""
+    """The definition of :func:`gaussian_frequency_loss`, by a complex FFT: slower; what the tests compare to."""
     sigma = _width(sigma)
     with torch.autocast(student.device.type, enabled=False):
         difference = _difference(student, teacher)

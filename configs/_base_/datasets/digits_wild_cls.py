@@ -5,7 +5,7 @@ data_preprocessor = dict(num_classes=10, mean=[127.5] * 3, std=[64.0] * 3, to_rg
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     # Without augmentation the teacher is one-hot on the training set, and its logits teach nothing that the labels do not
-    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.7, 1.0), aspect_ratio_range=(0.9, 1.1)),
+    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.8, 1.0), aspect_ratio_range=(0.9, 1.1)),
     dict(type='Rotate', angle=15.0, prob=0.5, random_negative_prob=0.5),
     dict(type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3, backend='cv2'),
     dict(type='PackInputs'),

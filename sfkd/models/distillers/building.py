@@ -47,25 +47,26 @@ def load_config(path: str, where: str) -> Config:
     return Config.fromfile(file)
 
 
-def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dict | None = None) -> nn.Module:
+def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dict | None = None,
+                scope: str | None = None) -> nn.Module:
     """Build a student or a teacher.
 
     Args:
         spec: a config path (its ``model`` and ``data_preprocessor`` are used, in its ``default_scope``), a model dict, or a module.
         where: the config key, for messages.
         data_preprocessor: what the runner would hand to a model whose own config has none.
+        scope: where the names in it are looked up; None for the running config's default scope.
 
     Raises:
         ConfigError: if it is none of these, or if the model cannot be built.
     """
     if isinstance(spec, nn.Module):
         return spec
-    scope = None
     if isinstance(spec, str):
         config = load_config(spec, where)
         if 'model' not in config:
             raise ConfigError(f"{where}: '{spec}' has no 'model'")
-        scope = config.get('default_scope')
+        scope = config.get('default_scope', scope)
         data_preprocessor = config.get('data_preprocessor', data_preprocessor)
         spec = config.model
     if not isinstance(spec, dict) or 'type' not in spec:
@@ -73,7 +74,7 @@ def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dic
     spec = ConfigDict(spec)  # a copy: building pops keys
     if data_preprocessor is not None:
         spec.setdefault('data_preprocessor', data_preprocessor)
-    if scope is None and isinstance(spec.type, str) and '.' in spec.type:
+    if isinstance(spec.type, str) and '.' in spec.type:
         scope = spec.type.partition('.')[0]  # 'mmdet.RetinaNet': its parts are mmdet's too
     with MODELS.switch_scope_and_registry(scope) as registry:
         try:

@@ -116,10 +116,12 @@ class Distiller(BaseModel):
         """Task losses of the student, and of each pair the distillation losses.
 
         Returns:
-            dict: ``{student losses..., 'distill.<pair>.loss_<name>': scalar}``.
+            dict: ``{student losses..., 'distill.<pair>.loss_<name>': scalar}``; a student loss called 'loss' becomes 'task.loss'.
         """
         with self.taps.capture(inputs.shape[2:]) as student:        # {path: (N, C, h, w)}
             losses = self.student(inputs, data_samples, mode='loss')
+        if 'loss' in losses:  # mmengine logs the total under this name
+            losses['task.loss'] = losses.pop('loss')
         teacher = self.teacher(inputs)                               # {path: (N, C', h', w')}, no gradients
         for pair in self.pairs:
             losses |= pair(student[pair.student], teacher[pair.teacher])

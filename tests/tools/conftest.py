@@ -1,0 +1,41 @@
+"""Runs the tools as a user does: in processes of their own, on a small Digits in the Wild."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sfkd.datasets.digits_wild import generate_cls
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('data') / 'digits_wild/cls'
+    generate_cls(folder, counts=dict(train=120, val=20, test=20))
+    return folder
+
+
+@pytest.fixture(scope='session')
+def small(digits) -> list[str]:
+    """Config options that make a mini config a matter of seconds."""
+    options = [f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val', 'test')]
+    return options + ['train_dataloader.batch_size=20', 'train_cfg.max_epochs=1', 'param_scheduler.0.end=0', 'param_scheduler.1.begin=0',
+                      'param_scheduler.1.end=3', 'param_scheduler.1.T_max=3', 'default_hooks.checkpoint.max_keep_ckpts=-1']
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
+
+
+@pytest.fixture(scope='session')
+def tool():
+    """``tool('tools/train.py', ...)`` -> what it printed; ``status`` is the exit status that is right."""
+    def run(*arguments, status: int = 0) -> str:
+        command = ['bash' if str(arguments[0]).endswith('.sh') else sys.executable, *map(str, arguments)]
+        done = subprocess.run(command, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        assert done.returncode == status, done.stdout[-3000:]
+        return done.stdout
+    return run

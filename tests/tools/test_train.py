@@ -1,0 +1,114 @@
+"""Training through the command line: plain, distilled, interrupted, in two processes."""
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mmpretrain
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from .conftest import ROOT, environment
+
+PAIR, ALONE = 'configs/mini/cls_resnet_to_mixer.py', 'configs/mini/cls_mixer.py'
+RANDOM_TEACHER = 'model.teacher_ckpt=init'
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == '.safetensors':
+        return load_file(path)
+    return torch.load(path, weights_only=False)['state_dict']
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope='module')
+def distilled(tool, small, tmp_path_factory) -> Path:
+    """The work directory of three epochs with SFKD and logit distillation."""
+    folder = tmp_path_factory.mktemp('distilled')
+    tool('tools/train.py', PAIR, '--work-dir', folder, '--cfg-options', *small, RANDOM_TEACHER, 'model.logit_weight=1.0',
+         'train_cfg.max_epochs=3')
+    return folder
+
+
+def test_all_weights_zero_is_the_stock_training_bit_for_bit(tool, small, tmp_path, distilled):
+    stock_tool = Path(mmpretrain.__file__).parent / '.mim/tools/train.py'
+    tool(stock_tool, ALONE, '--work-dir', tmp_path / 'stock', '--cfg-options', *small)
+    zero = [f'model.{name}_weight=0' for name in ('spatial', 'frequency', 'logit')]
+    tool('tools/train.py', PAIR, '--work-dir', tmp_path / 'zero', '--cfg-options', *small, RANDOM_TEACHER, *zero)
+    stock = weights(tmp_path / 'stock/epoch_1.pth')
+    assert same(stock, weights(tmp_path / 'zero/student_latest.pth'))
+    assert not same(stock, weights(distilled / 'student_latest.pth'))  # the comparison can tell runs apart
+
+
+def test_interrupted_and_resumed_ends_where_the_uninterrupted_run_does(tool, small, tmp_path, distilled):
+    command = ['tools/train.py', PAIR, '--work-dir', str(tmp_path), '--cfg-options', *small, RANDOM_TEACHER, 'model.logit_weight=1.0',
+               'train_cfg.max_epochs=3']
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    state = tmp_path / 'random_state_rank0.pth'
+    while not (state.exists() and torch.load(state)['epoch'] == 2):  # the third epoch has begun
+        assert time.time() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / 'epoch_3.pth').exists()
+    assert same(weights(tmp_path / 'student_latest.pth'),
+                {key.removeprefix('student.'): value for key, value in weights(tmp_path / 'epoch_2.pth').items() if 'student.' in key})
+    tool(*command, '--resume')
+    assert same(weights(tmp_path / 'epoch_3.pth'), weights(distilled / 'epoch_3.pth'))
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_exported_student_is_the_stock_model(tool, tmp_path, distilled, suffix):
+    out = tmp_path / f'student{suffix}'
+    tool('tools/export_student.py', PAIR, distilled / 'epoch_3.pth', out)
+    from mmengine import Config
+    from mmpretrain.registry import MODELS
+    config = Config.fromfile(ROOT / ALONE)
+    stock = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
+    stock.load_state_dict(weights(out), strict=True)
+
+    distillation = Config.fromfile(ROOT / PAIR)
+    from sfkd.models import SFKD
+    from mmengine.registry import DefaultScope
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = dict(distillation.model, teacher='configs/mini/cls_resnet.py', teacher_ckpt='init', logit_weight=1.0)
+        model.pop('type')
+        distiller = SFKD(**model, data_preprocessor=distillation.data_preprocessor)
+    distiller.load_state_dict(weights(distilled / 'epoch_3.pth'), strict=True)
+    raw = dict(inputs=[torch.randint(256, (3, 64, 64), dtype=torch.uint8) for _ in range(4)], data_samples=None)
+    ours, theirs = distiller.eval().test_step(raw), stock.eval().test_step(raw)
+    assert all(torch.equal(a.pred_score, b.pred_score) for a, b in zip(ours, theirs))
+
+
+def test_scores_of_whole_and_exported_checkpoint_are_those_of_the_stock_tool(tool, small, tmp_path, distilled):
+    def top1(text):
+        return re.findall(r'accuracy/top1: ([\d.]+)', text)[-1]
+    options = ['--work-dir', tmp_path, '--cfg-options', *small]
+    stock_tool = Path(mmpretrain.__file__).parent / '.mim/tools/test.py'
+    stock = top1(tool(stock_tool, ALONE, distilled / 'student_latest.pth', *options))
+    assert top1(tool('tools/test.py', PAIR, distilled / 'epoch_3.pth', *options)) == stock
+    assert top1(tool('tools/test.py', PAIR, distilled / 'student_latest.pth', *options)) == stock
+
+
+def test_two_processes_train_and_test(tool, small, tmp_path):
+    text = tool('tools/dist_train.sh', PAIR, 2, '--work-dir', tmp_path, '--cfg-options', *small, RANDOM_TEACHER)
+    assert '[1][3/3]' in text or re.search(r'Epoch\(val\) \[1\]', text)  # 120 pictures in batches of 2 x 20
+    text = tool('tools/dist_test.sh', PAIR, tmp_path / 'student_latest.pth', 2, '--work-dir', tmp_path, '--cfg-options', *small)
+    assert 'accuracy/top1' in text
+
+
+@pytest.mark.parametrize('options, message', [
+    (['train_dataloader.dataset.data_root=data/nowhere/digits_wild/cls'], 'python tools/make_digits_wild.py cls'),
+    (['model.teacher_ckpt=nowhere.pth'], "model.teacher_ckpt: there is no checkpoint 'nowhere.pth'"),
+    (['model.teacher_ckpt=init', 'model.teacher=configs/mini/cls_mixer.py', 'model.teacher_ckpt=README.md'], 'damaged or no checkpoint'),
+])
+def test_a_mistake_is_one_message_before_the_first_batch(tool, small, tmp_path, options, message):
+    text = tool('tools/train.py', PAIR, '--work-dir', tmp_path, '--cfg-options', *small, *options, status=1)
+    assert message in text and 'Traceback' not in text and 'Epoch(train)' not in text

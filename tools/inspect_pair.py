@@ -1,0 +1,99 @@
+"""Show which stages of a teacher teach which stages of a student, and run one training step of the pair. Exit status 0 only if it ran."""
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+
+from sfkd.engine.running import errors_for_people, load_config, prepare_process
+from sfkd.models.distillers import SFKD, Distiller
+from sfkd.registry import MODELS
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', nargs='?', help='a distillation config, or else --student and --teacher')
+    parser.add_argument('--student', metavar='CONFIG')
+    parser.add_argument('--teacher', metavar='CONFIG')
+    parser.add_argument('--input-size', nargs=2, type=int, metavar=('H', 'W'))
+    parser.add_argument('--load-teacher', action='store_true', help="load the config's teacher_ckpt (by default its weights are random)")
+    parser.add_argument('--json', metavar='FILE')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    args = parser.parse_args()
+    if bool(args.config) == bool(args.student and args.teacher):
+        parser.error('give a config, or both --student and --teacher')
+    return args
+
+
+def build(args) -> Distiller:
+    size = dict(input_size=tuple(args.input_size)) if args.input_size else {}
+    if args.student:
+        init_default_scope('mmpretrain')
+        return SFKD(args.student, args.teacher, 'init', **size)
+    config = load_config(args.config, options=args.cfg_options)
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    model = dict(config.model, **size)
+    model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    if not args.load_teacher:
+        model['teacher_ckpt'] = 'init'
+    return MODELS.build(model)
+
+
+def training_step(distiller: Distiller) -> dict[str, float]:
+    """One forward and backward pass on two random pictures; the losses by name and the gradient's norm at the student's first layer."""
+    from mmpretrain.structures import DataSample
+    torch.manual_seed(0)
+    classes = distiller.student.head.num_classes
+    images = torch.randn(2, 3, *distiller.input_size)
+    samples = [DataSample().set_gt_label(i % classes) for i in range(2)]
+    distiller.train()
+    loss, terms = distiller.parse_losses(distiller(images, samples, mode='loss'))
+    loss.backward()
+    first = next(p for p in distiller.student.parameters() if p.requires_grad)
+    return {**{key: value.item() for key, value in terms.items()}, 'grad_norm_first_layer': first.grad.norm().item()}
+
+
+def rows(distiller: Distiller) -> list[dict]:
+    found = []
+    for pair in distiller.pairs:
+        s, t = pair.stages
+        grid = tuple(map(min, s.grid, t.grid))
+        levels = pair.connector.levels_on(grid) if hasattr(pair.connector, 'levels_on') else 0
+        found.append(dict(
+            pair=pair.name, student=s.path, student_shape=[s.channels, *s.grid], student_stride=s.stride, student_layout=s.layout,
+            teacher=t.path, teacher_shape=[t.channels, *t.grid], teacher_stride=t.stride, teacher_layout=t.layout,
+            grid=list(grid), levels=levels, bands=1 + 3 * levels if levels else 0, losses=pair.weights,
+            connector_parameters=sum(p.numel() for p in pair.parameters())))
+    return found
+
+
+def table(found: list[dict]) -> str:
+    header = ('student', 'C x h x w', 'stride', 'teacher', 'C x h x w', 'stride', 'grid', 'bands', 'connector weights')
+    lines = [header] + [(r['student'], 'x'.join(map(str, r['student_shape'])), str(r['student_stride'] or '-'), r['teacher'],
+                         'x'.join(map(str, r['teacher_shape'])), str(r['teacher_stride'] or '-'), 'x'.join(map(str, r['grid'])),
+                         str(r['bands'] or '-'), f"{r['connector_parameters']:,}") for r in found]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def main() -> None:
+    args = parse_args()
+    prepare_process()
+    with errors_for_people():
+        distiller = build(args)
+    found = rows(distiller)
+    print(f'input {distiller.input_size[0]}x{distiller.input_size[1]}\n{table(found)}\n')
+    step = training_step(distiller)
+    print('one training step: ' + '  '.join(f'{key} {value:.4g}' for key, value in step.items()))
+    works = all(map(math.isfinite, step.values())) and step['grad_norm_first_layer'] > 0
+    if args.json:
+        Path(args.json).write_text(json.dumps(dict(input_size=distiller.input_size, pairs=found, step=step, works=works), indent=1) + '\n')
+    sys.exit(0 if works else 'the step gave a loss or gradient that is zero or not finite')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,103 @@
+"""Score a teacher, train the same student alone and with SFKD, and compare: the body of quickstart.sh."""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PAIRS = dict(cls=dict(metric='accuracy/top1', unit='%', teacher=('configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors'),
+                      student='configs/mini/cls_mixer.py', sfkd='configs/mini/cls_resnet_to_mixer.py'))
+
+
+def run(arguments: list[str], log: Path, title: str, metric: str) -> list[tuple[int, float]]:
+    """Run one of the tools, everything it prints going to a log file, one line an epoch to the screen.
+
+    Returns:
+        list: (epoch, metric on the validation split), for a training.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started, curve, eta, loss = time.time(), [], '', ''
+    # One thread a process: on a few cores a second one costs more than it brings at this size, and the data loader needs a core
+    environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
+    with open(log, 'w') as file:
+        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT)
+        for line in process.stdout:
+            file.write(line)
+            if found := re.search(r'Epoch\(train\).* eta: (\S+).* loss: (\S+)', line):
+                eta, loss = found[1], found[2]
+            if found := re.search(rf'Epoch\(val\) \[(\d+)\].* {metric}: ([\d.]+)', line):
+                curve.append((int(found[1]), float(found[2])))
+                print(f'  {title:<16} epoch {found[1]:>3}   loss {loss:<8} validation {float(found[2]):6.2f}   eta {eta}', flush=True)
+        process.wait()
+    if process.returncode:
+        print(''.join(log.read_text().splitlines(keepends=True)[-15:]), file=sys.stderr)
+        sys.exit(f'{title}: exit status {process.returncode}; the whole log is {log}')
+    print(f'  {title:<16} done in {time.time() - started:.0f} s', flush=True)
+    return curve
+
+
+def score(config: str, checkpoint: str, out: Path, title: str, metric: str) -> float:
+    run(['tools/test.py', config, checkpoint, '--work-dir', str(out / 'test'), '--out', str(out / 'score.json')], out / 'test.log', title,
+        metric)
+    return json.loads((out / 'score.json').read_text())[metric]
+
+
+def plot(curves: dict[str, list[tuple[int, float]]], teacher: float, ylabel: str, file: Path) -> None:
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
+    for name, curve in curves.items():
+        axes.plot(*zip(*curve), marker='.', label=name)
+    axes.axhline(teacher, color='gray', linestyle='--', label='teacher (test split)')
+    axes.set(xlabel='epoch', ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('task', choices=PAIRS)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--epochs', type=int, help='fewer than the config says, for a quick look')
+    args = parser.parse_args()
+    pair, out = PAIRS[args.task], ROOT / 'work_dirs/quickstart' / args.task
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'summary.json').unlink(missing_ok=True)
+    metric, started = pair['metric'], time.time()
+    options = ['--cfg-options', f'randomness.seed={args.seed}']
+    if args.epochs:
+        options += [f'train_cfg.max_epochs={args.epochs}', f'param_scheduler.1.end={args.epochs}', f'param_scheduler.1.T_max={args.epochs - 1}']
+
+    print('1/3 the teacher', flush=True)
+    scores = dict(teacher=score(*pair['teacher'], out / 'teacher', 'teacher', metric))
+    curves, seconds = {}, {}
+    for step, (name, title) in enumerate(dict(student='student alone', sfkd='student, SFKD').items(), 2):
+        print(f'{step}/3 {title}: {pair[name]}', flush=True)
+        begun, folder = time.time(), out / name
+        curves[title] = run(['tools/train.py', pair[name], '--work-dir', str(folder), *options], folder / 'train.log', title, metric)
+        seconds[name] = time.time() - begun
+        last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
+        scores[name] = score(pair[name], str(last), folder, title, metric)
+
+    plot(curves, scores['teacher'], f"{metric} on the validation split ({pair['unit']})", out / 'curves.png')
+    summary = dict(task=args.task, metric=metric, **scores, seconds=round(time.time() - started, 1), torch=torch.__version__, seed=args.seed)
+    (out / 'summary.json').write_text(json.dumps(summary, indent=1) + '\n')
+    print(f"\n{metric} on the test split, last epoch ({pair['unit']}), seed {args.seed}\n"
+          f"  teacher            {scores['teacher']:6.2f}\n"
+          f"  student alone      {scores['student']:6.2f}            {seconds['student']:5.0f} s of training\n"
+          f"  student with SFKD  {scores['sfkd']:6.2f}  ({scores['sfkd'] - scores['student']:+.2f})  {seconds['sfkd']:5.0f} s of training\n"
+          f"whole run {summary['seconds']:.0f} s; {out.relative_to(ROOT)}/summary.json, curves.png; "
+          f"the student as a stock checkpoint: {(out / 'sfkd/student_latest.pth').relative_to(ROOT)}")
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,62 @@
+"""Score a checkpoint on the config's test set. Of a distillation config the student alone is built and scored: no teacher is needed."""
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+
+from sfkd.engine.checkpoint import read_checkpoint, student_weights, weights_of
+from sfkd.engine.running import build_runner, check_data, errors_for_people, is_distillation, load_config, prepare_process, student_config
+from sfkd.errors import ConfigError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint', help='.pth or .safetensors, of a whole distillation run or of the student alone')
+    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument('--out', metavar='FILE.json', help='also write the scores there')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def load_strictly(network: torch.nn.Module, path: str) -> None:
+    """Load a checkpoint so that every key fits: a score of half a model would be a wrong number, not a low one."""
+    checkpoint = read_checkpoint(path, 'checkpoint')
+    weights = weights_of(checkpoint)
+    if any(key.startswith('student.') for key in weights):
+        weights = student_weights(checkpoint, path)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ConfigError(f"checkpoint: '{path}' does not fit the config's model: {error}") from error
+
+
+def main() -> None:
+    args = parse_args()
+    prepare_process(args.launcher)
+    with errors_for_people():
+        config = load_config(args.config, args.work_dir, args.cfg_options)
+        check_data(config, ('test', ))
+        if is_distillation(config):
+            config = student_config(config)
+        config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
+        config.val_dataloader = config.val_cfg = config.val_evaluator = None
+        config.load_from = None
+        config.custom_hooks = []
+        runner = build_runner(config, args.launcher)
+        load_strictly(getattr(runner.model, 'module', runner.model), args.checkpoint)
+        scores = {key: float(value) for key, value in runner.test().items()}
+        if args.out and runner.rank == 0:
+            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+            Path(args.out).write_text(json.dumps(scores) + '\n')
+
+
+if __name__ == '__main__':
+    main()
