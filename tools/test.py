@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from mmengine.config import DictAction
 
-from sfkd.engine.checkpoint import read_checkpoint, student_weights, weights_of
+from sfkd.engine.checkpoint import read_checkpoint, stock_weights
 from sfkd.engine.running import build_runner, check_data, errors_for_people, is_distillation, load_config, prepare_process, student_config
 from sfkd.errors import ConfigError
 
@@ -28,12 +28,8 @@ def parse_args() -> argparse.Namespace:
 
 def load_strictly(network: torch.nn.Module, path: str) -> None:
     """Load a checkpoint so that every key fits: a score of half a model would be a wrong number, not a low one."""
-    checkpoint = read_checkpoint(path, 'checkpoint')
-    weights = weights_of(checkpoint)
-    if any(key.startswith('student.') for key in weights):
-        weights = student_weights(checkpoint, path)
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(stock_weights(read_checkpoint(path, 'checkpoint')))
     except RuntimeError as error:
         raise ConfigError(f"checkpoint: '{path}' does not fit the config's model: {error}") from error
 

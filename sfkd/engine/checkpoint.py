@@ -63,16 +63,19 @@ def read_checkpoint(path: str, where: str) -> dict:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             return torch.load(file, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        if 'Unsupported' not in str(error) and 'GLOBAL' not in str(error):
-            raise ConfigError(f"{where}: '{path}' is damaged or no checkpoint ({file.stat().st_size} bytes): {error}") from error
-        name = re.search(r'GLOBAL ([\w.]+)', str(error))
+        refused = re.search(r'GLOBAL (\S+)', str(error))
+        if refused is None:
+            raise _damaged(file, where, 'not a file that torch.save writes') from error
         raise ConfigError(
-            f"{where}: '{path}' needs pickled code to load ({name[1] if name else 'unknown'}), which is refused because it could run "
-            "anything. If you trust its origin, convert it once: python -c \"import torch; c = torch.load('IN.pth', "
-            "weights_only=False); torch.save(c['state_dict'], 'OUT.pth')\"") from error
+            f"{where}: '{path}' needs pickled code to load ({refused[1]}), which is refused because it could run anything. If you trust "
+            "its origin, convert it once: python -c \"import torch; c = torch.load('IN.pth', weights_only=False); "
+            "torch.save(c['state_dict'], 'OUT.pth')\"") from error
     except Exception as error:  # torch and safetensors raise many types for a truncated file
-        raise ConfigError(f"{where}: '{path}' is damaged or no checkpoint ({file.stat().st_size} bytes): "
-                          f'{str(error).splitlines()[0]}') from error
+        raise _damaged(file, where, str(error).partition('\n')[0]) from error
+
+
+def _damaged(file: Path, where: str, why: str) -> ConfigError:
+    return ConfigError(f"{where}: '{file}' is damaged or no checkpoint ({file.stat().st_size} bytes; {why}); get it again")
 
 
 def _download(address: str, where: str) -> str:
@@ -150,24 +153,17 @@ def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
     return LoadReport(len(weights) - len(unused), missing, unused, example, shapes)
 
 
-def student_weights(checkpoint: dict, where: str) -> dict[str, Tensor]:
-    """The student's weights in a distillation checkpoint, under the names of the stock model.
-
-    Raises:
-        ConfigError: if the checkpoint has no student.
-    """
+def stock_weights(checkpoint: dict) -> dict[str, Tensor]:
+    """The weights that a stock model loads: of a distillation checkpoint the student's, without the prefix; of any other, all."""
     weights = weights_of(checkpoint)
     student = {key.removeprefix('student.'): value for key, value in weights.items() if key.startswith('student.')}
-    if not student:
-        raise ConfigError(f"{where}: no key starts with 'student.' (they look like '{next(iter(weights), 'none')}'): this is no "
-                          'checkpoint of a distillation run')
-    return student
+    return student or weights
 
 
-def student_checkpoint(checkpoint: dict, where: str) -> dict:
-    """A distillation checkpoint as a stock one: the student's weights, and the metadata that stock tools read."""
+def stock_checkpoint(checkpoint: dict) -> dict:
+    """A checkpoint as a stock one: :func:`stock_weights`, and the metadata that stock tools read."""
     meta = {key: value for key, value in checkpoint.get('meta', {}).items() if key in ('dataset_meta', 'epoch', 'iter')}
-    return dict(meta={**meta, 'mmengine_version': mmengine.__version__}, state_dict=student_weights(checkpoint, where))
+    return dict(meta={**meta, 'mmengine_version': mmengine.__version__}, state_dict=stock_weights(checkpoint))
 
 
 def write_checkpoint(checkpoint: dict, path: str | Path) -> None:

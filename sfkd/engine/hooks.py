@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from mmengine.evaluator import Evaluator
 
 from ..registry import HOOKS
-from .checkpoint import read_checkpoint, student_checkpoint, write_checkpoint
+from .checkpoint import read_checkpoint, stock_checkpoint, write_checkpoint
 
 
 def unwrapped(runner: Runner):
@@ -48,8 +48,7 @@ class StudentCheckpointHook(Hook):
     def _follow(self, runner: Runner, key: str, name: str) -> None:
         full = runner.message_hub.runtime_info.get(key)
         if full and self._written.get(key) != full and is_main_process():
-            checkpoint = student_checkpoint(read_checkpoint(full, key), full)
-            write_checkpoint(checkpoint, Path(runner.work_dir, name))
+            write_checkpoint(stock_checkpoint(read_checkpoint(full, key)), Path(runner.work_dir, name))
             self._written[key] = full
 
 

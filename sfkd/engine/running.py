@@ -28,7 +28,9 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        sys.exit(f'{os.path.basename(sys.argv[0])}: {len(error.problems)} problem{"s" * (len(error.problems) > 1)} in the input\n{error}')
+        print(f'{os.path.basename(sys.argv[0])}: {len(error.problems)} problem{"s" * (len(error.problems) > 1)} in the input\n{error}',
+              file=sys.stderr)
+        sys.exit(2)
 
 
 def prepare_process(launcher: str = 'none') -> None:
@@ -111,7 +113,8 @@ def build_runner(config: Config, launcher: str = 'none') -> Runner:
     config.custom_hooks = hooks + [dict(type=f'sfkd.{name}') for name in wanted if name not in present]
     if launcher == 'pytorch' and not torch.cuda.is_available():
         config.setdefault('model_wrapper_cfg', dict(
-            type='MMDistributedDataParallel', find_unused_parameters=config.get('find_unused_parameters', False)))
+            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+            find_unused_parameters=config.get('find_unused_parameters', False)))
     runner = Runner.from_cfg(config)
     for handler in runner.logger.handlers:
         if type(handler) is logging.StreamHandler:  # mmengine's entry for each parameter ("Initialized by ...") stays in the file

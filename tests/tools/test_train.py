@@ -1,8 +1,6 @@
 """Training through the command line: plain, distilled, interrupted, in two processes."""
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from .conftest import ROOT, environment
-
+ROOT = Path(__file__).resolve().parents[2]
 PAIR, ALONE = 'configs/mini/cls_resnet_to_mixer.py', 'configs/mini/cls_mixer.py'
 RANDOM_TEACHER = 'model.teacher_ckpt=init'
 
@@ -49,7 +46,7 @@ def test_all_weights_zero_is_the_stock_training_bit_for_bit(tool, small, tmp_pat
 def test_interrupted_and_resumed_ends_where_the_uninterrupted_run_does(tool, small, tmp_path, distilled):
     command = ['tools/train.py', PAIR, '--work-dir', str(tmp_path), '--cfg-options', *small, RANDOM_TEACHER, 'model.logit_weight=1.0',
                'train_cfg.max_epochs=3']
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL)
+    process = tool.start(*command)
     deadline = time.time() + 120
     state = tmp_path / 'random_state_rank0.pth'
     while not (state.exists() and torch.load(state)['epoch'] == 2):  # the third epoch has begun
@@ -110,5 +107,5 @@ def test_two_processes_train_and_test(tool, small, tmp_path):
     (['model.teacher_ckpt=init', 'model.teacher=configs/mini/cls_mixer.py', 'model.teacher_ckpt=README.md'], 'damaged or no checkpoint'),
 ])
 def test_a_mistake_is_one_message_before_the_first_batch(tool, small, tmp_path, options, message):
-    text = tool('tools/train.py', PAIR, '--work-dir', tmp_path, '--cfg-options', *small, *options, status=1)
+    text = tool('tools/train.py', PAIR, '--work-dir', tmp_path, '--cfg-options', *small, *options, status=2)
     assert message in text and 'Traceback' not in text and 'Epoch(train)' not in text

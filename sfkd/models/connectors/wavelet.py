@@ -28,24 +28,26 @@ class DualStreamRefinement(nn.Module):
     """DS2S: refines the student's bands in two streams (low band, details) and two stages (within a band, between the streams).
 
     The name and the two directions are of arXiv 2607.01906; the layers are ours. Every branch ends in zeros, so that it starts as the
-    identity. Weights are shared over levels: the parameters depend on C alone.
+    identity. Weights are shared over levels, the pointwise ones over the three detail bands too, and go through at most 16 channels:
+    what is refined is one map's bands, and the whole must stay small beside the student (54 C + 64 C weights at most).
 
     Args:
         channels: C of the bands.
-        reduction: the pointwise convolutions go through C / reduction channels, at least 4.
     """
 
-    def __init__(self, channels: int, reduction: int = 16):
+    def __init__(self, channels: int):
         super().__init__()
-        hidden = max(channels // reduction, 4)
+        hidden = min(max(channels // 16, 4), 16)
 
-        def refine(width: int) -> nn.Sequential:  # depthwise on each band by itself, then a pointwise bottleneck over channels
-            return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.GELU(),
-                                 nn.Conv2d(width, hidden, 1, bias=False), nn.Conv2d(hidden, width, 1))
-        self.low, self.detail = refine(channels), refine(3 * channels)
-        self.low_to_detail = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        self.detail_to_low = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        for last in (self.low[-1], self.detail[-1], self.low_to_detail, self.detail_to_low):
+        def depthwise(width: int) -> nn.Conv2d:
+            return nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+        def pointwise() -> nn.Sequential:
+            return nn.Sequential(nn.GELU(), nn.Conv2d(channels, hidden, 1, bias=False), nn.Conv2d(hidden, channels, 1))
+        self.low_depthwise, self.low_pointwise = depthwise(channels), pointwise()
+        self.detail_depthwise, self.detail_pointwise = depthwise(3 * channels), pointwise()
+        self.low_to_detail, self.detail_to_low = depthwise(channels), depthwise(channels)
+        for last in (self.low_pointwise[-1], self.detail_pointwise[-1], self.low_to_detail, self.detail_to_low):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -57,13 +59,17 @@ class DualStreamRefinement(nn.Module):
         Returns:
             Bands: of the same shapes.
         """
-        low = bands.low + self.low(bands.low)
-        details = [d + self.detail(d.flatten(1, 2)).view_as(d) for d in bands.details]
+        low = bands.low + self.low_pointwise(self.low_depthwise(bands.low))
+        details = [self._refine_detail(d) for d in bands.details]
         # Between the streams, each way from the other's first stage
         energy = sum(F.adaptive_avg_pool2d(d.square().mean(2), low.shape[2:]) for d in details).add(1e-6).log()
         gate = self.low_to_detail(low)
         details = tuple(d * (1 + torch.tanh(F.interpolate(gate, d.shape[3:], mode='bilinear'))).unsqueeze(2) for d in details)
         return Bands(low * (1 + torch.tanh(self.detail_to_low(energy))), details)
+
+    def _refine_detail(self, detail: Tensor) -> Tensor:
+        refined = self.detail_depthwise(detail.flatten(1, 2)).view_as(detail)
+        return detail + self.detail_pointwise(refined.flatten(2, 3)).view_as(detail)  # the three bands as rows of one map
 
 
 @MODELS.register_module()

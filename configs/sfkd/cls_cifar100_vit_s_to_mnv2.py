@@ -1,0 +1,9 @@
+# CIFAR-100, ViT-S to MobileNetV2; total batch 8 x 128 = 1024:
+# bash tools/dist_train.sh configs/sfkd/cls_cifar100_vit_s_to_mnv2.py 8
+# The recipe is the student's base's, the distillation weights are SFKD's defaults. Not run to the end by this project.
+_base_ = 'students/cifar100_mnv2.py'
+custom_imports = dict(imports=['sfkd'])
+model = dict(
+    _delete_=True, type='SFKD', student={{_base_.model}}, logit_weight=1.0,
+    teacher='configs/sfkd/teachers/cifar100_vit_s.py',
+    teacher_ckpt='work_dirs/cifar100_vit_s/epoch_50.pth')  # bash tools/dist_train.sh configs/sfkd/teachers/cifar100_vit_s.py 8
