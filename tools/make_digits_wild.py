@@ -35,7 +35,7 @@ def main() -> None:
     try:
         made = generate_cls(
             root, args.seed, counts, overwrite=args.overwrite, progress=show_progress)
-    except (FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')
     if made:
         print(f'{root}: {sum(counts.values())} pictures in {time.perf_counter() - start:.1f} s; '

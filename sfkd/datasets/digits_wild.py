@@ -55,6 +55,12 @@ class Scene:
 
 
 @cache
+def _labels() -> np.ndarray:
+    """Class of every scan, (1797,) int64."""
+    return load_digits().target
+
+
+@cache
 def split_digits() -> dict[str, np.ndarray]:
     """Rows of ``load_digits()`` that each split may use.
 
@@ -63,7 +69,7 @@ def split_digits() -> dict[str, np.ndarray]:
     Returns:
         Per split, an ascending int64 array; together they hold each of the 1797 rows once.
     """
-    labels = load_digits().target
+    labels = _labels()
     rank = np.empty(len(labels), int)  # how many earlier scans show the same class
     for label in range(10):
         rows = np.flatnonzero(labels == label)
@@ -83,10 +89,9 @@ def _glyphs() -> np.ndarray:
 def _strips(split: str) -> list[np.ndarray]:
     """The vertical strip of each photograph that belongs to ``split``, (427, w, 3) uint8 RGB."""
     fifths = _FIFTHS[split]
-    return [
-        np.ascontiguousarray(photo[:, photo.shape[1] * fifths.start // 5:photo.shape[1] * fifths.stop // 5])
-        for photo in load_sample_images().images
-    ]
+    photos = load_sample_images().images
+    cuts = [(photo.shape[1] * fifths.start // 5, photo.shape[1] * fifths.stop // 5) for photo in photos]
+    return [np.ascontiguousarray(photo[:, left:right]) for photo, (left, right) in zip(photos, cuts)]
 
 
 class SceneGenerator:
@@ -137,7 +142,7 @@ class SceneGenerator:
                 raise ValueError(f'{name} must be 0 < smallest <= largest, not {(low, high)}')
 
         rows = split_digits()[split]
-        labels = load_digits_labels()[rows]
+        labels = _labels()[rows]
         self._rows = [rows[labels == label] for label in range(10)]
 
     def scene(self, index: int) -> Scene:
@@ -238,12 +243,6 @@ class SceneGenerator:
         return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
-@cache
-def load_digits_labels() -> np.ndarray:
-    """Classes of the rows of ``load_digits()``, (1797,) int64."""
-    return load_digits().target
-
-
 def _paint(rng: np.random.Generator, window: np.ndarray, ink: np.ndarray) -> None:
     """Blends ``ink`` into ``window`` (h, w, 3) in a colour that stands out from what is there."""
     behind = float(np.average(window @ _LUMA, weights=ink))
@@ -287,11 +286,15 @@ def generate_cls(root: str | Path,
 
     Raises:
         FileExistsError: ``root`` holds something else, or damaged pictures, and not ``overwrite``.
-        ValueError: ``counts`` does not name the three splits.
+        OSError: a file could not be written, or ``root`` is no folder.
+        ValueError: ``counts`` does not name the three splits or has a negative number, or ``seed``
+            is negative.
     """
     root = Path(root)
     if set(counts) != set(SPLITS):
         raise ValueError(f'counts must name {SPLITS}, not {tuple(counts)}')
+    if min(counts.values()) < 0:
+        raise ValueError(f'counts must not be negative, but are {dict(counts)}')
     wanted = dict(
         dataset='digits_wild',
         task='cls',

@@ -126,8 +126,8 @@ def bands(channels=4, grid=(8, 8), levels=2):
 def test_each_branch_of_ds2s_by_hand(part):
     """A bias alone in the last layer of a branch: residuals add it, gates multiply by 1 + tanh of it."""
     refine, given = DualStreamRefinement(4), bands()
-    branch = getattr(refine, part)
-    (branch[-1] if isinstance(branch, nn.Sequential) else branch).bias.data.fill_(0.5)
+    last = getattr(refine, part) if '_to_' in part else getattr(refine, f'{part}_pointwise')[-1]
+    last.bias.data.fill_(0.5)
     found, gate = refine(given), 1 + math.tanh(0.5)
     low = {'low': given.low + 0.5, 'detail_to_low': given.low * gate}.get(part, given.low)
     torch.testing.assert_close(found.low, low)
@@ -144,6 +144,17 @@ def test_the_streams_gate_each_other_by_hand():
     torch.testing.assert_close(found.details[0], fine * (1 + math.tanh(0.7 * 0.3)))
     torch.testing.assert_close(found.details[1], coarse * (1 + math.tanh(0.7 * 0.3)))
     torch.testing.assert_close(found.low, low * (1 + math.tanh(0.7 * math.log(4 + 9 + 1e-6))))
+
+
+def test_a_detail_band_acts_on_itself_and_on_the_low_band_alone():
+    refine, given = DualStreamRefinement(4), bands()
+    perturb(refine)
+    changed = Bands(given.low, (given.details[0].clone(), given.details[1]))
+    changed.details[0][0, :, 2] += 1  # HH of the finest level, of the first picture
+    before, after = refine(given).each(), refine(changed).each()  # LL, then LH HL HH of the finest level, then of the next
+    moved = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if not torch.equal(a[0], b[0])]
+    assert moved == [0, 3]
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(before, after))  # the other picture
 
 
 @pytest.mark.parametrize('pair, channels, student', [

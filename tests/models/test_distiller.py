@@ -118,7 +118,8 @@ def test_pairs_with_their_own_connector_and_losses(zoo):
                   losses=[dict(type='BandMSE', weight=2), dict(type='sfkd.BandInfoNCE', name='contrast')])]
     distiller = Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **ALIGNED)
     losses = distiller(**data_of(distiller, zoo), mode='loss')
-    assert set(losses) == {'task.loss', 'distill.layers_0.loss_frequency', 'distill.layers_3.loss_BandMSE', 'distill.layers_3.loss_contrast'}
+    assert set(losses) == {'task.loss', 'distill.layers_0.loss_frequency', 'distill.layers_3.loss_BandMSE',
+                           'distill.layers_3.loss_contrast'}
     assert all(value.isfinite() for value in losses.values())
     assert distiller.pairs[1].weights == {'BandMSE': 2.0, 'contrast': 1.0}
 
@@ -283,6 +284,11 @@ def test_several_problems_come_together(zoo):
     assert len(problems) == 4
 
 
+def test_a_missing_checkpoint_comes_with_the_rest(zoo):
+    for ckpt, found in ((None, 'model.teacher_ckpt: None'), ('nowhere.pth', "model.teacher_ckpt: there is no checkpoint 'nowhere.pth'")):
+        assert len(refused(zoo, found, 'model.pairs[0].student', teacher_ckpt=ckpt, pairs=[pair('backbone.nothing')])) == 2
+
+
 def test_no_teacher_checkpoint(zoo):
     refused(zoo, 'model.teacher_ckpt: None', "'init'", teacher_ckpt=None)
 
@@ -346,8 +352,8 @@ def test_truncated_checkpoint(zoo, tmp_path, name, keep):
 @pytest.mark.parametrize('name', ['teacher.pth', 'teacher.safetensors'])
 def test_checkpoint_of_another_architecture(zoo, tmp_path, name):
     path = checkpoint(zoo, tmp_path / name, zoo.mixer())
-    refused(zoo, 'model.teacher_ckpt', 'is not of this teacher: 100 weights', "'backbone.conv1.weight'", '1 of 102 were found', 'Keys in the file look like', 'model.teacher',
-            teacher_ckpt=str(path))
+    refused(zoo, 'model.teacher_ckpt', 'is not of this teacher: 100 weights', "'backbone.conv1.weight'", '1 of 102 were found',
+            'Keys in the file look like', 'model.teacher', teacher_ckpt=str(path))
 
 
 def test_checkpoint_of_another_width_tells_both_shapes(zoo, tmp_path):

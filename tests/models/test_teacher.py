@@ -34,7 +34,8 @@ def storages(tensors):
 
 def test_nothing_of_the_teacher_is_in_the_module(distiller):
     teacher = distiller.teacher.network
-    for names in (distiller.state_dict(), dict(distiller.named_parameters()), dict(distiller.named_modules()), dict(distiller.named_buffers())):
+    for listing in (distiller.state_dict().items, distiller.named_parameters, distiller.named_buffers, distiller.named_modules):
+        names = dict(listing())
         assert names and not [name for name in names if 'teacher' in name]
     assert not storages(distiller.state_dict(keep_vars=True).values()) & storages(teacher.state_dict().values())
     assert not set(distiller.modules()) & set(teacher.modules())

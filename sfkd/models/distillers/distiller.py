@@ -1,7 +1,10 @@
 """The distiller: a student that trains as in its stock config, plus what its teacher shows it."""
 from __future__ import annotations
 
-from mmengine.logging import print_log
+from functools import partial
+from pathlib import Path
+
+from mmengine.logging import MMLogger, print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -95,7 +98,8 @@ class Distiller(BaseModel):
         with preserved_randomness():  # the student's training must not depend on what is built beside it
             self.teacher = self._build_teacher(teacher, teacher_ckpt, teacher_input_size, data_preprocessor)
             self.input_size = _size(input_size or _image_size(student) or _image_size(self.teacher.network) or 224)
-            self.pairs = nn.ModuleList(self._build_pairs(pairs, connector, list(losses), list(logits)))
+            missing = self._check_checkpoint(teacher, teacher_ckpt)
+            self.pairs = nn.ModuleList(self._build_pairs(pairs, connector, losses, logits, missing))
             if self.pairs:
                 self._wire(teacher_ckpt)
         self._report()
@@ -136,15 +140,25 @@ class Distiller(BaseModel):
 
     def _build_teacher(self, teacher, checkpoint, input_size, data_preprocessor) -> Teacher:
         network = build_model(teacher, 'model.teacher', data_preprocessor)
-        if checkpoint is None and not isinstance(teacher, nn.Module):
-            raise ConfigError("model.teacher_ckpt: None, so the teacher would be random; give its checkpoint, or 'init' for what the "
-                              "teacher's own init_cfg loads")
         if checkpoint == 'init' and hasattr(network, 'init_weights'):
+            logger = MMLogger.get_current_instance()
+            level = logger.level
+            logger.setLevel('WARNING')  # one entry a parameter says nothing about a teacher
             network.init_weights()
+            logger.setLevel(level)
         return Teacher(network, normalisation_of(self.student), _size(input_size) if input_size else None)
 
-    def _build_pairs(self, pairs, connector, losses, logits) -> list[Pair]:
-        """Check every pair against a dry run of both networks and build it."""
+    @staticmethod
+    def _check_checkpoint(teacher, checkpoint: str | None) -> list[str]:
+        if checkpoint is None and not isinstance(teacher, nn.Module):
+            return ["model.teacher_ckpt: None, so the teacher would be random; give its checkpoint, or 'init' for what the teacher's own "
+                    'init_cfg loads']
+        if checkpoint not in (None, 'init') and '://' not in checkpoint and not Path(checkpoint).is_file():
+            return [f"model.teacher_ckpt: there is no checkpoint '{checkpoint}'"]
+        return []
+
+    def _build_pairs(self, pairs, connector, losses, logits, missing) -> list[Pair]:
+        """Check every pair against a dry run of both networks and build it; ``missing`` are problems already found."""
         losses, logits = _weighted(losses), _weighted(logits)
         named = [] if pairs == 'auto' else [dict(pair, losses=_weighted(pair.get('losses', losses))) for pair in pairs]
         named = [pair for pair in named if pair['losses']]
@@ -159,19 +173,22 @@ class Distiller(BaseModel):
                 raise ConfigError("model.pairs: 'auto' found no stages of the same stride in student and teacher; name the pairs: "
                                   "pairs=[dict(student=path, teacher=path)]")
             named = [dict(student=s.path, teacher=t.path, losses=losses) for s, t in matched]
-        problems, built = [], []
-        for i, pair in enumerate(named):
-            try:
-                built.append(self._build_pair(f'model.pairs[{i}]', pair, pair.get('connector', connector), student, teacher))
-            except ConfigError as error:
-                problems += error.problems
+        wanted = [partial(self._build_pair, f'model.pairs[{i}]', pair, pair.get('connector', connector), student, teacher)
+                  for i, pair in enumerate(named)]
         if logits:
+            wanted.append(partial(self._build_logits, logits, student, teacher))
+        problems, built = list(missing), []
+        for build in wanted:
             try:
-                built.append(self._build_logits(logits, student, teacher))
+                built.append(build())
             except ConfigError as error:
                 problems += error.problems
         if problems:
             raise ConfigError(problems)
+        names = [pair.name for pair in built]
+        for i, pair in enumerate(built):  # one student stage may learn from several teacher stages
+            if names.count(pair.name) > 1:
+                pair.name = f'{pair.name}_{i}'
         return built
 
     def _build_pair(self, where: str, pair: dict, connector: dict | None, student: Probe, teacher: Probe) -> Pair:
