@@ -61,7 +61,7 @@ def read_checkpoint(path: str, where: str) -> dict:
             from safetensors.torch import load_file
             return load_file(file)
         with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return torch.load(file, map_location='cpu', weights_only=True)
+            found = torch.load(file, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)', str(error))
         if refused is None:
@@ -72,6 +72,9 @@ def read_checkpoint(path: str, where: str) -> dict:
             "torch.save(c['state_dict'], 'OUT.pth')\"") from error
     except Exception as error:  # torch and safetensors raise many types for a truncated file
         raise _damaged(file, where, str(error).partition('\n')[0]) from error
+    if not isinstance(found, dict):
+        raise _damaged(file, where, f'it holds a {type(found).__name__}')
+    return found
 
 
 def _damaged(file: Path, where: str, why: str) -> ConfigError:
@@ -183,7 +186,7 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
             torch.save(checkpoint, temporary)
         else:
             from safetensors.torch import save_file
-            save_file({key: value.contiguous() for key, value in weights_of(checkpoint).items()}, temporary)
+            save_file({key: value.clone(memory_format=torch.contiguous_format) for key, value in weights_of(checkpoint).items()}, temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sfkd.models.connectors import Align, Decomposed, DualStreamRefinement, WaveletConnector
@@ -140,10 +139,12 @@ def test_the_streams_gate_each_other_by_hand():
     low, fine, coarse = torch.full((1, 4, 2, 2), 0.3), torch.full((1, 4, 3, 4, 4), 2.), torch.full((1, 4, 3, 2, 2), 3.)
     for gate in (refine.low_to_detail, refine.detail_to_low):
         gate.weight.data[:, :, 1, 1] = 0.7  # the centre alone
-    found = refine(Bands(low, (fine, coarse)))
-    torch.testing.assert_close(found.details[0], fine * (1 + math.tanh(0.7 * 0.3)))
-    torch.testing.assert_close(found.details[1], coarse * (1 + math.tanh(0.7 * 0.3)))
-    torch.testing.assert_close(found.low, low * (1 + math.tanh(0.7 * math.log(4 + 9 + 1e-6))))
+    refine.low_pointwise[-1].bias.data.fill_(0.1)
+    refine.detail_pointwise[-1].bias.data.fill_(0.5)
+    found = refine(Bands(low, (fine, coarse)))  # after the first stage: 0.4, 2.5 and 3.5
+    torch.testing.assert_close(found.details[0], (fine + 0.5) * (1 + math.tanh(0.7 * 0.4)))
+    torch.testing.assert_close(found.details[1], (coarse + 0.5) * (1 + math.tanh(0.7 * 0.4)))
+    torch.testing.assert_close(found.low, (low + 0.1) * (1 + math.tanh(0.7 * math.log(2.5**2 + 3.5**2 + 1e-6))))
 
 
 def test_a_detail_band_acts_on_itself_and_on_the_low_band_alone():
@@ -163,6 +164,11 @@ def test_a_detail_band_acts_on_itself_and_on_the_low_band_alone():
 def test_ds2s_is_small(pair, channels, student):
     count = sum(p.numel() for c in channels for p in DualStreamRefinement(c).parameters())
     assert count < 0.1 * student, f'{pair}: {count / student:.1%}'
+
+
+def test_ds2s_grows_linearly_with_the_channels():
+    """Six depthwise 3x3 a channel (three for the details) with biases, and two bottlenecks of 16 with one bias each."""
+    assert sum(p.numel() for p in DualStreamRefinement(2048).parameters()) == (6 * 10 + 2 * (2 * 16 + 1)) * 2048
 
 
 @pytest.mark.parametrize('grid', [(7, 7), (8, 8), (2, 2)])

@@ -6,7 +6,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     # Without augmentation the teacher is one-hot on the training set, and its logits teach nothing that the labels do not
     dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.8, 1.0), aspect_ratio_range=(0.9, 1.1)),
-    dict(type='Rotate', angle=15.0, prob=0.5, random_negative_prob=0.5),
+    dict(type='Rotate', angle=15.0, prob=0.5, random_negative_prob=0.5, pad_val=(128, 128, 128), interpolation='bilinear'),
     dict(type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3, backend='cv2'),
     dict(type='PackInputs'),
 ]

@@ -19,10 +19,12 @@ from ...registry import MODELS
 def preserved_randomness() -> Iterator[None]:
     """Leave every random state as it was, so that what is built inside changes nothing in the training outside."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def load_config(path: str, where: str) -> Config:

@@ -146,7 +146,7 @@ class Distiller(BaseModel):
             logger.setLevel('WARNING')  # one entry a parameter says nothing about a teacher
             network.init_weights()
             logger.setLevel(level)
-        return Teacher(network, normalisation_of(self.student), _size(input_size) if input_size else None)
+        return Teacher(network, normalisation_of(self.student, always=True), _size(input_size) if input_size else None)
 
     @staticmethod
     def _check_checkpoint(teacher, checkpoint: str | None) -> list[str]:
@@ -164,6 +164,9 @@ class Distiller(BaseModel):
         named = [pair for pair in named if pair['losses']]
         if not (named or logits or (pairs == 'auto' and losses)):
             return []
+        if lacking := [f"model.pairs[{i}]: no '{side}'; each pair is dict(student=path, teacher=path)" for i, pair in enumerate(named)
+                       for side in ('student', 'teacher') if side not in pair]:
+            raise ConfigError([*missing, *lacking])
         head = bool(logits) or any('head' in pair['student'] + pair['teacher'] for pair in named)
         student = probe(self.student, self.input_size, head)
         teacher = probe(self.teacher.network, self.teacher.input_size or self.input_size, head)
@@ -199,13 +202,13 @@ class Distiller(BaseModel):
         s, t = taps
         grid = tuple(map(min, s.grid, t.grid))
         if connector is not None:
-            connector = _build(dict(connector, student_channels=s.channels, teacher_channels=t.channels))
+            connector = _build(dict(connector, student_channels=s.channels, teacher_channels=t.channels), f'{where}.connector')
         if min(grid) < MIN_GRID or isinstance(connector, WaveletConnector) and not connector.levels_on(grid):
             raise ConfigError(f"{where}: '{s.path}' gives {s.grid[0]}x{s.grid[1]} and '{t.path}' {t.grid[0]}x{t.grid[1]} for an input of "
                               f'{self.input_size[0]}x{self.input_size[1]}; that is too small a grid for any level: tap earlier stages, or '
                               'train at a larger input_size')
         name = s.path.removeprefix('backbone.').replace('.', '_')
-        return Pair(name, s, t, connector, _build_losses(pair['losses']))
+        return Pair(name, s, t, connector, _build_losses(pair['losses'], where))
 
     @staticmethod
     def _build_logits(losses, student: Probe, teacher: Probe) -> Pair:
@@ -214,7 +217,8 @@ class Distiller(BaseModel):
             seen = ['no logits' if shape is None else f'{shape[1]} classes' for shape in shapes]
             raise ConfigError(f'model.logits: the student has {seen[0]} and the teacher {seen[1]}; a logit loss compares the same classes: '
                               'give a teacher of the same classes, or set the logit weight to 0')
-        return Pair('logits', *(Stage('head', shape[1], (1, 1), 0, f'a tensor {tuple(shape)}') for shape in shapes), None, _build_losses(losses))
+        heads = [Stage('head', shape[1], (1, 1), 0, f'a tensor {tuple(shape)}') for shape in shapes]
+        return Pair('logits', *heads, None, _build_losses(losses, 'model.logits'))
 
     def _wire(self, checkpoint: str | None) -> None:
         """Set the taps of both networks and load the teacher."""
@@ -254,18 +258,23 @@ def _tap(found: Probe, path: str, where: str) -> Stage | str:
     return f"{where}: '{path}' gives {output}, which is no feature map; nearest: {near}"
 
 
-def _build(config: dict) -> nn.Module:
+def _build(config: dict, where: str) -> nn.Module:
     """Build a connector or loss of ours, or with a prefix in its type of another library, whatever the config's default scope."""
-    return MODELS.build(dict(dict(_scope_='sfkd'), **config))
+    try:
+        return MODELS.build(dict(dict(_scope_='sfkd'), **config))
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"{where}: cannot build '{config.get('type')}': {error}") from error
 
 
 def _weighted(losses) -> list[dict]:
     return [loss for loss in losses if loss.get('weight', 1)]
 
 
-def _build_losses(configs) -> dict[str, tuple[float, nn.Module]]:
+def _build_losses(configs, where: str) -> dict[str, tuple[float, nn.Module]]:
     built = {}
     for config in map(dict, configs):
         weight, name = config.pop('weight', 1), config.pop('name', config['type'].rpartition('.')[2])
-        built[name] = float(weight), _build(config)
+        if name in built:
+            raise ConfigError(f"{where}.losses: two are called '{name}'; give each a name of its own: name='...'")
+        built[name] = float(weight), _build(config, f'{where}.losses')
     return built

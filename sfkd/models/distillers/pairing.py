@@ -124,7 +124,7 @@ def stages(network: nn.Module, found: Probe, parts: int = 4) -> list[Stage]:
     containers: dict[str, list[Stage]] = {}
     for stage in maps:
         containers.setdefault(stage.path.rpartition('.')[0], []).append(stage)
-    blocks = max(containers.values(), key=len)
+    blocks = max(containers.values(), key=lambda run: (run[0].path.count('.') > 1, len(run)))
     parts = min(parts, len(blocks))
     return [blocks[math.ceil(len(blocks) * (i + 1) / parts) - 1] for i in range(parts)]
 

@@ -48,9 +48,11 @@ def as_map(output, image_size: tuple[int, int]) -> Tensor:
         if _fits(output.shape[1:3], image_size):
             return output.permute(0, 3, 1, 2)
     elif torch.is_tensor(output) and output.dim() == 3:
-        for extra in range(min(MAX_EXTRA_TOKENS, output.shape[1] - 1) + 1):
-            if grid := _grid(output.shape[1] - extra, image_size):
-                return _fold(output[:, extra:], *grid)
+        for exact in (True, False):
+            for extra in range(min(MAX_EXTRA_TOKENS, output.shape[1] - 1) + 1):
+                grid = _grid(output.shape[1] - extra, image_size)
+                if grid and (not exact or grid[0] * image_size[1] == grid[1] * image_size[0]):
+                    return _fold(output[:, extra:], *grid)
     raise LayoutError(f'{describe(output)} is no feature map for an input of {image_size[0]}x{image_size[1]}')
 
 

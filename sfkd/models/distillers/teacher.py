@@ -119,10 +119,16 @@ class Teacher:
         return self  # frozen: an EMA copy of the student needs no second teacher
 
 
-def normalisation_of(network: nn.Module) -> Normalisation | None:
-    """A model's (mean (3,), std (3,), whether it reverses the loaded channel order), or None where it normalises nothing."""
+def normalisation_of(network: nn.Module, always: bool = False) -> Normalisation | None:
+    """A model's (mean (3,), std (3,), whether it reverses the loaded channel order).
+
+    None where it states no normalisation, or with ``always`` that of raw pictures: a student without one is fed raw pictures, a teacher
+    without one takes the student's.
+    """
     preprocessor = getattr(network, 'data_preprocessor', None)
-    if getattr(preprocessor, 'mean', None) is None:
+    if preprocessor is None or not always and getattr(preprocessor, 'mean', None) is None:
         return None
     reverses = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
+    if getattr(preprocessor, 'mean', None) is None:
+        return torch.zeros(3), torch.ones(3), bool(reverses)
     return preprocessor.mean.flatten().float(), preprocessor.std.flatten().float(), bool(reverses)
