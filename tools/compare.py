@@ -27,7 +27,7 @@ PAIRS = {
 #: Method -> options on the pair's distillation config; None trains the student's own config.
 METHODS = {
     'alone': None,
-    'kd': ['model.spatial_weight=0', 'model.frequency_weight=0', 'model.logit_weight=1.0'],
+    'kd': ['model.spatial_weight=0', 'model.frequency_weight=0', 'model.logit_weight=1.0', 'model.temperature=4.0'],  # T: of 1 and 4 on val
     'sfkd': [],
 }
 
