@@ -234,3 +234,21 @@ def test_the_teachers_own_init_cfg(zoo):
     config['backbone']['init_cfg'] = dict(type='Constant', layer='Conv2d', val=0.25)
     weight = zoo.distil(zoo.mixer(), config).teacher.network.backbone.conv1.weight
     assert weight.min() >= 0.25 and weight.max() < 0.28  # with zoo.distil's noise
+
+
+def test_weights_that_a_parent_uses_without_calling_its_child_are_needed():
+    """nn.MultiheadAttention reads out_proj's weights and never calls it."""
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 4, stride=4)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.tap, self.after = nn.Identity(), nn.Linear(8, 8)
+
+        def forward(self, inputs, mode):
+            tokens = self.stem(inputs).flatten(2).transpose(1, 2)
+            return self.after(self.tap(self.attention(tokens, tokens, tokens)[0]))
+
+    teacher = Teacher(Network())
+    teacher.tap(Taps(teacher.network, ['tap'], stop=True), (32, 32))
+    assert teacher._runs('attention.out_proj.weight') and teacher._runs('stem.weight') and not teacher._runs('after.weight')

@@ -36,7 +36,8 @@ class Teacher:
         own = normalisation_of(network)
         self.affine = self._affine(student, own) if student and own else None
         self.taps: Taps | None = None
-        self._executed: set[str] = set()
+        self._begun: set[str] = set()
+        self._ended: set[str] = set()
 
     @staticmethod
     def _affine(student: Normalisation, teacher: Normalisation) -> tuple[Tensor, Tensor, bool] | None:
@@ -74,15 +75,21 @@ class Teacher:
                       f'in the file but not in the model: {keys.unused or "none"}', 'current')
 
     def _runs(self, key: str) -> bool:
-        """Whether the weight is of a module that runs before the deepest tap."""
-        return key.rpartition('.')[0] in self._executed
+        """Whether the weight is of a module that runs before the deepest tap.
+
+        Some modules use a child's weights without calling it (attention its ``out_proj``): those of a parent that ran to its end count too.
+        """
+        owner = key.rpartition('.')[0]
+        return owner in self._begun or owner.rpartition('.')[0] in self._ended
 
     def tap(self, taps: Taps, image_size: tuple[int, int]) -> dict[str, Tensor]:
         """Set what to read, and read it once from two random pictures of ``image_size``, noting which modules have run."""
         self.taps = taps
-        self._executed = set()
-        hooks = [module.register_forward_pre_hook(lambda _, __, path=path: self._executed.add(path))
-                 for path, module in self.network.named_modules()]
+        self._begun, self._ended = set(), set()
+        hooks = []
+        for path, module in self.network.named_modules():
+            hooks += [module.register_forward_pre_hook(lambda _, __, path=path: self._begun.add(path)),
+                      module.register_forward_hook(lambda _, __, ___, path=path: self._ended.add(path))]
         parameter = next(self.network.parameters())
         try:
             return self(torch.randn(2, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(parameter))
