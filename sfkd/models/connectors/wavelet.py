@@ -29,7 +29,7 @@ class DualStreamRefinement(nn.Module):
 
     The name and the two directions are of arXiv 2607.01906; the layers are ours. Every branch ends in zeros, so that it starts as the
     identity. Weights are shared over levels, the pointwise ones over the three detail bands too, and go through at most 16 channels:
-    what is refined is one map's bands, and the whole must stay small beside the student (54 C + 64 C weights at most).
+    what is refined is one map's bands, and the whole must stay small beside the student (126 C weights at most).
 
     Args:
         channels: C of the bands.
