@@ -1,29 +1,20 @@
 """Score a checkpoint on the config's test set. Of a distillation config the student alone is built and scored: no teacher is needed."""
 import argparse
 import json
-import os
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 
 from sfkd.engine.checkpoint import read_checkpoint, stock_weights
-from sfkd.engine.running import build_runner, check_data, errors_for_people, is_distillation, load_config, prepare_process, student_config
+from sfkd.engine.running import build_runner, check_data, errors_for_people, is_distillation, load_config, prepare_process, student_config, tool_parser
 from sfkd.errors import ConfigError
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config')
+    parser = tool_parser(__doc__)
     parser.add_argument('checkpoint', help='.pth or .safetensors, of a whole distillation run or of the student alone')
-    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
     parser.add_argument('--out', metavar='FILE.json', help='also write the scores there')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local-rank', '--local_rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
 def load_strictly(network: torch.nn.Module, path: str) -> None:
@@ -36,7 +27,7 @@ def load_strictly(network: torch.nn.Module, path: str) -> None:
 
 def main() -> None:
     args = parse_args()
-    prepare_process(args.launcher)
+    prepare_process(args.launcher, args.local_rank)
     with errors_for_people():
         config = load_config(args.config, args.work_dir, args.cfg_options)
         check_data(config, ('test', ))

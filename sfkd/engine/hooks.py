@@ -1,18 +1,17 @@
 """Hooks around a distillation run."""
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.dist import get_rank, is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
-from mmengine.evaluator import Evaluator
 
+from .. import randomness
 from ..registry import HOOKS
 from .checkpoint import read_checkpoint, stock_checkpoint, write_checkpoint
 
@@ -68,11 +67,7 @@ class RandomStateHook(Hook):
             if runner.epoch:
                 self._restore(runner, file)
         if Path(last).name == f'epoch_{runner.epoch}.pth':
-            kind, keys, *rest = np.random.get_state()
-            version, internal, gauss = random.getstate()
-            state = dict(epoch=runner.epoch, torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all(),
-                         numpy=[kind, torch.from_numpy(keys.astype(np.int64)), *rest], python=[version, list(internal), gauss])
-            write_checkpoint(state, file)
+            write_checkpoint(dict(epoch=runner.epoch, **randomness.get_state()), file)
 
     _restored = False
 
@@ -83,13 +78,7 @@ class RandomStateHook(Hook):
             runner.logger.warning(f'no random state of epoch {runner.epoch} in {file}: the resumed run will see other random numbers '
                                   'than the interrupted one would have')
             return
-        torch.set_rng_state(state['torch'])
-        if state['cuda']:
-            torch.cuda.set_rng_state_all(state['cuda'])
-        kind, keys, *rest = state['numpy']
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-        version, internal, gauss = state['python']
-        random.setstate((version, tuple(internal), gauss))
+        randomness.set_state(state)
 
 
 @HOOKS.register_module()
@@ -122,7 +111,7 @@ class TeacherReportHook(Hook):
         evaluator = runner.cfg.val_evaluator
         evaluator = EVALUATOR.build(evaluator) if 'metrics' in evaluator else Evaluator(evaluator)
         evaluator.dataset_meta = loader.dataset.metainfo
-        with torch.no_grad():
+        with torch.no_grad(), randomness.preserved():
             for batch in loader:
                 evaluator.process(data_samples=teacher.val_step(batch), data_batch=batch)
         scores = evaluator.evaluate(len(loader.dataset))

@@ -1,6 +1,7 @@
 """What the command-line tools share: from a config file to a runner that is safe to start."""
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 import logging
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from ..errors import ConfigError
@@ -33,9 +34,21 @@ def errors_for_people() -> Iterator[None]:
         sys.exit(2)
 
 
-def prepare_process(launcher: str = 'none') -> None:
+def tool_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that training and testing share, as OpenMMLab's tools have them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override parts of the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0)
+    return parser
+
+
+def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
     """Before anything is built: refuse unsafe checkpoints, quiet what no user can act on, and join the other processes on a CPU."""
     forbid_unsafe_loading()
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
     warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
     warnings.filterwarnings('ignore', category=FutureWarning)
     if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():

@@ -94,6 +94,19 @@ def test_scores_of_whole_and_exported_checkpoint_are_those_of_the_stock_tool(too
     assert top1(tool('tools/test.py', PAIR, distilled / 'student_latest.pth', *options)) == stock
 
 
+def test_teacher_report_is_the_teachers_own_score_and_changes_nothing(tool, small, tmp_path):
+    config = tmp_path / 'reported.py'
+    config.write_text(f"_base_ = '{ROOT / PAIR}'\ncustom_hooks = [dict(type='sfkd.TeacherReportHook')]\n")
+    reported = tool('tools/train.py', config, '--work-dir', tmp_path / 'reported', '--cfg-options', *small)
+    score = re.search(r'teacher on the validation set: accuracy/top1: ([\d.]+)', reported)[1]
+    assert float(score) > 50
+    assert f'accuracy/top1: {score}' in tool(
+        'tools/test.py', 'configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors', '--work-dir', tmp_path, '--cfg-options',
+        *small, 'test_dataloader.dataset.data_prefix=val')
+    tool('tools/train.py', PAIR, '--work-dir', tmp_path / 'silent', '--cfg-options', *small)
+    assert same(weights(tmp_path / 'reported/epoch_1.pth'), weights(tmp_path / 'silent/epoch_1.pth'))
+
+
 def test_two_processes_train_and_test(tool, small, tmp_path):
     text = tool('tools/dist_train.sh', PAIR, 2, '--work-dir', tmp_path, '--cfg-options', *small, RANDOM_TEACHER)
     assert '[1][3/3]' in text or re.search(r'Epoch\(val\) \[1\]', text)  # 120 pictures in batches of 2 x 20

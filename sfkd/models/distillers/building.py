@@ -1,30 +1,13 @@
 """Builds a model of another library from a config path, a config dict or a module, in that library's own scope."""
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import torch
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ...errors import ConfigError
 from ...registry import MODELS
-
-
-@contextlib.contextmanager
-def preserved_randomness() -> Iterator[None]:
-    """Leave every random state as it was, so that what is built inside changes nothing in the training outside."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def load_config(path: str, where: str) -> Config:

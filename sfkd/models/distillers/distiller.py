@@ -8,10 +8,11 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from ... import randomness
 from ...errors import ConfigError, nearest
 from ...registry import MODELS, register_entry_point
 from ..connectors import WaveletConnector
-from .building import build_model, preserved_randomness
+from .building import build_model
 from .pairing import MIN_GRID, Probe, Stage, pair_stages, probe, stages
 from .taps import Taps
 from .teacher import Teacher, normalisation_of
@@ -95,7 +96,7 @@ class Distiller(BaseModel):
         student = build_model(student, 'model.student', data_preprocessor)
         super().__init__(data_preprocessor=student.data_preprocessor, init_cfg=init_cfg)
         self.student = student
-        with preserved_randomness():  # the student's training must not depend on what is built beside it
+        with randomness.preserved():  # the student's training must not depend on what is built beside it
             self.teacher = self._build_teacher(teacher, teacher_ckpt, teacher_input_size, data_preprocessor)
             self.input_size = _size(input_size or _image_size(student) or _image_size(self.teacher.network) or 224)
             missing = self._check_checkpoint(teacher, teacher_ckpt)
