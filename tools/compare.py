@@ -32,6 +32,11 @@ METHODS = {
 }
 
 
+def full_name(method: str, options: list[str]) -> str:
+    """A distilling method with its options: 'sfkd+sigma=1.0'."""
+    return method if METHODS[method] is None else '+'.join([method, *(option.removeprefix('model.') for option in options)])
+
+
 def run(pair: str, method: str, seed: int, args: argparse.Namespace) -> dict:
     """Train and score one cell.
 
@@ -40,7 +45,7 @@ def run(pair: str, method: str, seed: int, args: argparse.Namespace) -> dict:
     """
     config, alone = PAIRS[pair]
     config, options = (alone, []) if METHODS[method] is None else (config, METHODS[method] + args.options)
-    name = '+'.join([method, *(option.removeprefix('model.') for option in args.options)]) if METHODS[method] is not None else method
+    name = full_name(method, args.options)
     folder = ROOT / 'work_dirs/compare' / pair / name.replace('/', '_') / f'seed{seed}'
     folder.mkdir(parents=True, exist_ok=True)
     environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
@@ -103,12 +108,9 @@ def main() -> None:
         args.results = ROOT / 'work_dirs/compare/tuning_cls.jsonl'
     args.results.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
-    suffix = ['+'.join(['', *(option.removeprefix('model.') for option in args.options)])]
-
-    def done(pair, method, seed) -> bool:
-        name = method if METHODS[method] is None else method + (suffix[0] if args.options else '')
-        return any((r['pair'], r['method'], r['seed'], r['split']) == (pair, name, seed, args.split) for r in rows)
-    wanted = [(pair, method, seed) for seed, pair, method in product(args.seeds, args.pairs, args.methods) if not done(pair, method, seed)]
+    done = {(row['pair'], row['method'], row['seed'], row['split']) for row in rows}
+    wanted = [(pair, method, seed) for seed, pair, method in product(args.seeds, args.pairs, args.methods)
+              if (pair, full_name(method, args.options), seed, args.split) not in done]
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     failed = 0
     with ThreadPoolExecutor(args.jobs) as pool:
