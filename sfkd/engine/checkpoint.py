@@ -13,6 +13,7 @@ import mmengine.runner.checkpoint
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
+from mmengine.dist import barrier
 from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
@@ -91,6 +92,9 @@ def _download(address: str, where: str) -> str:
         address = models[name]
         address = address if '://' in address else f'https://download.openmmlab.com/{address}'
     target = Path(torch.hub.get_dir(), 'checkpoints', address.rpartition('/')[2])
+    first = int(os.environ.get('LOCAL_RANK', 0)) == 0  # one process a machine downloads, the others wait for its file
+    if not first:
+        barrier()
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         digest = re.search(r'-([a-f0-9]{8,})\.', target.name)  # OpenMMLab's names end in the start of their SHA-256
@@ -99,6 +103,8 @@ def _download(address: str, where: str) -> str:
         except (OSError, RuntimeError) as error:
             raise ConfigError(f"{where}: cannot download '{address}': {error}. Without a network, download it elsewhere and "
                               'give the file') from error
+    if first:
+        barrier()
     return str(target)
 
 

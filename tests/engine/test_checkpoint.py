@@ -221,3 +221,35 @@ def test_other_suffixes_are_refused(tmp_path):
     with pytest.raises(ConfigError, match='must end in .pth or .safetensors'):
         write_checkpoint({}, tmp_path / 'a.onnx')
     assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A folder and the address under which it is served on this machine; downloads go to a hub folder of the test's own."""
+    import functools
+    import http.server
+    import threading
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    (tmp_path / 'www').mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / 'www')
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path / 'www', f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+def test_an_address_is_downloaded_once_and_its_digest_checked(served):
+    import hashlib
+    folder, address = served
+    torch.save(dict(state_dict=dict(a=torch.ones(2))), folder / 'plain.pth')
+    digest = hashlib.sha256((folder / 'plain.pth').read_bytes()).hexdigest()
+    (folder / f'model-{digest[:8]}.pth').write_bytes((folder / 'plain.pth').read_bytes())
+    (folder / 'model-00000000.pth').write_bytes((folder / 'plain.pth').read_bytes())
+    for name in ('plain.pth', f'model-{digest[:8]}.pth'):
+        assert torch.equal(read_checkpoint(f'{address}/{name}', 'x')['state_dict']['a'], torch.ones(2))
+    (folder / 'plain.pth').unlink()
+    assert read_checkpoint(f'{address}/plain.pth', 'x')  # from the hub folder
+    for name in ('model-00000000.pth', 'absent.pth'):
+        with pytest.raises(ConfigError, match=f'x: cannot download .*{name}'):
+            read_checkpoint(f'{address}/{name}', 'x')
