@@ -1,6 +1,6 @@
 """Two-dimensional discrete wavelet transform (DWT) of feature maps, with PyWavelets' conventions and right gradients.
 
-SFKD (arXiv 2607.01906, step 4 of METHOD.md) splits a map into a broad band and details; which wavelet, and the padding,
+SFKD (arXiv 2607.01906, step 4 of docs/method.md) splits a map into a broad band and details; which wavelet, and the padding,
 are ours to choose. Haar with ``mode='zero'`` is the default: orthonormal at every size, so the bands keep the energy.
 
 Two paths:

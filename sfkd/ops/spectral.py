@@ -1,6 +1,6 @@
 """The Gaussian-filtered frequency loss (GFFL), by two real matrix products instead of a complex FFT.
 
-That SFKD weighs the spectrum by a Gaussian is the paper's (arXiv 2607.01906); the form is ours (step 6 of METHOD.md):
+That SFKD weighs the spectrum by a Gaussian is the paper's (arXiv 2607.01906); the form is ours (step 7 of docs/method.md):
 
     L = mean |G * FFT2(s - t)|^2,  G(u, v) = g_h(u) g_w(v),  g_n(u) = exp(-(u / (sigma n/2))^2 / 2)
 
@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# Up to this many cells one product with the Kronecker matrix beats two with the small ones: at 7x7 by 3x (CPU).
+# Up to this many cells one product with the Kronecker matrix beats two with the small ones on a CPU.
 _TINY_GRID = 64
 
 
