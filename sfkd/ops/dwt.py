@@ -20,7 +20,7 @@ Two paths:
   ==============  ==========================================  ======================
 
   Hence: zero as it is; periodization after the odd side has been made even here (:func:`max_levels` sees to its
-  length); symmetric as zero mode on a map continued here; no reflect. Convolutions of our own took twice the time.
+  length); symmetric as zero mode on a map continued here; no reflect. Convolutions of our own were slower.
 """
 from __future__ import annotations
 
