@@ -29,8 +29,9 @@ class StudentCheckpointHook(Hook):
     """
     priority = 'LOWEST'  # after mmengine's CheckpointHook
 
-    def __init__(self):
-        self._written: dict[str, str] = {}
+    def before_train(self, runner: Runner) -> None:
+        # A resumed run knows the old run's files by paths that may have moved; it wrote their students itself
+        self._written = {key: runner.message_hub.runtime_info.get(key) for key in ('last_ckpt', 'best_ckpt')}
 
     def after_train_epoch(self, runner: Runner) -> None:
         self._follow(runner, 'last_ckpt', 'student_latest.pth')
@@ -46,7 +47,7 @@ class StudentCheckpointHook(Hook):
 
     def _follow(self, runner: Runner, key: str, name: str) -> None:
         full = runner.message_hub.runtime_info.get(key)
-        if full and self._written.get(key) != full and is_main_process():
+        if full and self._written[key] != full and is_main_process():
             write_checkpoint(stock_checkpoint(read_checkpoint(full, key)), Path(runner.work_dir, name))
             self._written[key] = full
 

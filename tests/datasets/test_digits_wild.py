@@ -1,5 +1,4 @@
 """The embedded benchmark: reproducible, without leaks between splits, consistent, and never half made."""
-import hashlib
 import subprocess
 import sys
 from pathlib import Path

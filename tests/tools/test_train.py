@@ -44,21 +44,23 @@ def test_all_weights_zero_is_the_stock_training_bit_for_bit(tool, small, tmp_pat
 
 
 def test_interrupted_and_resumed_ends_where_the_uninterrupted_run_does(tool, small, tmp_path, distilled):
-    command = ['tools/train.py', PAIR, '--work-dir', str(tmp_path), '--cfg-options', *small, RANDOM_TEACHER, 'model.logit_weight=1.0',
+    killed, moved = tmp_path / 'killed', tmp_path / 'moved'
+    command = ['tools/train.py', PAIR, '--cfg-options', *small, RANDOM_TEACHER, 'model.logit_weight=1.0',
                'train_cfg.max_epochs=3']
-    process = tool.start(*command)
+    process = tool.start(*command, '--work-dir', killed)
     deadline = time.time() + 120
-    state = tmp_path / 'random_state_rank0.pth'
+    state = killed / 'random_state_rank0.pth'
     while not (state.exists() and torch.load(state)['epoch'] == 2):  # the third epoch has begun
         assert time.time() < deadline and process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / 'epoch_3.pth').exists()
-    assert same(weights(tmp_path / 'student_latest.pth'),
-                {key.removeprefix('student.'): value for key, value in weights(tmp_path / 'epoch_2.pth').items() if 'student.' in key})
-    tool(*command, '--resume')
-    assert same(weights(tmp_path / 'epoch_3.pth'), weights(distilled / 'epoch_3.pth'))
+    assert not (killed / 'epoch_3.pth').exists()
+    assert same(weights(killed / 'student_latest.pth'),
+                {key.removeprefix('student.'): value for key, value in weights(killed / 'epoch_2.pth').items() if 'student.' in key})
+    killed.rename(moved)
+    tool(*command, '--work-dir', moved, '--resume', moved / 'epoch_2.pth')
+    assert same(weights(moved / 'epoch_3.pth'), weights(distilled / 'epoch_3.pth'))
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
