@@ -1,7 +1,10 @@
 """Train: a distillation config, or any stock config of mmpretrain, mmdet or mmseg."""
 import argparse
 
+import torch
+
 from sfkd.engine.running import build_runner, check_data, errors_for_people, load_config, prepare_process, tool_parser
+from sfkd.errors import ConfigError
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,6 +24,8 @@ def main() -> None:
         config = load_config(args.config, args.work_dir, args.cfg_options)
         if args.no_validate:
             config.val_cfg = config.val_dataloader = config.val_evaluator = None
+        if args.amp and not torch.cuda.is_available():
+            raise ConfigError('--amp: this machine shows no GPU, and mmengine has mixed precision on GPUs only; leave it out')
         if args.amp:
             config.optim_wrapper.type = 'AmpOptimWrapper'
             config.optim_wrapper.setdefault('loss_scale', 'dynamic')

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[2]
 PAIR, ALONE = 'configs/mini/cls_resnet_to_mixer.py', 'configs/mini/cls_mixer.py'
 RANDOM_TEACHER = 'model.teacher_ckpt=init'
+# Without workers the augmentation draws from the training process itself, whose random state a resumed run must therefore restore
+THREE_EPOCHS = ['train_cfg.max_epochs=3', 'train_dataloader.num_workers=0', 'model.logit_weight=1.0', RANDOM_TEACHER]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -28,8 +30,7 @@ def same(a: dict, b: dict) -> bool:
 def distilled(tool, small, tmp_path_factory) -> Path:
     """The work directory of three epochs with SFKD and logit distillation."""
     folder = tmp_path_factory.mktemp('distilled')
-    tool('tools/train.py', PAIR, '--work-dir', folder, '--cfg-options', *small, RANDOM_TEACHER, 'model.logit_weight=1.0',
-         'train_cfg.max_epochs=3')
+    tool('tools/train.py', PAIR, '--work-dir', folder, '--cfg-options', *small, *THREE_EPOCHS)
     return folder
 
 
@@ -45,8 +46,7 @@ def test_all_weights_zero_is_the_stock_training_bit_for_bit(tool, small, tmp_pat
 
 def test_interrupted_and_resumed_ends_where_the_uninterrupted_run_does(tool, small, tmp_path, distilled):
     killed, moved = tmp_path / 'killed', tmp_path / 'moved'
-    command = ['tools/train.py', PAIR, '--cfg-options', *small, RANDOM_TEACHER, 'model.logit_weight=1.0',
-               'train_cfg.max_epochs=3']
+    command = ['tools/train.py', PAIR, '--cfg-options', *small, *THREE_EPOCHS]
     process = tool.start(*command, '--work-dir', killed)
     deadline = time.time() + 120
     state = killed / 'random_state_rank0.pth'
