@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from sfkd.engine.checkpoint import read_checkpoint, stock_weights
-from sfkd.engine.running import build_runner, check_data, errors_for_people, is_distillation, load_config, prepare_process, student_config, tool_parser
+from sfkd.engine.running import (
+    build_runner, check_data, errors_for_people, is_distillation, leaving_together, load_config, prepare_process, student_config, tool_parser)
 from sfkd.errors import ConfigError
 
 
@@ -25,24 +26,28 @@ def load_strictly(network: torch.nn.Module, path: str) -> None:
         raise ConfigError(f"checkpoint: '{path}' does not fit the config's model: {error}") from error
 
 
+def test(args: argparse.Namespace) -> None:
+    config = load_config(args.config, args.work_dir, args.cfg_options)
+    check_data(config, ('test', ))
+    if is_distillation(config):
+        config = student_config(config)
+    config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
+    config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    config.load_from = None
+    config.custom_hooks = []
+    runner = build_runner(config, args.launcher)
+    load_strictly(getattr(runner.model, 'module', runner.model), args.checkpoint)
+    scores = {key: float(value) for key, value in runner.test().items()}
+    if args.out and runner.rank == 0:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.out).write_text(json.dumps(scores) + '\n')
+
+
 def main() -> None:
     args = parse_args()
     prepare_process(args.launcher, args.local_rank)
-    with errors_for_people():
-        config = load_config(args.config, args.work_dir, args.cfg_options)
-        check_data(config, ('test', ))
-        if is_distillation(config):
-            config = student_config(config)
-        config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
-        config.val_dataloader = config.val_cfg = config.val_evaluator = None
-        config.load_from = None
-        config.custom_hooks = []
-        runner = build_runner(config, args.launcher)
-        load_strictly(getattr(runner.model, 'module', runner.model), args.checkpoint)
-        scores = {key: float(value) for key, value in runner.test().items()}
-        if args.out and runner.rank == 0:
-            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.out).write_text(json.dumps(scores) + '\n')
+    with errors_for_people(), leaving_together():
+        test(args)
 
 
 if __name__ == '__main__':

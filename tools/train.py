@@ -3,7 +3,7 @@ import argparse
 
 import torch
 
-from sfkd.engine.running import build_runner, check_data, errors_for_people, load_config, prepare_process, tool_parser
+from sfkd.engine.running import build_runner, check_data, errors_for_people, leaving_together, load_config, prepare_process, tool_parser
 from sfkd.errors import ConfigError
 
 
@@ -17,24 +17,28 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def train(args: argparse.Namespace) -> None:
+    config = load_config(args.config, args.work_dir, args.cfg_options)
+    if args.no_validate:
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    if args.amp and not torch.cuda.is_available():
+        raise ConfigError('--amp: this machine shows no GPU, and mmengine has mixed precision on GPUs only; leave it out')
+    if args.amp:
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume:
+        config.resume, config.load_from = True, None if args.resume == 'auto' else args.resume
+    if args.auto_scale_lr:
+        config.setdefault('auto_scale_lr', {})['enable'] = True
+    check_data(config, ('train', 'val'))
+    build_runner(config, args.launcher).train()
+
+
 def main() -> None:
     args = parse_args()
     prepare_process(args.launcher, args.local_rank)
-    with errors_for_people():
-        config = load_config(args.config, args.work_dir, args.cfg_options)
-        if args.no_validate:
-            config.val_cfg = config.val_dataloader = config.val_evaluator = None
-        if args.amp and not torch.cuda.is_available():
-            raise ConfigError('--amp: this machine shows no GPU, and mmengine has mixed precision on GPUs only; leave it out')
-        if args.amp:
-            config.optim_wrapper.type = 'AmpOptimWrapper'
-            config.optim_wrapper.setdefault('loss_scale', 'dynamic')
-        if args.resume:
-            config.resume, config.load_from = True, None if args.resume == 'auto' else args.resume
-        if args.auto_scale_lr:
-            config.setdefault('auto_scale_lr', {})['enable'] = True
-        check_data(config, ('train', 'val'))
-        build_runner(config, args.launcher).train()
+    with errors_for_people(), leaving_together():
+        train(args)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import gc
 import logging
 import os
 import sys
@@ -53,6 +54,19 @@ def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
     warnings.filterwarnings('ignore', category=FutureWarning)
     if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')  # mmengine's own launcher knows GPUs only
+
+
+@contextlib.contextmanager
+def leaving_together() -> Iterator[None]:
+    """End the process group after the work, once nothing of the work holds it any more.
+
+    A group that is still alive when Python ends lets its threads release tensors of an interpreter that is gone, and the process
+    aborts after its work is done, now and then. So the body is one call, whose locals are free when it returns.
+    """
+    yield
+    if torch.distributed.is_initialized():
+        gc.collect()  # a distributed model is part of reference cycles
+        torch.distributed.destroy_process_group()
 
 
 def load_config(path: str, work_dir: str | None = None, options: dict | None = None) -> Config:

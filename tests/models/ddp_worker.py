@@ -7,6 +7,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 from torch.nn.parallel import DistributedDataParallel
 
+from sfkd.engine.running import leaving_together
 from sfkd.models import SFKD
 
 STUDENT = dict(type='ImageClassifier', neck=dict(type='GlobalAveragePooling', dim=1),
@@ -17,8 +18,8 @@ TEACHER = dict(type='ImageClassifier', neck=dict(type='GlobalAveragePooling'),
                backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
                head=dict(type='LinearClsHead', num_classes=5, in_channels=64))
 
-if __name__ == '__main__':
-    dist.init_process_group('gloo')
+
+def write_gradients(out: str) -> None:
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     distiller = SFKD(STUDENT, TEACHER, 'init', logit_weight=1.0).double()
@@ -32,5 +33,10 @@ if __name__ == '__main__':
     losses = model(images[part], [DataSample().set_gt_label(i % 5) for i in range(8)][part], mode='loss')
     sum(losses.values()).backward()
     if rank == 0:
-        torch.save({name: p.grad for name, p in distiller.named_parameters()}, sys.argv[1])
-    dist.destroy_process_group()
+        torch.save({name: p.grad for name, p in distiller.named_parameters()}, out)
+
+
+if __name__ == '__main__':
+    dist.init_process_group('gloo')
+    with leaving_together():
+        write_gradients(sys.argv[1])
