@@ -56,10 +56,10 @@ def build(config, seed=0):
     return build_model(config, 'test')
 
 
-def distil(student, teacher, teacher_ckpt='init', seed=0, **kwargs):
+def distil(student, teacher, teacher_ckpt='init', seed=0, kind=SFKD, **kwargs):
     """An SFKD distiller whose student and teacher have generic weights, biases and batch statistics."""
     torch.manual_seed(seed)
-    distiller = SFKD(student, teacher, teacher_ckpt, **dict(dict(input_size=SIZE), **kwargs))
+    distiller = kind(student, teacher, teacher_ckpt, **dict(dict(input_size=SIZE), **kwargs))
     with torch.no_grad():
         for tensor in (*distiller.teacher.network.state_dict().values(), *distiller.student.parameters()):
             if tensor.is_floating_point():

@@ -1,8 +1,13 @@
 """Methods x pairs x seeds under one budget: train, score, and print mean, spread and paired differences.
 
 Every run of a pair and seed has the same data order and the same initial student. Results go to a file of JSON lines; runs that are in
-it are not repeated, so an interrupted comparison goes on where it stopped. Training sees neither the validation nor the test split;
-the last epoch is scored, on the test split unless --split val is given (for choosing weights).
+it are not repeated, so an interrupted comparison goes on where it stopped, and one run's crash ends only that run. Training sees
+neither the validation nor the test split; the last epoch is scored once, on the test split unless --split val is given.
+
+  python tools/compare.py                                        every pair, method and seed that the results file lacks, then the tables
+  python tools/compare.py --pairs resnet_to_mixer --methods cwd --seeds 3 --results /tmp/again.jsonl      one cell again
+  python tools/compare.py --tune --pairs resnet_to_mixer swin_to_resnet8 --seeds 0      weights, on the validation split
+  python tools/compare.py --tables-only --plot docs/results/cls.png
 """
 import argparse
 import json
@@ -14,56 +19,156 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from queue import Queue
 from statistics import mean, stdev
+from threading import Lock
+
+from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 METRIC = 'accuracy/top1'
 #: Pair -> (distillation config, the student's own config).
 PAIRS = {
     'resnet_to_mixer': ('configs/mini/cls_resnet_to_mixer.py', 'configs/mini/cls_mixer.py'),
-    'resnet_to_swin': ('configs/mini/cls_resnet_to_swin.py', 'configs/mini/cls_swin.py'),
+    'resnet_to_vit': ('configs/mini/cls_resnet_to_vit.py', 'configs/mini/cls_vit.py'),
     'swin_to_resnet8': ('configs/mini/cls_swin_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
+    'resnet_to_resnet8': ('configs/mini/cls_resnet_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
+    'resnet_to_swin': ('configs/mini/cls_resnet_to_swin.py', 'configs/mini/cls_swin.py'),
 }
-#: Method -> options on the pair's distillation config; None trains the student's own config.
-METHODS = {
-    'alone': None,
-    'kd': ['model.spatial_weight=0', 'model.frequency_weight=0', 'model.logit_weight=1.0', 'model.temperature=4.0'],  # T: of 1 and 4 on val
-    'sfkd': [],
-}
+#: Method -> its config, put in place of the pair's own; 'sfkd' is the pair's config as it stands, 'alone' the student's.
+METHODS = {'alone': None, 'sfkd': None} | {path.stem: str(path.relative_to(ROOT)) for path in sorted(ROOT.glob('configs/peers/*.py'))}
+BASELINES = ('alone', 'kd', 'aligned_mse')
+#: What --tune tries first: every weight of the method times these.
+FACTORS = (0.25, 1.0, 4.0)
 
 
 def full_name(method: str, options: list[str]) -> str:
     """A distilling method with its options: 'sfkd+sigma=1.0'."""
-    return method if METHODS[method] is None else '+'.join([method, *(option.removeprefix('model.') for option in options)])
+    return method if method == 'alone' else '+'.join([method, *(option.removeprefix('model.') for option in options)])
 
 
-def run(pair: str, method: str, seed: int, args: argparse.Namespace) -> dict:
-    """Train and score one cell.
+def commit() -> str:
+    def git(*arguments):
+        return subprocess.run(['git', *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return git('rev-parse', '--short', 'HEAD') + ('-dirty' if git('status', '--porcelain', '--untracked-files=no', 'sfkd', 'configs') else '')
 
-    Returns:
-        dict: one row of the results file; ``value`` is None if a process failed (its log is beside the checkpoint).
+
+class Comparison:
+    """Runs cells and keeps their rows.
+
+    Args:
+        results: file of JSON lines; rows in it count as done.
+        split: 'val' or 'test'.
+        epochs: budget; None for that of the configs.
+        jobs: runs side by side.
+        gpus: indices that the runs share in turn; empty for the CPU, or for whatever a process sees.
     """
-    config, alone = PAIRS[pair]
-    config, options = (alone, []) if METHODS[method] is None else (config, METHODS[method] + args.options)
-    name = full_name(method, args.options)
-    folder = ROOT / 'work_dirs/compare' / pair / name.replace('/', '_') / f'seed{seed}'
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
-    started = time.time()
-    row = dict(task='cls', pair=pair, method=name, seed=seed, split=args.split, metric=METRIC, value=None, config=config)
-    with open(folder / 'log.txt', 'w') as log:
-        def call(*arguments) -> bool:
-            return not subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, stdout=log, stderr=log).returncode
-        # The last epoch is what is scored: looking at the validation split on the way would only cost time
-        if call('tools/train.py', config, '--work-dir', folder, '--no-validate', '--cfg-options', f'randomness.seed={seed}',
-                'default_hooks.checkpoint.save_best=None', *options):
-            row['seconds'] = round(time.time() - started)
-            last = folder / Path((folder / 'last_checkpoint').read_text()).name
-            split = [] if args.split == 'test' else [f'test_dataloader.dataset.data_prefix={args.split}']
-            if call('tools/test.py', config, last, '--work-dir', folder / 'test', '--out', folder / 'score.json', '--cfg-options',
-                    f'randomness.seed={seed}', *split):
-                row['value'] = json.loads((folder / 'score.json').read_text())[METRIC]
-    return row
+
+    def __init__(self, results: Path, split: str = 'test', epochs: int | None = None, jobs: int = 1, gpus: list[int] = ()):
+        self.results, self.split, self.epochs, self.jobs = results, split, epochs, jobs
+        self.rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+        self.gpus, self.lock, self.failed = Queue(), Lock(), 0
+        for i in range(jobs):
+            self.gpus.put(gpus[i % len(gpus)] if gpus else None)
+
+    def run(self, cells: list[tuple[str, str, int, list[str]]]) -> list[dict]:
+        """Run what is not done yet of (pair, method, seed, options); returns the rows of all that succeeded."""
+        names = [(pair, full_name(method, options), seed) for pair, method, seed, options in cells]
+        done = {self._key(row) for row in self.rows}
+        with ThreadPoolExecutor(self.jobs) as pool:
+            list(pool.map(lambda cell: self._cell(*cell), [cell for cell, name in zip(cells, names) if (*name, self.split) not in done]))
+        wanted = {(*name, self.split) for name in names}
+        return [row for row in self.rows if self._key(row) in wanted]
+
+    @staticmethod
+    def _key(row: dict) -> tuple:
+        return row['pair'], row['method'], row['seed'], row['split']
+
+    def _cell(self, pair: str, method: str, seed: int, options: list[str]) -> None:
+        gpu = self.gpus.get()
+        try:
+            row = self._train(pair, method, seed, options, gpu)
+        finally:
+            self.gpus.put(gpu)
+        with self.lock:
+            if row is None:
+                self.failed += 1
+                return
+            self.rows.append(row)
+            self.results.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.results, 'a') as file:
+                file.write(json.dumps(row) + '\n')
+        print(f"{pair} {row['method']} seed {seed}: {row['value']:.2f} ({row['seconds']} s)", flush=True)
+
+    def _train(self, pair: str, method: str, seed: int, options: list[str], gpu: int | None) -> dict | None:
+        """Train and score one cell; None if the process failed."""
+        name, config = full_name(method, options), PAIRS[pair][method == 'alone']
+        folder = ROOT / 'work_dirs/compare' / pair / name.replace('/', '_') / f'{self.split}{seed}'
+        folder.mkdir(parents=True, exist_ok=True)
+        budget = Config.fromfile(ROOT / config)
+        epochs = self.epochs or budget.train_cfg.max_epochs
+        # One look, after the last epoch: whatever is scored on the way could be chosen from
+        arguments = ['--work-dir', folder, '--cfg-options', f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}',
+                     f'train_cfg.val_interval={epochs}', f'val_dataloader.dataset.data_prefix={self.split}',
+                     'default_hooks.checkpoint.save_best=None', f'default_hooks.checkpoint.interval={epochs}']
+        if epochs != budget.train_cfg.max_epochs:
+            arguments += [f'param_scheduler.1.end={epochs}', f'param_scheduler.1.T_max={epochs - 1}']
+        if METHODS[method] is not None:
+            arguments = ['--method', METHODS[method], *arguments]
+        environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
+        if gpu is not None:
+            environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
+        started, version = time.time(), commit()
+        with open(folder / 'log.txt', 'w') as log:
+            process = subprocess.Popen([sys.executable, 'tools/train.py', config, *map(str, arguments), *(options if method != 'alone' else [])],
+                                       cwd=ROOT, env=environment, stdout=log, stderr=log)
+            _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            print(f'FAILED: {pair} {name} seed {seed}, see {folder.relative_to(ROOT)}/log.txt', flush=True)
+            return None
+        scalars = max(folder.glob('*/vis_data/scalars.json'), key=os.path.getmtime).read_text().splitlines()
+        value = next(entry[METRIC] for entry in map(json.loads, reversed(scalars)) if METRIC in entry)
+        return dict(task='cls', pair=pair, method=name, seed=seed, split=self.split, metric=METRIC, value=value, epochs=epochs,
+                    seconds=round(time.time() - started), cpu_seconds=round(usage.ru_utime + usage.ru_stime), config=config, commit=version)
+
+
+def tune(comparison: Comparison, method: str, pairs: list[str], seeds: list[int]) -> None:
+    """The same number of trials for every method: its weights times each of FACTORS, then the best of these with its switch turned.
+
+    The switch is logit KD beside feature losses, and the other temperature (1 or 4) for logit losses.
+    """
+    base = weights(method)
+
+    def score(options: list[str]) -> float:
+        rows = comparison.run([(pair, method, seed, options) for pair in pairs for seed in seeds])
+        complete = len(rows) == len(pairs) * len(seeds)
+        return mean(row['value'] for row in rows) if complete else -math.inf
+    trials = {factor: [f'{key}={weight * factor:g}' for key, weight in base.items()] for factor in FACTORS}
+    scores = {factor: score(options) for factor, options in trials.items()}
+    best = max(scores, key=scores.get)
+    turned = trials[best] + switch(method)
+    scores[f'{best:g} and {turned[-1]}'] = score(turned)
+    print(f'TUNED {method}: ' + ', '.join(f'{trial}: {value:.2f}' for trial, value in scores.items()), flush=True)
+
+
+def weights(method: str) -> dict[str, float]:
+    """Config keys and values of a method's weights."""
+    if method == 'sfkd':
+        return {'model.spatial_weight': 2.5, 'model.frequency_weight': 2.5}
+    model = Config.fromfile(ROOT / METHODS[method]).model
+    return {f'model.{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
+            for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)}
+
+
+def switch(method: str) -> list[str]:
+    """The option that --tune turns on in its last trial."""
+    if method == 'sfkd':
+        return ['model.logit_weight=1.0']
+    model = Config.fromfile(ROOT / METHODS[method]).model
+    for i, loss in enumerate(model.get('logits', [])):
+        if not loss.get('weight', 1.0):
+            return [f'model.logits.{i}.weight=1.0']
+    return [f'model.logits.0.temperature={1.0 if model.logits[0].get("temperature", 1.0) == 4.0 else 4.0}']
 
 
 def interval(values: list[float]) -> str:
@@ -72,60 +177,89 @@ def interval(values: list[float]) -> str:
     return f'{mean(values):+6.2f} ± {t * stdev(values) / math.sqrt(len(values)):.2f}' if len(values) > 1 else f'{mean(values):+6.2f}'
 
 
-def table(rows: list[dict], baselines=('alone', 'kd')) -> str:
-    """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline with its 95% interval."""
-    lines = ['| pair | method | seeds | top-1 (%), mean ± sd | ' + ' | '.join(f'minus {b}' for b in baselines) + ' | s a run |',
-             '|' + '---|' * (5 + len(baselines))]
-    cells: dict[tuple[str, str], dict[int, dict]] = {}
+def cells_of(rows: list[dict]) -> dict[str, dict[str, dict[int, float]]]:
+    """``{pair: {method: {seed: value}}}``, methods from best to worst."""
+    cells: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
-        cells.setdefault((row['pair'], row['method']), {})[row['seed']] = row
-    for (pair, method), by_seed in cells.items():
-        values = [row['value'] for row in by_seed.values()]
-        differences = []
-        for baseline in baselines:
-            other = cells.get((pair, baseline), {})
-            common = [seed for seed in by_seed if seed in other]
-            paired = [by_seed[seed]['value'] - other[seed]['value'] for seed in common]
-            differences.append(interval(paired) if paired and method != baseline else '')
-        spread = f' ± {stdev(values):.2f}' if len(values) > 1 else ''
-        seconds = round(mean(row['seconds'] for row in by_seed.values()))
-        lines.append(f'| {pair} | {method} | {len(values)} | {mean(values):.2f}{spread} | {" | ".join(differences)} | {seconds} |')
+        cells.setdefault(row['pair'], {}).setdefault(row['method'], {})[row['seed']] = row['value']
+    return {pair: dict(sorted(methods.items(), key=lambda item: -mean(item[1].values()))) for pair, methods in cells.items()}
+
+
+def table(rows: list[dict], baselines=BASELINES) -> str:
+    """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline with its 95% interval."""
+    lines = ['| pair | method | seeds | top-1 (%), mean ± sd | ' + ' | '.join(f'minus {b}' for b in baselines) + ' | CPU s a run |',
+             '|' + '---|' * (5 + len(baselines))]
+    for pair, methods in cells_of(rows).items():
+        for method, by_seed in methods.items():
+            differences = []
+            for baseline in baselines:
+                other = methods.get(baseline, {})
+                paired = [by_seed[seed] - other[seed] for seed in by_seed if seed in other]
+                differences.append(interval(paired) if paired and method != baseline else '')
+            values = list(by_seed.values())
+            spread = f' ± {stdev(values):.2f}' if len(values) > 1 else ''
+            seconds = round(mean(row['cpu_seconds'] for row in rows if (row['pair'], row['method']) == (pair, method)))
+            lines.append(f'| {pair} | {method} | {len(values)} | {mean(values):.2f}{spread} | {" | ".join(differences)} | {seconds} |')
     return '\n'.join(lines)
+
+
+def ranks(rows: list[dict]) -> str:
+    """Markdown: rank of each method on each pair by its mean, and the mean rank, of the methods that every pair has."""
+    cells = cells_of(rows)
+    common = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
+    place = {pair: {method: i for i, method in enumerate((m for m in methods if m in common), 1)} for pair, methods in cells.items()}
+    order = sorted(common, key=lambda method: mean(ranking[method] for ranking in place.values()))
+    lines = ['| method | ' + ' | '.join(place) + ' | mean rank |', '|' + '---|' * (len(place) + 2)]
+    return '\n'.join(lines + [f'| {method} | ' + ' | '.join(str(ranking[method]) for ranking in place.values())
+                              + f' | {mean(ranking[method] for ranking in place.values()):.2f} |' for method in order])
+
+
+def plot(rows: list[dict], file: Path) -> None:
+    """A panel a pair: each method's seeds as dots, its mean as a bar."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    cells = cells_of(rows)
+    figure, axes = plt.subplots(1, len(cells), figsize=(3.6 * len(cells), 4), layout='constrained', squeeze=False)
+    for axis, (pair, methods) in zip(axes[0], cells.items()):
+        for i, (method, by_seed) in enumerate(reversed(methods.items())):
+            colour = 'tab:red' if method.startswith('sfkd') else 'black' if method == 'alone' else 'tab:blue'
+            axis.plot(list(by_seed.values()), [i] * len(by_seed), '.', color=colour, alpha=0.5)
+            axis.plot(mean(by_seed.values()), i, '|', color=colour, markersize=14, markeredgewidth=2)
+        axis.set(title=pair, xlabel='top-1 (%)', yticks=range(len(methods)), yticklabels=list(reversed(methods)))
+        axis.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--pairs', nargs='+', choices=PAIRS, default=list(PAIRS))
+    parser.add_argument('--pairs', nargs='+', choices=PAIRS, default=list(PAIRS)[:4])
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--split', choices=['val', 'test'], default='test')
+    parser.add_argument('--epochs', type=int, help='budget of every run; default: that of the configs')
     parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE', help='config options of the distilling methods; they become '
                         "part of the method's name")
+    parser.add_argument('--tune', action='store_true', help=f'{len(FACTORS) + 1} trials for every method, on the validation split')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side')
-    parser.add_argument('--results', type=Path, default=ROOT / 'docs/results/results_cls.jsonl')
+    parser.add_argument('--gpus', nargs='+', type=int, default=[], help='indices that the runs take turns on')
+    parser.add_argument('--results', type=Path, help='default: docs/results/results_cls.jsonl, or tuning_cls.jsonl for --tune and --split val')
+    parser.add_argument('--tables-only', action='store_true', help='run nothing')
+    parser.add_argument('--plot', type=Path, metavar='FILE.png')
     args = parser.parse_args()
-    if args.split == 'val' and args.results == parser.get_default('results'):
-        args.results = ROOT / 'work_dirs/compare/tuning_cls.jsonl'
-    args.results.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
-    done = {(row['pair'], row['method'], row['seed'], row['split']) for row in rows}
-    wanted = [(pair, method, seed) for seed, pair, method in product(args.seeds, args.pairs, args.methods)
-              if (pair, full_name(method, args.options), seed, args.split) not in done]
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    failed = 0
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for row in pool.map(lambda cell: run(*cell, args), wanted):
-            if row['value'] is None:
-                failed += 1
-                print(f"FAILED: {row['pair']} {row['method']} seed {row['seed']}, see work_dirs/compare/{row['pair']}", flush=True)
-                continue
-            row['commit'] = commit
-            rows.append(row)
-            with open(args.results, 'a') as file:
-                file.write(json.dumps(row) + '\n')
-            print(f"{row['pair']} {row['method']} seed {row['seed']}: {row['value']:.2f} ({row['seconds']} s)", flush=True)
-    print(table([row for row in rows if row['split'] == args.split]))
-    sys.exit(failed and f'{failed} runs failed')
+    split = 'val' if args.tune else args.split
+    results = args.results or ROOT / f"docs/results/{'results' if split == 'test' else 'tuning'}_cls.jsonl"
+    comparison = Comparison(results, split, args.epochs, args.jobs, args.gpus)
+    if args.tune:
+        for method in (method for method in args.methods if method != 'alone'):
+            tune(comparison, method, args.pairs, args.seeds)
+    elif not args.tables_only:
+        comparison.run([(pair, method, seed, args.options) for seed, pair, method in product(args.seeds, args.pairs, args.methods)])
+    rows = [row for row in comparison.rows if row['split'] == split and row['pair'] in args.pairs]
+    print(table(rows) + '\n\n' + ranks(rows))
+    if args.plot:
+        plot(rows, args.plot)
+    sys.exit(f'{comparison.failed} runs failed' if comparison.failed else 0)
 
 
 if __name__ == '__main__':

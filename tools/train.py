@@ -9,6 +9,7 @@ from sfkd.errors import ConfigError
 
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
+    parser.add_argument('--method', metavar='CONFIG', help='distil the pair of the config by another method, such as configs/peers/dkd.py')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from a checkpoint, or without one from the last in the work directory')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
@@ -18,7 +19,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def train(args: argparse.Namespace) -> None:
-    config = load_config(args.config, args.work_dir, args.cfg_options)
+    config = load_config(args.config, args.work_dir, args.cfg_options, args.method)
     if args.no_validate:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.amp and not torch.cuda.is_available():

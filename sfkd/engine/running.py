@@ -20,6 +20,8 @@ from ..errors import ConfigError
 from ..models.distillers import building
 from .checkpoint import forbid_unsafe_loading
 
+#: What a distillation config says about the pair; the rest of its model is the method.
+PAIR_KEYS = ('student', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size', 'data_preprocessor')
 #: Hooks of every distillation run, unless the config names the same type itself.
 DISTILLATION_HOOKS = ('StudentCheckpointHook', 'RandomStateHook', 'InvalidLossHook')
 
@@ -69,15 +71,25 @@ def leaving_together() -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def load_config(path: str, work_dir: str | None = None, options: dict | None = None) -> Config:
+def load_config(path: str, work_dir: str | None = None, options: dict | None = None, method: str | None = None) -> Config:
     """Read a config, apply command-line options, and choose the work directory (argument, config, then ``work_dirs/<name>``).
 
+    Args:
+        path: the config file.
+        work_dir, options: from the command line.
+        method: a config file of ``configs/peers/``: how the pair in ``path`` is distilled, in place of what ``path`` says about that.
+
     Raises:
-        ConfigError: if there is no such file.
+        ConfigError: if there is no such file, or if ``method`` is given and the config has no pair.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"there is no config file '{path}'")
+    for file in (path, method):
+        if file is not None and not Path(file).is_file():
+            raise ConfigError(f"there is no config file '{file}'")
     config = Config.fromfile(path)
+    if method is not None:
+        if not is_distillation(config):
+            raise ConfigError(f"--method: '{path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
+        config.model = dict(Config.fromfile(method).model, **{key: config.model[key] for key in PAIR_KEYS if key in config.model})
     if options:
         config.merge_from_dict(options)
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))

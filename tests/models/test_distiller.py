@@ -134,6 +134,26 @@ def test_one_student_stage_learns_from_two_teacher_stages(zoo):
     assert loss_count(Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **ALIGNED), zoo) == 2
 
 
+def test_chosen_stages_of_the_automatic_pairs(zoo):
+    every = [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet()).pairs]
+    assert len(every) > 2
+    assert [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet(), stages=[-1, 0]).pairs] == [every[-1], every[0]]
+    with pytest.raises(ConfigError, match=r'model.stages: \[9\] of \d automatic pairs'):
+        zoo.distil(zoo.mixer(), zoo.resnet(), stages=[0, 9])
+    with pytest.raises(ConfigError, match="model.pairs: 'heads' is neither"):
+        zoo.distil(zoo.mixer(), zoo.resnet(), pairs='heads')
+
+
+def test_every_stage_against_the_teachers_class_scores(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(), kind=Distiller, pairs='head', connector=dict(type='LogitProjector'),
+                           losses=[dict(type='KLDivergence', name='kd')], input_size=64).train()
+    assert {pair.teacher for pair in distiller.pairs} == {'head'} and len(distiller.pairs) == 4
+    losses = distiller(**data_of(distiller, zoo), mode='loss')
+    sum(losses.values()).backward()
+    assert sum('loss_kd' in key for key in losses) == 4
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for pair in distiller.pairs for p in pair.parameters() if p.dim() > 1)
+
+
 def test_two_losses_of_one_type_are_both_kept_or_refused(zoo):
     losses = [dict(type='GaussianFrequencyLoss', sigma=0.5), dict(type='GaussianFrequencyLoss', sigma=0.25)]
     pairs = [dict(student='backbone.layers.1', teacher='backbone.layer2')]

@@ -7,6 +7,7 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import torch
+from mmengine.config import Config
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,17 @@ def test_teacher_report_is_the_teachers_own_score_and_changes_nothing(tool, smal
         *small, 'test_dataloader.dataset.data_prefix=val')
     tool('tools/train.py', PAIR, '--work-dir', tmp_path / 'silent', '--cfg-options', *small)
     assert same(weights(tmp_path / 'reported/epoch_1.pth'), weights(tmp_path / 'silent/epoch_1.pth'))
+
+
+def test_another_method_for_the_same_pair(tool, small, tmp_path):
+    """--method replaces how the pair is distilled, and nothing of what teaches what."""
+    tool('tools/train.py', PAIR, '--method', 'configs/peers/cwd.py', '--no-validate', '--work-dir', tmp_path, '--cfg-options', *small,
+         'model.losses.0.weight=0.5')
+    written = Config.fromfile(tmp_path / 'cls_resnet_to_mixer.py').model
+    assert written.type == 'Distiller' and written.losses[0].type == 'ChannelWiseDivergence' and written.losses[0].weight == 0.5
+    assert written.teacher_ckpt == 'configs/mini/teachers/resnet.safetensors' and written.student.backbone.type == 'MlpMixer'
+    text = tool('tools/train.py', ALONE, '--method', 'configs/peers/cwd.py', status=2)
+    assert 'trains a model alone' in text and 'Traceback' not in text
 
 
 def test_two_processes_train_and_test(tool, small, tmp_path):

@@ -13,7 +13,7 @@ train_pipeline = [
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 dataset = dict(type='CustomDataset', data_root='data/digits_wild/cls', with_label=True)
 # Workers restart every epoch, so that an interrupted run can resume exactly
-loader = dict(batch_size=50, num_workers=1, persistent_workers=False, collate_fn=dict(type='default_collate'))
+loader = dict(batch_size=25, num_workers=1, persistent_workers=False, collate_fn=dict(type='default_collate'))
 
 train_dataloader = dict(**loader, sampler=dict(type='DefaultSampler', shuffle=True),
                         dataset=dict(**dataset, data_prefix='train', pipeline=train_pipeline))

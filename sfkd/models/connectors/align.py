@@ -25,6 +25,11 @@ class _SumOverProcesses(torch.autograd.Function):
         return gradient
 
 
+def at_least_float32(features: Tensor) -> Tensor:
+    """Half precision becomes float32, float64 stays: means and variances over a map are rounded too far in half precision."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))
+
+
 def standardise(features: Tensor, eps: float = 1e-5) -> Tensor:
     """Zero mean and unit variance of each channel over batch and grid, of the batch joined over all processes.
 
@@ -38,7 +43,7 @@ def standardise(features: Tensor, eps: float = 1e-5) -> Tensor:
         Tensor: (N, C, h, w).
     """
     with torch.autocast(features.device.type, enabled=False):
-        features = features if features.dtype == torch.float64 else features.float()
+        features = at_least_float32(features)
         if not (dist.is_initialized() and dist.get_world_size() > 1):
             return F.batch_norm(features, None, None, training=True, eps=eps)
         variance, mean = torch.var_mean(features, (0, 2, 3), correction=0)
@@ -53,7 +58,7 @@ def standardise(features: Tensor, eps: float = 1e-5) -> Tensor:
 
 @MODELS.register_module()
 class Align(nn.Module):
-    """Common grid, common channels, common scale; steps 2 and 3 of docs/method.md (ours).
+    """Common grid, common channels and, unless switched off, common scale; steps 2 and 3 of docs/method.md (ours).
 
     The grid is the smaller of the two in each direction, by area pooling: nothing is invented by upsampling. The student is projected
     by a learned 1x1 convolution; nothing learned acts on the teacher.
@@ -61,11 +66,14 @@ class Align(nn.Module):
     Args:
         student_channels: Cs.
         teacher_channels: Ct.
+        standardised: whether both sides lose their scale and shift. Without it the projection has a bias and the teacher keeps its
+            values: the regressor of FitNet (arXiv 1412.6550, section 2.2), and what CWD and FreeKD compare.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int):
+    def __init__(self, student_channels: int, teacher_channels: int, standardised: bool = True):
         super().__init__()
-        self.project = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)  # standardise() would remove a bias
+        self.project = nn.Conv2d(student_channels, teacher_channels, 1, bias=not standardised)  # standardise() would remove a bias
+        self.standardised = standardised
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """
@@ -74,8 +82,9 @@ class Align(nn.Module):
             teacher: (N, Ct, ht, wt).
 
         Returns:
-            tuple: both (N, Ct, min(hs, ht), min(ws, wt)), standardised float32.
+            tuple: both (N, Ct, min(hs, ht), min(ws, wt)), float32 (float64 stays), also under autocast.
         """
         grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
         student, teacher = (x if x.shape[2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (student, teacher))
-        return standardise(self.project(student)), standardise(teacher)
+        finish = standardise if self.standardised else at_least_float32
+        return finish(self.project(student)), finish(teacher)

@@ -14,7 +14,7 @@ from .align import Align
 
 
 class Decomposed(NamedTuple):
-    """A standardised map and its sub-bands.
+    """An aligned map and its sub-bands.
 
     Attributes:
         map: (N, C, h, w).
@@ -82,11 +82,13 @@ class WaveletConnector(nn.Module):
         levels: J; falls to what a smaller grid allows.
         wavelet: any discrete wavelet that PyWavelets names; orthogonal ones keep energy.
         refine: whether DS2S runs.
+        standardised: see :class:`Align`.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar', refine: bool = True):
+    def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar', refine: bool = True,
+                 standardised: bool = True):
         super().__init__()
-        self.align = Align(student_channels, teacher_channels)
+        self.align = Align(student_channels, teacher_channels, standardised)
         self.levels, self.wavelet = levels, wavelet
         self.refine = DualStreamRefinement(teacher_channels) if refine else None
 

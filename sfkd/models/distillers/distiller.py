@@ -13,7 +13,8 @@ from ...errors import ConfigError, nearest
 from ...registry import MODELS, register_entry_point
 from ..connectors import WaveletConnector
 from .building import build_model
-from .pairing import MIN_GRID, Probe, Stage, pair_stages, probe, stages
+from .pairing import MIN_GRID, Probe, Stage, pair_stages, probe
+from .pairing import stages as find_stages
 from .taps import Taps
 from .teacher import Teacher, normalisation_of
 
@@ -66,8 +67,10 @@ class Distiller(BaseModel):
         teacher: the same.
         teacher_ckpt: checkpoint file or address; 'init' takes the weights that the teacher's own ``init_cfg`` gives (random where it has
             none). Needed unless ``teacher`` is a module.
-        pairs: 'auto' (by stride or relative depth, see pairing.py), or a list of ``dict(student=path, teacher=path)``, each with
-            optional ``connector`` and ``losses`` of its own.
+        pairs: 'auto' (stage with stage, by stride or relative depth, see pairing.py), 'head' (each of the student's stages with the
+            teacher's class scores), or a list of ``dict(student=path, teacher=path)``, each with optional ``connector`` and
+            ``losses`` of its own.
+        stages: which of the automatic pairs, as indices from shallow to deep (``[-1]``: the deepest); None for all.
         connector: default connector config; receives ``student_channels`` and ``teacher_channels``.
         losses: default list of loss configs for each pair; ``weight`` (default 1) and ``name`` (default: the type) are ours, the rest is
             the loss's. A loss of weight 0 is not built, nor a pair without losses.
@@ -86,6 +89,7 @@ class Distiller(BaseModel):
                  teacher: str | dict | nn.Module,
                  teacher_ckpt: str | None = None,
                  pairs: str | list[dict] = 'auto',
+                 stages: list[int] | None = None,
                  connector: dict | None = None,
                  losses: list[dict] = (),
                  logits: list[dict] = (),
@@ -100,7 +104,7 @@ class Distiller(BaseModel):
             self.teacher = self._build_teacher(teacher, teacher_ckpt, teacher_input_size, data_preprocessor)
             self.input_size = _size(input_size or _image_size(student) or _image_size(self.teacher.network) or 224)
             missing = self._check_checkpoint(teacher, teacher_ckpt)
-            self.pairs = nn.ModuleList(self._build_pairs(pairs, connector, losses, logits, missing))
+            self.pairs = nn.ModuleList(self._build_pairs(pairs, stages, connector, losses, logits, missing))
             if self.pairs:
                 self._wire(teacher_ckpt)
         self._report()
@@ -158,25 +162,24 @@ class Distiller(BaseModel):
             return [f"model.teacher_ckpt: there is no checkpoint '{checkpoint}'"]
         return []
 
-    def _build_pairs(self, pairs, connector, losses, logits, missing) -> list[Pair]:
+    def _build_pairs(self, pairs, stages, connector, losses, logits, missing) -> list[Pair]:
         """Check every pair against a dry run of both networks and build it; ``missing`` are problems already found."""
         losses, logits = _weighted(losses), _weighted(logits)
-        named = [] if pairs == 'auto' else [dict(pair, losses=_weighted(pair.get('losses', losses))) for pair in pairs]
+        automatic = isinstance(pairs, str)
+        if automatic and pairs not in ('auto', 'head'):
+            raise ConfigError([*missing, f"model.pairs: '{pairs}' is neither 'auto', 'head', nor a list of dict(student=path, teacher=path)"])
+        named = [] if automatic else [dict(pair, losses=_weighted(pair.get('losses', losses))) for pair in pairs]
         named = [pair for pair in named if pair['losses']]
-        if not (named or logits or (pairs == 'auto' and losses)):
+        if not (named or logits or (automatic and losses)):
             return []
         if lacking := [f"model.pairs[{i}]: no '{side}'; each pair is dict(student=path, teacher=path)" for i, pair in enumerate(named)
                        for side in ('student', 'teacher') if side not in pair]:
             raise ConfigError([*missing, *lacking])
-        head = bool(logits) or any('head' in pair['student'] + pair['teacher'] for pair in named)
+        head = bool(logits) or pairs == 'head' or any('head' in pair['student'] + pair['teacher'] for pair in named)
         student = probe(self.student, self.input_size, head)
         teacher = probe(self.teacher.network, self.teacher.input_size or self.input_size, head)
-        if pairs == 'auto' and losses:
-            matched = pair_stages(stages(self.student, student), stages(self.teacher.network, teacher))
-            if not matched:
-                raise ConfigError("model.pairs: 'auto' found no stages of the same stride in student and teacher; name the pairs: "
-                                  "pairs=[dict(student=path, teacher=path)]")
-            named = [dict(student=s.path, teacher=t.path, losses=losses) for s, t in matched]
+        if automatic and losses:
+            named = [dict(student=s, teacher=t, losses=losses) for s, t in self._match(pairs, stages, student, teacher)]
         wanted = [partial(self._build_pair, f'model.pairs[{i}]', pair, pair.get('connector', connector), student, teacher)
                   for i, pair in enumerate(named)]
         if logits:
@@ -195,13 +198,28 @@ class Distiller(BaseModel):
                 pair.name = f'{pair.name}_{i}'
         return built
 
+    def _match(self, pairs: str, chosen: list[int] | None, student: Probe, teacher: Probe) -> list[tuple[str, str]]:
+        """Paths of the automatic pairs."""
+        ends = find_stages(self.student, student)
+        if pairs == 'head':
+            matched = [(s.path, 'head') for s in ends]
+        else:
+            matched = [(s.path, t.path) for s, t in pair_stages(ends, find_stages(self.teacher.network, teacher))]
+        if not matched:
+            raise ConfigError(f"model.pairs: '{pairs}' found no stages of the same stride in student and teacher; name the pairs: "
+                              'pairs=[dict(student=path, teacher=path)]')
+        if outside := [i for i in chosen or () if not -len(matched) <= i < len(matched)]:
+            raise ConfigError(f'model.stages: {outside} of {len(matched)} automatic pairs; give indices from {-len(matched)} to {len(matched) - 1}')
+        return matched if chosen is None else [matched[i] for i in chosen]
+
     def _build_pair(self, where: str, pair: dict, connector: dict | None, student: Probe, teacher: Probe) -> Pair:
-        taps = [_tap(found, pair[side], f'{where}.{side}') for side, found in (('student', student), ('teacher', teacher))]
+        taps = [_scores(found) if pair[side] == 'head' else _tap(found, pair[side], f'{where}.{side}')
+                for side, found in (('student', student), ('teacher', teacher))]
         problems = [tap for tap in taps if isinstance(tap, str)]
         if problems:
             raise ConfigError(problems)
         s, t = taps
-        grid = tuple(map(min, s.grid, t.grid))
+        grid = s.grid if t.path == 'head' else tuple(map(min, s.grid, t.grid))
         if connector is not None:
             connector = _build(dict(connector, student_channels=s.channels, teacher_channels=t.channels), f'{where}.connector')
         if min(grid) < MIN_GRID or isinstance(connector, WaveletConnector) and not connector.levels_on(grid):
@@ -213,19 +231,17 @@ class Distiller(BaseModel):
 
     @staticmethod
     def _build_logits(losses, student: Probe, teacher: Probe) -> Pair:
-        shapes = [found.shapes.get('head') for found in (student, teacher)]
-        if None in shapes or shapes[0] != shapes[1]:
-            seen = ['no logits' if shape is None else f'{shape[1]} classes' for shape in shapes]
+        heads = [_scores(found) for found in (student, teacher)]
+        if any(isinstance(head, str) for head in heads) or heads[0].channels != heads[1].channels:
+            seen = ['no logits' if isinstance(head, str) else f'{head.channels} classes' for head in heads]
             raise ConfigError(f'model.logits: the student has {seen[0]} and the teacher {seen[1]}; a logit loss compares the same classes: '
                               'give a teacher of the same classes, or set the logit weight to 0')
-        heads = [Stage('head', shape[1], (1, 1), 0, f'a tensor {tuple(shape)}') for shape in shapes]
         return Pair('logits', *heads, None, _build_losses(losses, 'model.logits'))
 
     def _wire(self, checkpoint: str | None) -> None:
         """Set the taps of both networks and load the teacher."""
-        raw = {'head'} & {pair.student for pair in self.pairs}
-        self.taps = Taps(self.student, [pair.student for pair in self.pairs], raw)
-        taps = Taps(self.teacher.network, [pair.teacher for pair in self.pairs], raw, stop=True)
+        self.taps = Taps(self.student, [pair.student for pair in self.pairs], raw={'head'})
+        taps = Taps(self.teacher.network, [pair.teacher for pair in self.pairs], raw={'head'}, stop=True)
         self.teacher.tap(taps, self.input_size)
         if checkpoint not in (None, 'init'):
             self.teacher.load(checkpoint)
@@ -245,6 +261,14 @@ def _size(size) -> tuple[int, int]:
 
 def _image_size(network: nn.Module):
     return getattr(getattr(network, 'backbone', None), 'img_size', None)
+
+
+def _scores(found: Probe) -> Stage | str:
+    """The class scores of a network, or that it has none."""
+    shape = found.shapes.get('head')
+    if shape is None or len(shape) != 2:
+        return "model.pairs: 'head' gives no class scores (N, classes)"
+    return Stage('head', shape[1], (1, 1), 0, f'a tensor {tuple(shape)}')
 
 
 def _tap(found: Probe, path: str, where: str) -> Stage | str:

@@ -1,0 +1,6 @@
+# CNN to transformer
+_base_ = 'cls_vit.py'
+custom_imports = dict(imports=['sfkd'])
+model = dict(
+    _delete_=True, type='SFKD', student={{_base_.model}}, input_size=64,
+    teacher='configs/mini/cls_resnet.py', teacher_ckpt='configs/mini/teachers/resnet.safetensors')
