@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from sfkd.models.connectors import Align, Decomposed, DualStreamRefinement, WaveletConnector
@@ -264,3 +265,44 @@ def test_a_learned_layer_on_the_teachers_side_would_collapse():
         return joint(student, decomposed(layer(teacher.map)))
     nothing = joint(decomposed(torch.zeros_like(t)), connector(s, t)[1]).item()
     assert train(loss, connector, layer) < 0.1 * nothing
+
+
+# ---- padding ----
+
+def masked(n=3, grid=(8, 8), size=(8, 8), filled=(4, 8)):
+    """A mask of ``grid`` of which the upper left ``filled`` cells are picture."""
+    mask = torch.zeros(n, 1, *grid)
+    mask[:, :, :filled[0], :filled[1]] = 1
+    return mask
+
+
+@pytest.mark.parametrize('connector', [Align(5, 6), Align(5, 6, standardised=False), WaveletConnector(5, 6), WaveletConnector(5, 6, refine=False)],
+                         ids=lambda c: f'{type(c).__name__}{getattr(c, "refine", None) is not None or getattr(c, "standardised", "")}')
+def test_what_is_padded_teaches_nothing(connector):
+    torch.manual_seed(0)
+    for parameter in connector.parameters():
+        parameter.data = 0.3 * torch.randn_like(parameter)
+    connector, mask = connector.double(), masked().double()
+    student, teacher = torch.randn(3, 5, 8, 8).double().requires_grad_(), torch.randn(3, 6, 8, 8).double()
+    noisy_student = (student.detach() + 100 * (1 - mask)).requires_grad_()
+
+    def loss(s, t):
+        s, t = connector(s, t, mask)
+        if isinstance(s, Decomposed):
+            return BandMSE()(s, t) + GaussianFrequencyLoss(0.5)(s, t)
+        return F.mse_loss(s, t)
+    clean, noisy = loss(student, teacher), loss(noisy_student, teacher - 50 * (1 - mask))
+    assert noisy.item() == pytest.approx(clean.item(), rel=1e-12)
+    clean.backward()
+    noisy.backward()
+    assert torch.allclose(noisy_student.grad, student.grad) and student.grad.abs().sum() > 0
+    assert (student.grad * (1 - mask)).abs().max() == 0
+
+
+def test_a_padded_batch_gives_the_loss_of_the_cropped_one():
+    """Refinement apart, whose convolutions see zeros instead of an end: masked maps times their share of the grid are cropped ones."""
+    connector, mask = WaveletConnector(5, 6, refine=False).double(), masked().double()
+    student, teacher = torch.randn(3, 5, 8, 8).double(), torch.randn(3, 6, 8, 8).double()
+    whole = 2 * BandMSE()(*connector(student, teacher, mask))
+    cropped = BandMSE()(*connector(student[:, :, :4], teacher[:, :, :4]))
+    assert whole.item() == pytest.approx(cropped.item(), rel=1e-10)

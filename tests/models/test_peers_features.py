@@ -99,7 +99,7 @@ def test_half_the_mse_of_standardised_maps_is_pkd():
     s = s + 0.7 * t  # so that r is not 0
     expected = pkd_by_definition(s, t)
     assert 0.2 < expected < 0.8
-    assert FeatureMSE()(standardise(s, 1e-12), standardise(t, 1e-12)).item() / 2 == pytest.approx(expected, rel=1e-9)
+    assert FeatureMSE()(standardise(s, eps=1e-12), standardise(t, eps=1e-12)).item() / 2 == pytest.approx(expected, rel=1e-9)
     assert FeatureMSE()(standardise(s), standardise(t)).item() / 2 == pytest.approx(expected, rel=1e-4)  # the default epsilon
 
 
@@ -242,7 +242,8 @@ def test_bf16_autocast_gives_finite_float32(loss):
 def test_peer_config_is_a_method_that_trains(peer):
     """No student or teacher in it; its connector and losses build, and under autocast every weight and the student get gradients."""
     method = Config.fromfile(PEERS / f'{peer}.py').model
-    assert set(method) == {'type', 'pairs', 'connector', 'losses'} and method.type == 'Distiller'
+    assert set(method) == {'type', 'pairs', 'connector', 'losses', 'logits'} and method.type == 'Distiller'
+    assert [loss.weight for loss in method.logits] == [0]  # a switch for the comparison
     connector = MODELS.build(dict(method.connector, student_channels=3, teacher_channels=4))
     s, t = randn(2, 3, 8, 8, requires_grad=True), 10 * randn(2, 4, 4, 4, seed=1)
     with torch.autocast('cpu', torch.bfloat16):

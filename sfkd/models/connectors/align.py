@@ -30,7 +30,7 @@ def at_least_float32(features: Tensor) -> Tensor:
     return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
-def standardise(features: Tensor, eps: float = 1e-5) -> Tensor:
+def standardise(features: Tensor, mask: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """Zero mean and unit variance of each channel over batch and grid, of the batch joined over all processes.
 
     Parameter-free (as PKD does, arXiv 2207.02039, section 3.2): a learned layer on the teacher's side could collapse both sides to a
@@ -38,22 +38,32 @@ def standardise(features: Tensor, eps: float = 1e-5) -> Tensor:
 
     Args:
         features: (N, C, h, w).
+        mask: (N, 1, h, w) of zeros and ones, the cells that count; the others become 0.
 
     Returns:
         Tensor: (N, C, h, w).
     """
     with torch.autocast(features.device.type, enabled=False):
         features = at_least_float32(features)
-        if not (dist.is_initialized() and dist.get_world_size() > 1):
+        joined = dist.is_initialized() and dist.get_world_size() > 1
+        if mask is None and not joined:
             return F.batch_norm(features, None, None, training=True, eps=eps)
-        variance, mean = torch.var_mean(features, (0, 2, 3), correction=0)
-        count = features.numel() / features.shape[1]
-        sums, total = _SumOverProcesses.apply(torch.cat([mean, mean.new_ones(1)]) * count).split([mean.numel(), 1])
-        joint_mean = sums / total
-        # Spread within each process plus spread between their means: no difference of large squares
-        joint_variance = _SumOverProcesses.apply((variance + (mean - joint_mean).square()) * count) / total
-        scale = torch.rsqrt(joint_variance + eps)
-        return (features - joint_mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+        if mask is None:
+            variance, mean = torch.var_mean(features, (0, 2, 3), correction=0)
+            count = mean.new_full((), features.numel() / features.shape[1])
+        else:
+            mask = mask.to(features)
+            count = mask.sum()
+            mean = (features * mask).sum((0, 2, 3)) / count.clamp_min(1)
+            variance = ((features - mean.view(1, -1, 1, 1)).square() * mask).sum((0, 2, 3)) / count.clamp_min(1)
+        if joined:
+            sums, total = _SumOverProcesses.apply(torch.cat([mean * count, count.view(1)])).split([mean.numel(), 1])
+            joint_mean = sums / total
+            # Spread within each process plus spread between their means: no difference of large squares
+            variance = _SumOverProcesses.apply((variance + (mean - joint_mean).square()) * count) / total
+            mean = joint_mean
+        features = (features - mean.view(1, -1, 1, 1)) * torch.rsqrt(variance + eps).view(1, -1, 1, 1)
+        return features if mask is None else features * mask
 
 
 @MODELS.register_module()
@@ -75,16 +85,20 @@ class Align(nn.Module):
         self.project = nn.Conv2d(student_channels, teacher_channels, 1, bias=not standardised)  # standardise() would remove a bias
         self.standardised = standardised
 
-    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """
         Args:
             student: (N, Cs, hs, ws).
             teacher: (N, Ct, ht, wt).
+            mask: (N, 1, h, w) on the common grid, 1 where there is picture; None where nothing is padded.
 
         Returns:
-            tuple: both (N, Ct, min(hs, ht), min(ws, wt)), float32 (float64 stays), also under autocast.
+            tuple: both (N, Ct, min(hs, ht), min(ws, wt)), 0 outside the mask, float32 (float64 stays), also under autocast.
         """
         grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
         student, teacher = (x if x.shape[2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (student, teacher))
-        finish = standardise if self.standardised else at_least_float32
-        return finish(self.project(student)), finish(teacher)
+        student = self.project(student)
+        if self.standardised:
+            return standardise(student, mask), standardise(teacher, mask)
+        student, teacher = at_least_float32(student), at_least_float32(teacher)
+        return (student, teacher) if mask is None else (student * mask, teacher * mask)

@@ -96,20 +96,29 @@ class WaveletConnector(nn.Module):
         """How many of the wanted levels a grid (h, w) allows."""
         return min(self.levels, max_levels(grid, self.wavelet))
 
-    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Decomposed, Decomposed]:
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Decomposed, Decomposed]:
         """
         Args:
             student: (N, Cs, hs, ws).
             teacher: (N, Ct, ht, wt).
+            mask: see :class:`Align`.
 
         Returns:
             tuple: both decomposed on the common grid with Ct channels; the student's map is rebuilt from its refined bands.
         """
-        student, teacher = self.align(student, teacher)
+        student, teacher = self.align(student, teacher, mask)
         grid = student.shape[2:]
         levels = self.levels_on(grid)
         bands = dwt2(student, levels, self.wavelet)
         if self.refine is not None:
             bands = self.refine(bands)
+            if mask is not None:  # what the refinement spread into the padding is nobody's
+                bands = Bands(bands.low * _shrunk(mask, bands.low), tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
             student = idwt2(bands, self.wavelet, size=grid)
+            student = student if mask is None else student * mask
         return Decomposed(student, bands), Decomposed(teacher, dwt2(teacher, levels, self.wavelet))
+
+
+def _shrunk(mask: Tensor, band: Tensor) -> Tensor:
+    """The mask on a band's grid: a coefficient counts if any cell under it does."""
+    return F.adaptive_max_pool2d(mask, band.shape[-2:])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import BaseModel
+import torch
 from torch import Tensor, nn
 
 from ... import randomness
@@ -13,7 +14,8 @@ from ...errors import ConfigError, nearest
 from ...registry import MODELS, register_entry_point
 from ..connectors import WaveletConnector
 from .building import build_model
-from .pairing import MIN_GRID, Probe, Stage, pair_stages, probe
+from .padding import on_grid, picture_mask
+from .pairing import MIN_GRID, Probe, Stage, match, probe
 from .pairing import stages as find_stages
 from .taps import Taps
 from .teacher import Teacher, normalisation_of
@@ -25,7 +27,7 @@ class Pair(nn.Module):
     Args:
         name: part of the losses' names.
         student, teacher: the tapped stages.
-        connector: ``(student, teacher) -> (student, teacher)``; None compares the outputs as they are.
+        connector: ``(student, teacher[, mask]) -> (student, teacher)``; None compares the outputs as they are.
         losses: ``{name: (weight, loss)}``.
     """
 
@@ -47,11 +49,26 @@ class Pair(nn.Module):
             text += f', {levels} of {self.connector.levels} levels' + (' (more do not fit)' if levels < self.connector.levels else '')
         return text + ': ' + ', '.join(f'{weight:g} x {key}' for key, weight in self.weights.items())
 
-    def forward(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """Returns ``{'distill.<pair>.loss_<name>': weighted scalar}``; mmengine sums what has 'loss' in its name."""
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """
+        Args:
+            student, teacher: the tapped outputs.
+            mask: (N, 1, H, W), 1 where there is picture; None where nothing is padded. Only maps are masked, not scores.
+
+        Returns:
+            dict: ``{'distill.<pair>.loss_<name>': weighted scalar}``; mmengine sums what has 'loss' in its name.
+        """
+        scale = 1.0
+        if mask is not None and teacher.dim() == 4:
+            mask = on_grid(mask, tuple(map(min, student.shape[2:], teacher.shape[2:])))
+            scale = mask.numel() / mask.sum()  # the losses are means over the whole grid
+        else:
+            mask = None
         if self.connector is not None:
-            student, teacher = self.connector(student, teacher)
-        return {f'distill.{self.name}.loss_{key}': self.weights[key] * loss(student, teacher)
+            student, teacher = self.connector(student, teacher) if mask is None else self.connector(student, teacher, mask)
+        elif mask is not None:
+            student = torch.where(mask > 0, student, teacher)
+        return {f'distill.{self.name}.loss_{key}': self.weights[key] * scale * loss(student, teacher)
                 for key, loss in self.losses.items()}
 
 
@@ -131,9 +148,10 @@ class Distiller(BaseModel):
             losses = self.student(inputs, data_samples, mode='loss')
         if 'loss' in losses:  # mmengine logs the total under this name
             losses['task.loss'] = losses.pop('loss')
-        teacher = self.teacher(inputs)                               # {path: (N, C', h', w')}, no gradients
+        mask = picture_mask(inputs, data_samples)                    # (N, 1, H, W), or None: nothing is padded
+        teacher = self.teacher(inputs, mask)                         # {path: (N, C', h', w')}, no gradients
         for pair in self.pairs:
-            losses |= pair(student[pair.student], teacher[pair.teacher])
+            losses |= pair(student[pair.student], teacher[pair.teacher], mask)
         return losses
 
     def _apply(self, fn, recurse=True):
@@ -200,11 +218,10 @@ class Distiller(BaseModel):
 
     def _match(self, pairs: str, chosen: list[int] | None, student: Probe, teacher: Probe) -> list[tuple[str, str]]:
         """Paths of the automatic pairs."""
-        ends = find_stages(self.student, student)
         if pairs == 'head':
-            matched = [(s.path, 'head') for s in ends]
+            matched = [(stage.path, 'head') for stage in find_stages(self.student, student)]
         else:
-            matched = [(s.path, t.path) for s, t in pair_stages(ends, find_stages(self.teacher.network, teacher))]
+            matched = [(s.path, t.path) for s, t in match(self.student, self.teacher.network, student, teacher)]
         if not matched:
             raise ConfigError(f"model.pairs: '{pairs}' found no stages of the same stride in student and teacher; name the pairs: "
                               'pairs=[dict(student=path, teacher=path)]')

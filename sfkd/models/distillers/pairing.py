@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -76,7 +76,9 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False) -
     shapes: dict[str, torch.Size] = {}
     last = 'neck' if getattr(network, 'neck', None) is not None else 'backbone'
 
-    def read(path, output):
+    calls: dict[str, int] = {}
+
+    def note(path, output):
         outputs.pop(path, None)
         if torch.is_tensor(output):
             shapes[path] = output.shape
@@ -89,6 +91,19 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False) -
             outputs[path] = Stage(path, tapped.shape[1], grid, stride, describe(output))
         except LayoutError:
             outputs[path] = describe(output)
+            if isinstance(output, (tuple, list)):
+                for i, part in enumerate(output):
+                    note(f'{path}[{i}]', part)
+
+    def read(path, output):
+        calls[path] = count = calls.get(path, 0) + 1
+        if count == 1:
+            note(path, output)
+        else:  # one module for several levels: each call is an output of its own
+            if count == 2:
+                first = outputs.pop(path)
+                outputs[f'{path}[0]'] = replace(first, path=f'{path}[0]') if isinstance(first, Stage) else first
+            note(f'{path}[{count - 1}]', output)
         if path == last and not head:
             raise _Enough
 
@@ -129,6 +144,12 @@ def stages(network: nn.Module, found: Probe, parts: int = 4) -> list[Stage]:
     return [blocks[math.ceil(len(blocks) * (i + 1) / parts) - 1] for i in range(parts)]
 
 
+def pyramid(found: Probe) -> list[Stage]:
+    """The maps that a network's neck returns (FPN levels), shallow to deep; empty where there is no such neck."""
+    levels = [output for path, output in found.outputs.items() if path.startswith('neck[') and path.count('[') == 1]
+    return sorted((level for level in levels if isinstance(level, Stage) and min(level.grid) >= MIN_GRID), key=lambda level: level.stride)
+
+
 def _layers(module: nn.Module, path: str) -> Iterator[str]:
     """Paths of a backbone's own layers: its children and, inside plain containers only, theirs."""
     for name, child in module.named_children():
@@ -139,12 +160,29 @@ def _layers(module: nn.Module, path: str) -> Iterator[str]:
 
 def pair_stages(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage, Stage]]:
     """Stages of the same stride; by relative depth where one of the networks has a single stride."""
-    def strides(side):
-        return {stage.stride: stage for stage in side}
-    if len(strides(student)) > 1 and len(strides(teacher)) > 1:
-        return [(strides(student)[stride], stage) for stride, stage in strides(teacher).items() if stride in strides(student)]
+    if len({s.stride for s in student}) > 1 and len({t.stride for t in teacher}) > 1:
+        return _by_stride(student, teacher)
     count = min(len(student), len(teacher))
 
     def spread(side):
         return [side[math.ceil(len(side) * (i + 1) / count) - 1] for i in range(count)]
     return list(zip(spread(student), spread(teacher)))
+
+
+def _by_stride(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage, Stage]]:
+    """Each teacher stage with the student stage of the nearest stride, if it is nearer than half an octave."""
+    def apart(s: Stage, t: Stage) -> float:
+        return abs(math.log2(s.stride / t.stride))
+    nearest = [(min(student, key=lambda s: apart(s, t)), t) for t in teacher]
+    return [(s, t) for s, t in nearest if apart(s, t) < 0.5]
+
+
+def match(student: nn.Module, teacher: nn.Module, seen: Probe, shown: Probe) -> list[tuple[Stage, Stage]]:
+    """The automatic pairs of two networks: levels of their necks where both have pyramids of common strides, else backbone stages.
+
+    Args:
+        student, teacher: the networks.
+        seen, shown: their dry runs.
+    """
+    levels = _by_stride(pyramid(seen), pyramid(shown)) if pyramid(seen) else []
+    return levels if len(levels) > 1 else pair_stages(stages(student, seen), stages(teacher, shown))

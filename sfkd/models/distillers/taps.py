@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -85,6 +86,29 @@ class _AllTapped(Exception):
     """Leaves a network after its deepest tap."""
 
 
+def split_path(path: str) -> tuple[str, tuple[int, ...]]:
+    """``'neck[2]'`` -> ``('neck', (2,))``: a module's path and what to pick from its output."""
+    module, *indices = re.split(r'\[(\d+)\]', path)
+    return module, tuple(int(i) for i in indices[::2])
+
+
+def pick(calls: list, indices: tuple[int, ...]):
+    """The part of a module's outputs that a path names; None while it has not been computed.
+
+    Args:
+        calls: the module's output of each call so far.
+        indices: into the tuple or list that its one call returned, or (a module that runs once a level) first the call.
+    """
+    found = calls
+    if len(calls) == 1 and (not indices or isinstance(calls[0], (tuple, list))):
+        found = calls[0]
+    for i in indices:
+        if not isinstance(found, (tuple, list)) or i >= len(found):
+            return None
+        found = found[i]
+    return found
+
+
 class Taps:
     """Reads the outputs of named modules during one forward pass.
 
@@ -92,37 +116,48 @@ class Taps:
 
     Args:
         network: any module.
-        paths: what to read, by :func:`as_map`...
-        raw: ...except for these, whose outputs are given as they are (logits).
+        paths: what to read, by :func:`as_map`: module paths, with an index where a module returns several maps (``neck[0]``) or runs
+            several times (``bbox_head.cls[2]``, the third call).
+        raw: those of them whose outputs are given as they are (logits).
         stop: leave the network once every tap has fired. The network's own output is then lost.
     """
 
     def __init__(self, network: nn.Module, paths: Iterable[str], raw: Iterable[str] = (), stop: bool = False):
         self.network, self.stop = network, stop
         self.raw = set(raw)
-        self.paths = list(dict.fromkeys(paths))
+        self.paths = {path: split_path(path) for path in paths}
 
     @contextlib.contextmanager
     def capture(self, image_size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
         """Within the context, run the network once on inputs of ``image_size``; afterwards the dict holds ``{path: output}``.
 
         Raises:
-            RuntimeError: if a tapped module did not run, ran twice, or its output was overwritten in place by a later layer.
+            RuntimeError: if a tapped module did not run, ran more than once without an index, or its output was overwritten in place
+                by a later layer.
         """
         found: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
+        calls: dict[str, list] = {module: [] for module, _ in self.paths.values()}
 
-        def read(path, output):
-            if path in found:
-                raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: tap the module around it")
-            found[path] = output if path in self.raw else as_map(output, image_size)
-            if torch.is_tensor(found[path]):
-                versions[path] = found[path]._version
+        def read(module, output):
+            calls[module].append(output)
+            for path, (owner, indices) in self.paths.items():
+                if owner != module:
+                    continue
+                if path in found:
+                    if not indices:
+                        raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: name the call, '{path}[0]'")
+                    continue
+                output = pick(calls[module], indices)
+                if output is not None:
+                    found[path] = output if path in self.raw else as_map(output, image_size)
+                    if torch.is_tensor(found[path]):
+                        versions[path] = found[path]._version
             if self.stop and len(found) == len(self.paths):
                 raise _AllTapped
 
-        hooks = [self.network.get_submodule(path).register_forward_hook(lambda _, __, output, path=path: read(path, output))
-                 for path in self.paths]
+        hooks = [self.network.get_submodule(module).register_forward_hook(lambda _, __, output, module=module: read(module, output))
+                 for module in calls]
         try:
             yield found
         except _AllTapped:

@@ -98,11 +98,12 @@ class Teacher:
                 hook.remove()
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
+    def __call__(self, inputs: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """Read the taps.
 
         Args:
             inputs: (N, 3, H, W), as normalised for the student.
+            mask: (N, 1, H, W), 1 where there is picture: padding is 0 for the teacher too, whatever its normalisation.
 
         Returns:
             dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients.
@@ -110,6 +111,7 @@ class Teacher:
         if self.affine is not None:
             scale, shift, flip = self.affine
             inputs = torch.addcmul(shift, inputs.flip(1) if flip else inputs, scale)
+            inputs = inputs if mask is None else inputs * mask
         if self.input_size and inputs.shape[2:] != self.input_size:
             inputs = F.interpolate(inputs, self.input_size, mode='bilinear', antialias=True)
         with self.taps.capture(inputs.shape[2:]) as features:

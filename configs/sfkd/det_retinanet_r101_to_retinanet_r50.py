@@ -1,0 +1,9 @@
+# COCO, RetinaNet R101 to RetinaNet R50 (the homogeneous case): bash tools/dist_train.sh configs/sfkd/det_retinanet_r101_to_retinanet_r50.py 8
+# Total batch 8 x 2 = 16, the student's own 1x schedule (12 epochs, SGD). Not run to the end by this project: no AP is claimed.
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py']
+custom_imports = dict(imports=['sfkd'])
+model = dict(
+    _delete_=True, type='SFKD', student={{_base_.model}}, input_size=512,
+    teacher='mmdet::retinanet/retinanet_r101_fpn_2x_coco.py',
+    teacher_ckpt='https://download.openmmlab.com/mmdetection/v2.0/retinanet/retinanet_r101_fpn_2x_coco/'
+                 'retinanet_r101_fpn_2x_coco_20200131-5560aee8.pth')
