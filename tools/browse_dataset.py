@@ -10,7 +10,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import set_random_seed
 
-from sfkd.datasets import contact_sheet
+from sfkd.datasets import contact_sheet, overlay
 from sfkd.engine.running import check_data, errors_for_people, load_config, prepare_process
 from sfkd.errors import ConfigError
 
@@ -63,10 +63,10 @@ def annotate(image: np.ndarray, sample, classes: list[str]) -> tuple[np.ndarray,
             cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), (255, 0, 0))
     elif 'gt_sem_seg' in sample:
         label_map = sample.gt_sem_seg.data[0].numpy()
-        labels = [label for label in np.unique(label_map).tolist() if label != 255]  # 255 is ignored in training
-        hues = (label_map * 67 % 180).astype(np.uint8)  # neighbouring labels get distant hues
-        colours = cv2.cvtColor(np.dstack([hues, np.full_like(hues, 255), np.full_like(hues, 255)]), cv2.COLOR_HSV2RGB)
-        image = np.where((label_map != 255)[..., None], image // 2 + colours // 2, image)
+        # 255 is ignored in training; colour over all that is not a thing would hide the things
+        plain = {255, *(label for label, name in enumerate(classes) if name == 'background')}
+        labels = [label for label in np.unique(label_map).tolist() if label not in plain]
+        image = overlay(image, label_map, skip=plain)
     return image, ' '.join(classes[label] if label < len(classes) else str(label) for label in labels)
 
 

@@ -7,17 +7,21 @@ from pathlib import Path
 # A checkout works without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sfkd.datasets.digits_wild import DEFAULT_COUNTS, SPLITS, generate_cls  # noqa: E402
+from sfkd.datasets import DEFAULT_COUNTS, SPLITS, generate_cls, generate_det, generate_seg  # noqa: E402
+
+GENERATE = dict(cls=generate_cls, det=generate_det, seg=generate_seg)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('task', nargs='?', default='cls', choices=['cls'], help='what to write')
+    parser.add_argument(
+        'task', nargs='?', default='cls', choices=GENERATE,
+        help='class folders (the default), boxes and masks as COCO JSON, or label maps in the layout of ADE20K')
     parser.add_argument('--out', type=Path, default=Path('data/digits_wild'), help='parent folder')
     parser.add_argument('--seed', type=int, default=0)
     for split in SPLITS:
-        parser.add_argument(
-            f'--{split}', type=int, default=DEFAULT_COUNTS[split], metavar='N', help='pictures')
+        defaults = ', '.join(f'{task} {counts[split]}' for task, counts in DEFAULT_COUNTS.items())
+        parser.add_argument(f'--{split}', type=int, metavar='N', help=f'pictures; default: {defaults}')
     parser.add_argument('--overwrite', action='store_true', help='replace what the folder holds')
     return parser.parse_args()
 
@@ -30,10 +34,11 @@ def show_progress(split: str, done: int, total: int) -> None:
 def main() -> None:
     args = parse_args()
     root = args.out / args.task
-    counts = {split: getattr(args, split) for split in SPLITS}
+    given = {split: getattr(args, split) for split in SPLITS if getattr(args, split) is not None}
+    counts = DEFAULT_COUNTS[args.task] | given
     start = time.perf_counter()
     try:
-        made = generate_cls(
+        made = GENERATE[args.task](
             root, args.seed, counts, overwrite=args.overwrite, progress=show_progress)
     except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')

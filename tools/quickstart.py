@@ -11,15 +11,20 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-PAIRS = dict(cls=dict(metric='accuracy/top1', unit='%', teacher=('configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors'),
-                      student='configs/mini/cls_mixer.py', sfkd='configs/mini/cls_resnet_to_mixer.py'))
+#: Task -> its metric, the factor that makes it a percentage, the teacher, and the configs of the student alone and with SFKD.
+PAIRS = dict(
+    cls=dict(metric='accuracy/top1', name='top-1 (%)', factor=1, student='configs/mini/cls_mixer.py',
+             teacher=('configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors'), sfkd='configs/mini/cls_resnet_to_mixer.py'),
+    det=dict(metric='coco/bbox_mAP', name='box AP (%)', factor=100, student='configs/mini/det_gfl_resnet8.py',
+             teacher=('configs/mini/det_gfl_swin.py', 'configs/mini/teachers/det_gfl_swin.safetensors'),
+             sfkd='configs/mini/det_swin_to_resnet8.py'))
 
 
-def run(arguments: list[str], log: Path, title: str, metric: str) -> list[tuple[int, float]]:
+def run(arguments: list[str], log: Path, title: str, metric: str, factor: float = 1) -> list[tuple[int, float]]:
     """Run one of the tools, everything it prints going to a log file, one line an epoch to the screen.
 
     Returns:
-        list: (epoch, metric on the validation split), for a training.
+        list: (epoch, metric on the validation split in %), for a training.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started, curve, eta, loss = time.time(), [], '', ''
@@ -33,8 +38,8 @@ def run(arguments: list[str], log: Path, title: str, metric: str) -> list[tuple[
             if found := re.search(r'Epoch\(train\).* eta: (\S+).* loss: (\S+)', line):
                 eta, loss = found[1], found[2]
             if found := re.search(rf'Epoch\(val\) \[(\d+)\].* {metric}: ([\d.]+)', line):
-                curve.append((int(found[1]), float(found[2])))
-                print(f'  {title:<16} epoch {found[1]:>3}   loss {loss:<8} validation {float(found[2]):6.2f}   eta {eta}', flush=True)
+                curve.append((int(found[1]), factor * float(found[2])))
+                print(f'  {title:<16} epoch {found[1]:>3}   loss {loss:<8} validation {curve[-1][1]:6.2f}   eta {eta}', flush=True)
         process.wait()
     if process.returncode:
         print(''.join(log.read_text().splitlines(keepends=True)[-15:]), file=sys.stderr)
@@ -72,7 +77,7 @@ def main() -> None:
     pair, out = PAIRS[args.task], ROOT / 'work_dirs/quickstart' / args.task
     out.mkdir(parents=True, exist_ok=True)
     (out / 'summary.json').unlink(missing_ok=True)
-    metric, started = pair['metric'], time.time()
+    metric, factor, started = pair['metric'], pair['factor'], time.time()
     options = ['--cfg-options', f'randomness.seed={args.seed}']
     if args.epochs:
         options += [f'train_cfg.max_epochs={args.epochs}', f'param_scheduler.1.end={args.epochs}', f'param_scheduler.1.T_max={args.epochs - 1}']
@@ -83,20 +88,26 @@ def main() -> None:
     for step, (name, title) in enumerate(dict(student='student alone', sfkd='student, SFKD').items(), 2):
         print(f'{step}/3 {title}: {pair[name]}', flush=True)
         begun, folder = time.time(), out / name
-        curves[title] = run(['tools/train.py', pair[name], '--work-dir', str(folder), *options], folder / 'train.log', title, metric)
+        curves[title] = run(['tools/train.py', pair[name], '--work-dir', str(folder), *options], folder / 'train.log', title, metric,
+                            factor)
         seconds[name] = time.time() - begun
         last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
         scores[name] = score(pair[name], str(last), folder, title, metric)
 
-    plot(curves, scores['teacher'], f"{metric} on the validation split ({pair['unit']})", out / 'curves.png')
+    plot(curves, factor * scores['teacher'], f"{pair['name']} on the validation split", out / 'curves.png')
     summary = dict(task=args.task, metric=metric, **scores, seconds=round(time.time() - started, 1), torch=torch.__version__, seed=args.seed)
     (out / 'summary.json').write_text(json.dumps(summary, indent=1) + '\n')
-    print(f"\n{metric} on the test split, last epoch ({pair['unit']}), seed {args.seed}\n"
-          f"  teacher            {scores['teacher']:6.2f}\n"
-          f"  student alone      {scores['student']:6.2f}            {seconds['student']:5.0f} s of training\n"
-          f"  student with SFKD  {scores['sfkd']:6.2f}  ({scores['sfkd'] - scores['student']:+.2f})  {seconds['sfkd']:5.0f} s of training\n"
+    teacher, student, sfkd = (factor * scores[key] for key in ('teacher', 'student', 'sfkd'))
+    print(f"\n{pair['name']} on the test split, last epoch, seed {args.seed}\n"
+          f'  teacher            {teacher:6.2f}\n'
+          f"  student alone      {student:6.2f}            {seconds['student']:5.0f} s of training\n"
+          f"  student with SFKD  {sfkd:6.2f}  ({sfkd - student:+.2f})  {seconds['sfkd']:5.0f} s of training\n"
           f"whole run {summary['seconds']:.0f} s; {out.relative_to(ROOT)}/summary.json, curves.png; "
           f"the student as a stock checkpoint: {(out / 'sfkd/student_latest.pth').relative_to(ROOT)}")
+    if args.task != 'cls':
+        last = {name: out / name / Path((out / name / 'last_checkpoint').read_text().strip()).name for name in ('student', 'sfkd')}
+        run(['tools/draw_predictions.py', str(out / 'predictions.png'), 'teacher', *pair['teacher'], 'alone', pair['student'],
+             str(last['student']), 'SFKD', pair['sfkd'], str(last['sfkd'])], out / 'draw.log', 'pictures', metric)
 
 
 if __name__ == '__main__':

@@ -1,273 +1,41 @@
-"""Digits in the Wild: a benchmark made from scikit-learn's handwritten digits and photographs.
-
-``SceneGenerator`` is the only picture source. A scene knows its digits with class, visible mask and
-box, so class folders, COCO JSON and label maps are three ways of writing the same scenes.
-"""
+"""Digits in the Wild on disk: scenes as class folders, COCO JSON and label maps (docs/digits_wild.md)."""
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from sklearn.datasets import load_digits, load_sample_images
+
+from .scenes import CLASSES, GENERATOR_VERSION, SPLITS, Scene, SceneGenerator
 
 MAKE_COMMAND = 'python tools/make_digits_wild.py cls'
-CLASSES = tuple('0123456789')
-SPLITS = ('train', 'val', 'test')
-DEFAULT_COUNTS = dict(train=4000, val=1000, test=2000)
-# Raise it whenever the same seed gives other pictures.
-GENERATOR_VERSION = 1
+DEFAULT_COUNTS = dict(
+    cls=dict(train=4000, val=1000, test=2000),
+    det=dict(train=2000, val=250, test=1000),
+    seg=dict(train=2000, val=250, test=1000))
+# Pictures of several digits: mixed shapes, so that batches need padding, and digits from barely legible to nearly half a picture high
+SCENE_SIZES = ((128, 128), (128, 160))
+SCENE_DIGITS = (3, 8)
+SCENE_DIGIT_SIZE = (16, 56)
+# Values of a label map; a COCO category id is the same number, so that 0 is no category
+SEG_CLASSES = ('background', *CLASSES)
+_SEG_FOLDERS = dict(train='training', val='validation', test='test')
 
-# Fifths of each class's scans and of each photograph's width that a split owns.
-_FIFTHS = dict(train=range(0, 3), val=range(3, 4), test=range(4, 5))
-_LUMA = np.float32([0.299, 0.587, 0.114])
-_ZOOM = 6  # pixels per scanned pixel in a prepared glyph
-_MIN_VISIBLE = 0.6  # of a digit's own area, whatever is laid over it
-_TRIES = 20
-
-
-@dataclass(frozen=True)
-class PlacedDigit:
-    """One digit of a scene.
-
-    Attributes:
-        label: class, 0..9.
-        mask: (H, W) bool, the pixels where this digit is seen: what later digits cover is left out.
-        box: (x1, y1, x2, y2), tight around ``mask``; x2 and y2 are exclusive, so the width is
-            ``x2 - x1``.
-        source: row of the scan in ``sklearn.datasets.load_digits()``.
-    """
-    label: int
-    mask: np.ndarray
-    box: tuple[int, int, int, int]
-    source: int
+Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A picture, (H, W, 3) uint8 RGB, and its digits from the lowest to the uppermost."""
-    image: np.ndarray
-    digits: list[PlacedDigit]
-
-
-@cache
-def _labels() -> np.ndarray:
-    """Class of every scan, (1797,) int64."""
-    return load_digits().target
-
-
-@cache
-def split_digits() -> dict[str, np.ndarray]:
-    """Rows of ``load_digits()`` that each split may use.
-
-    The split is fixed (no seed), disjoint and 60/20/20 within every class.
-
-    Returns:
-        Per split, an ascending int64 array; together they hold each of the 1797 rows once.
-    """
-    labels = _labels()
-    rank = np.empty(len(labels), int)  # how many earlier scans show the same class
-    for label in range(10):
-        rows = np.flatnonzero(labels == label)
-        rank[rows] = np.arange(len(rows))
-    return {split: np.flatnonzero(np.isin(rank % 5, fifths)) for split, fifths in _FIFTHS.items()}
-
-
-@cache
-def _glyphs() -> np.ndarray:
-    """All scans as (1797, 12 * _ZOOM, 12 * _ZOOM) float32 ink, 0..1, with two pixels of margin."""
-    scans = np.pad(load_digits().images.astype(np.float32) / 16, ((0, 0), (2, 2), (2, 2)))
-    side = scans.shape[1] * _ZOOM
-    return np.stack([cv2.resize(scan, (side, side), interpolation=cv2.INTER_CUBIC) for scan in scans])
-
-
-@cache
-def _strips(split: str) -> list[np.ndarray]:
-    """The vertical strip of each photograph that belongs to ``split``, (427, w, 3) uint8 RGB."""
-    fifths = _FIFTHS[split]
-    photos = load_sample_images().images
-    cuts = [(photo.shape[1] * fifths.start // 5, photo.shape[1] * fifths.stop // 5) for photo in photos]
-    return [np.ascontiguousarray(photo[:, left:right]) for photo, (left, right) in zip(photos, cuts)]
-
-
-class SceneGenerator:
-    """Scenes of one split, each a function of (seed, split, index) and the settings alone.
-
-    Scenes may therefore be made in any order and by any number of processes, and the first n are
-    the same however many follow.
-
-    Args:
-        split: 'train', 'val' or 'test'; decides which scans and which parts of the photographs are
-            used.
-        seed: a non-negative integer.
-        size: side of the square picture, or (height, width), in pixels.
-        digits_per_image: how many digits, or (fewest, most). With several, one that finds no place
-            where every digit stays readable is left out; there is always at least one.
-        digit_size: (smallest, largest) height of an upright digit in pixels; a digit that would not
-            fit into the picture is made smaller.
-
-    Raises:
-        ValueError: for an unknown split, a negative seed, or a range that is empty or not positive.
-
-    Example:
-        >>> scene = SceneGenerator('train', seed=0, size=(96, 128), digits_per_image=(2, 5)).scene(7)
-        >>> scene.image.shape, scene.digits[0].label
-        ((96, 128, 3), 7)
-    """
-
-    def __init__(self,
-                 split: str,
-                 seed: int = 0,
-                 size: int | tuple[int, int] = 64,
-                 digits_per_image: int | tuple[int, int] = 1,
-                 digit_size: tuple[float, float] = (30, 56)):
-        if split not in SPLITS:
-            raise ValueError(f'split must be one of {SPLITS}, not {split!r}')
-        if seed < 0:
-            raise ValueError(f'seed must not be negative, but is {seed}')
-        self.split, self.seed = split, seed
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
-        self.digits_per_image = ((digits_per_image, ) * 2
-                                 if isinstance(digits_per_image, int) else tuple(digits_per_image))
-        self.digit_size = tuple(digit_size)
-        if min(self.size) < 16:
-            raise ValueError(f'a picture needs at least 16 pixels a side, not {self.size}')
-        for name in ('digits_per_image', 'digit_size'):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f'{name} must be 0 < smallest <= largest, not {(low, high)}')
-
-        rows = split_digits()[split]
-        labels = _labels()[rows]
-        self._rows = [rows[labels == label] for label in range(10)]
-
-    def scene(self, index: int) -> Scene:
-        """Scene number ``index`` (0 or more).
-
-        Its first digit has class ``index % 10``, so that one-digit pictures are balanced; the
-        others are drawn at random.
-        """
-        rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
-        canvas = self._background(rng)
-        fewest, most = self.digits_per_image
-        count = rng.integers(fewest, most + 1)
-        labels = [index % 10, *rng.integers(10, size=count - 1).tolist()]
-        placed: list[tuple[int, int]] = []  # label, source
-        masks: list[np.ndarray] = []  # visible parts
-        areas: list[int] = []  # of the whole digits
-        for label in labels:
-            source = int(rng.choice(self._rows[label]))
-            ink = self._ink(rng, source)
-            spot = self._find_place(rng, ink > 0.5, masks, areas)
-            if spot is None:
-                continue
-            mask = np.zeros(self.size, bool)
-            mask[spot] = ink > 0.5
-            _paint(rng, canvas[spot], ink)
-            masks = [other & ~mask for other in masks] + [mask]
-            areas.append(int(mask.sum()))
-            placed.append((label, source))
-
-        image = self._develop(rng, canvas)
-        digits = [
-            PlacedDigit(label, mask, _tight_box(mask), source)
-            for (label, source), mask in zip(placed, masks)
-        ]
-        return Scene(image, digits)
-
-    def _background(self, rng: np.random.Generator) -> np.ndarray:
-        """A zoomed, flipped and relit part of a photograph, (H, W, 3) float32."""
-        height, width = self.size
-        strips = _strips(self.split)
-        strip = strips[rng.integers(len(strips))]
-        zoom = np.exp(rng.uniform(np.log(0.55), np.log(1.6)))
-        flip = rng.choice([-1, 1], size=2)
-        # Picture larger than what is left of the strip: mirrored at its edges, never read beyond.
-        room = np.maximum(np.array(strip.shape[1::-1]) - np.array([width, height]) / zoom, 0)
-        centre = rng.uniform(size=2) * room + np.array([width, height]) / zoom / 2
-        step = flip / zoom
-        to_strip = np.float32([[step[0], 0, centre[0] - step[0] * width / 2],
-                               [0, step[1], centre[1] - step[1] * height / 2]])
-        picture = cv2.warpAffine(
-            strip,
-            to_strip, (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101).astype(np.float32)
-        gain, shift = rng.uniform(0.6, 1.2), rng.uniform(-25, 40)
-        return np.clip(picture * gain + shift, 0, 255)
-
-    def _ink(self, rng: np.random.Generator, source: int) -> np.ndarray:
-        """A scaled, turned and sheared digit, cropped to its ink: (h, w) float32, 0..1."""
-        size = rng.uniform(*self.digit_size)
-        angle, shear = np.deg2rad(rng.uniform(-25, 25)), rng.uniform(-0.15, 0.15)
-        aspect = rng.uniform(0.85, 1.15)
-        cos, sin = np.cos(angle), np.sin(angle)
-        shape = np.array([[cos, -sin], [sin, cos]]) @ np.array([[aspect, shear], [0, 1]])
-        glyph = _glyphs()[source]
-        while True:
-            side = int(np.ceil(size * 2))
-            linear = shape * size / (8 * _ZOOM)
-            shift = side / 2 - linear @ np.full(2, (len(glyph) - 1) / 2)
-            warped = cv2.warpAffine(glyph, np.column_stack([linear, shift]), (side, side))
-            # Harder edges than the smooth upsampling leaves, at any size.
-            ink = np.clip((warped - 0.25) / 0.45, 0, 1)
-            x1, y1, x2, y2 = _tight_box(ink > 0)
-            ink = ink[y1:y2, x1:x2]
-            excess = max(np.array(ink.shape) / np.array(self.size))
-            if excess <= 1:
-                return ink
-            size *= 0.97 / excess
-
-    def _find_place(self, rng: np.random.Generator, mask: np.ndarray, others: Sequence[np.ndarray],
-                    areas: Sequence[int]) -> tuple[slice, slice] | None:
-        """A window of the picture for ``mask`` that leaves enough of each earlier digit to be seen."""
-        height, width = mask.shape
-        for _ in range(_TRIES):
-            y = int(rng.integers(self.size[0] - height + 1))
-            x = int(rng.integers(self.size[1] - width + 1))
-            spot = slice(y, y + height), slice(x, x + width)
-            if all(other.sum() - (other[spot] & mask).sum() >= _MIN_VISIBLE * area
-                   for other, area in zip(others, areas)):
-                return spot
-        return None
-
-    @staticmethod
-    def _develop(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-        """Slight blur and noise, as a camera would add; uint8."""
-        canvas = cv2.GaussianBlur(canvas, (3, 3), rng.uniform(0.2, 0.8))
-        canvas += rng.uniform(0, 8) * rng.standard_normal(canvas.shape, dtype=np.float32)
-        return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
-
-
-def _paint(rng: np.random.Generator, window: np.ndarray, ink: np.ndarray) -> None:
-    """Blends ``ink`` into ``window`` (h, w, 3) in a colour that stands out from what is there."""
-    behind = float(np.average(window @ _LUMA, weights=ink))
-    contrast = rng.uniform(100, 180)
-    # The side with room for the contrast; in between, either.
-    bright = behind < 90 or (behind < 165 and rng.random() < 0.5)
-    luma = np.clip(behind + (contrast if bright else -contrast), 0, 255)
-    tint = rng.uniform(-1, 1, 3).astype(np.float32)
-    tint -= tint @ _LUMA  # colour without brightness
-    colour = np.clip(luma + rng.uniform(0, 130) * tint, 0, 255)
-    alpha = (rng.uniform(0.75, 1) * ink)[..., None]
-    window += alpha * (colour - window)
-
-
-def _tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+def _silent(split: str, done: int, total: int) -> None:
+    pass
 
 
 def generate_cls(root: str | Path,
                  seed: int = 0,
-                 counts: Mapping[str, int] = DEFAULT_COUNTS,
+                 counts: Mapping[str, int] = DEFAULT_COUNTS['cls'],
                  size: int = 64,
                  overwrite: bool = False,
-                 progress: Callable[[str, int, int], None] = lambda split, done, total: None) -> bool:
+                 progress: Progress = _silent) -> bool:
     """Writes one-digit pictures as class folders, ``root/{split}/{label}/{index:06}.png``.
 
     Beside the splits lie ``contact_sheet.png`` and ``meta.json`` (settings and the SHA-256 over all
@@ -290,19 +58,92 @@ def generate_cls(root: str | Path,
         ValueError: ``counts`` does not name the three splits or has a negative number, or ``seed``
             is negative.
     """
-    root = Path(root)
+    settings = _settings('cls', seed, counts, size=size)
+    scenes = {split: SceneGenerator(split, seed, size).scene for split in SPLITS}
+    return _generate(Path(root), settings, scenes, _write_cls, _show_class, dict(columns=10, cell=96), overwrite, progress)
+
+
+def generate_det(root: str | Path,
+                 seed: int = 0,
+                 counts: Mapping[str, int] = DEFAULT_COUNTS['det'],
+                 sizes: Sequence[tuple[int, int]] = SCENE_SIZES,
+                 digits_per_image: tuple[int, int] = SCENE_DIGITS,
+                 digit_size: tuple[float, float] = SCENE_DIGIT_SIZE,
+                 overwrite: bool = False,
+                 progress: Progress = _silent) -> bool:
+    """Writes pictures of several digits, ``root/{split}/{index:06}.png``, with COCO's ``root/annotations/{split}.json``.
+
+    A digit's ``segmentation`` is what is seen of it, as compressed RLE (polygons have no holes, an 8 has two); ``bbox`` is tight
+    around that, in whole pixels, and ``area`` counts its pixels. The category of digit d has id d + 1, a picture's id is its index.
+
+    Args:
+        sizes: (height, width) in pixels; ten pictures have the first, the next ten the second, and so on in turn.
+        digits_per_image, digit_size: as for ``SceneGenerator``.
+        root, seed, counts, overwrite, progress: as for ``generate_cls``.
+
+    Returns, Raises:
+        as ``generate_cls``; a ValueError for wrong ``sizes``, ``digits_per_image`` or ``digit_size`` too.
+    """
+    return _generate_scenes('det', root, seed, counts, sizes, digits_per_image, digit_size, _write_det, _show_boxes, overwrite, progress)
+
+
+def generate_seg(root: str | Path,
+                 seed: int = 0,
+                 counts: Mapping[str, int] = DEFAULT_COUNTS['seg'],
+                 sizes: Sequence[tuple[int, int]] = SCENE_SIZES,
+                 digits_per_image: tuple[int, int] = SCENE_DIGITS,
+                 digit_size: tuple[float, float] = SCENE_DIGIT_SIZE,
+                 overwrite: bool = False,
+                 progress: Progress = _silent) -> bool:
+    """Writes the pictures of ``generate_det`` with label maps, laid out as ADE20K: ``root/{images,annotations}/{folder}/{index:06}.png``.
+
+    The folders are ``training``, ``validation`` and ``test``. In a map, (H, W) uint8, background is 0 and digit d is d + 1 where it is
+    seen: read as it is, background is a class like any other; under ``reduce_zero_label`` it is ignored and digit d becomes class d.
+
+    Args, Returns, Raises:
+        as for ``generate_det``.
+    """
+    return _generate_scenes('seg', root, seed, counts, sizes, digits_per_image, digit_size, _write_seg, _show_map, overwrite, progress)
+
+
+def _generate_scenes(task: str, root: str | Path, seed: int, counts: Mapping[str, int], sizes: Sequence[tuple[int, int]],
+                     digits_per_image: tuple[int, int], digit_size: tuple[float, float], write: Callable, show: Callable,
+                     overwrite: bool, progress: Progress) -> bool:
+    if not sizes:
+        raise ValueError('sizes must name at least one (height, width)')
+    sizes, ranges = [list(size) for size in sizes], dict(digits_per_image=list(digits_per_image), digit_size=list(digit_size))
+    settings = _settings(task, seed, counts, sizes=sizes, **ranges)
+    scenes = {split: _in_turn([SceneGenerator(split, seed, size, **ranges) for size in map(tuple, sizes)]) for split in SPLITS}
+    return _generate(Path(root), settings, scenes, write, show, dict(columns=8, cell=160), overwrite, progress)
+
+
+def _in_turn(generators: Sequence[SceneGenerator]) -> Callable[[int], Scene]:
+    # By tens, because the first digit's class is the last figure of the index: it would go with a shape otherwise
+    return lambda index: generators[index // 10 % len(generators)].scene(index)
+
+
+def _settings(task: str, seed: int, counts: Mapping[str, int], **pictures) -> dict:
+    """What decides every file's content, as meta.json holds it."""
     if set(counts) != set(SPLITS):
         raise ValueError(f'counts must name {SPLITS}, not {tuple(counts)}')
     if min(counts.values()) < 0:
         raise ValueError(f'counts must not be negative, but are {dict(counts)}')
-    wanted = dict(
-        dataset='digits_wild',
-        task='cls',
-        version=GENERATOR_VERSION,
-        seed=seed,
-        size=size,
-        counts={split: counts[split]
-                for split in SPLITS})
+    return dict(dataset='digits_wild', task=task, version=GENERATOR_VERSION, seed=seed, **pictures,
+                counts={split: counts[split] for split in SPLITS})
+
+
+def _generate(root: Path, wanted: dict, scenes: Mapping[str, Callable[[int], Scene]], write: Callable, show: Callable,
+              sheet: dict, overwrite: bool, progress: Progress) -> bool:
+    """What the tasks share: checks what is there, writes to ``<root>.partial``, and renames that.
+
+    Args:
+        wanted: from ``_settings``.
+        scenes: per split, the scene of an index.
+        write: called with the folder, the split and an iterator of (index, scene).
+        show: from a scene to its picture and caption for the contact sheet, whose layout is ``sheet``.
+        root, overwrite, progress: as for ``generate_cls``.
+    """
+    counts = wanted['counts']
     if not overwrite and root.exists() and any(root.iterdir()):
         found = _read_meta(root)
         checksum = found.pop('sha256', None)
@@ -311,35 +152,81 @@ def generate_cls(root: str | Path,
                                   f'  wanted: {wanted}\nChoose another folder with --out, or replace '
                                   'this one with --overwrite.')
         if checksum != _checksum(root):
-            raise FileExistsError(f'{root} is damaged: its pictures do not have the checksum in '
+            raise FileExistsError(f'{root} is damaged: its files do not have the checksum in '
                                   'meta.json. Make it anew with --overwrite.')
         return False
+
+    def numbered(split: str) -> Iterator[tuple[int, Scene]]:
+        for index in range(counts[split]):
+            yield index, scenes[split](index)
+            progress(split, index + 1, counts[split])  # the writer is done with it when it asks for the next
 
     partial = root.with_name(f'{root.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     for split in SPLITS:
-        for name in CLASSES:
-            (partial / split / name).mkdir(parents=True)
-        generator = SceneGenerator(split, seed, size)
-        for index in range(counts[split]):
-            scene = generator.scene(index)
-            path = partial / split / CLASSES[scene.digits[0].label] / f'{index:06}.png'
-            _write_png(path, scene.image)
-            progress(split, index + 1, counts[split])
-
-    generator = SceneGenerator('train', seed, size)
-    scenes = [generator.scene(index) for index in range(min(100, counts['train']))]
-    if scenes:
-        _write_png(
-            partial / 'contact_sheet.png',
-            contact_sheet([scene.image for scene in scenes],
-                          [CLASSES[scene.digits[0].label] for scene in scenes]))
+        write(partial, split, numbered(split))
+    shown = [show(scenes['train'](index)) for index in range(min(10 * sheet['columns'], counts['train']))]
+    if shown:
+        _write_png(partial / 'contact_sheet.png', contact_sheet(*zip(*shown), **sheet))
     meta = wanted | dict(sha256=_checksum(partial))
     (partial / 'meta.json').write_text(json.dumps(meta, indent=2) + '\n')
     if root.exists():
         shutil.rmtree(root)
     partial.rename(root)
     return True
+
+
+# The three formats
+
+
+def _write_cls(root: Path, split: str, scenes: Iterator[tuple[int, Scene]]) -> None:
+    for name in CLASSES:
+        (root / split / name).mkdir(parents=True)
+    for index, scene in scenes:
+        _write_png(root / split / CLASSES[scene.digits[0].label] / f'{index:06}.png', scene.image)
+
+
+def _write_det(root: Path, split: str, scenes: Iterator[tuple[int, Scene]]) -> None:
+    from pycocotools import mask as rle  # the other tasks do without it
+    (root / split).mkdir(parents=True)
+    (root / 'annotations').mkdir(exist_ok=True)
+    images, annotations = [], []
+    for index, scene in scenes:
+        name = f'{index:06}.png'
+        _write_png(root / split / name, scene.image)
+        height, width = scene.image.shape[:2]
+        images.append(dict(id=index, file_name=name, height=height, width=width))
+        for digit in scene.digits:
+            x1, y1, x2, y2 = digit.box
+            code = rle.encode(np.asfortranarray(digit.mask, np.uint8))
+            annotations.append(dict(
+                id=len(annotations) + 1,  # pycocotools takes id 0 for a box without a match
+                image_id=index, category_id=digit.label + 1, bbox=[x1, y1, x2 - x1, y2 - y1], area=int(digit.mask.sum()), iscrowd=0,
+                segmentation=dict(size=code['size'], counts=code['counts'].decode())))
+    categories = [dict(id=label + 1, name=name, supercategory='digit') for label, name in enumerate(CLASSES)]
+    info = dict(description=f'Digits in the Wild, {split}', version=str(GENERATOR_VERSION))
+    content = dict(info=info, images=images, annotations=annotations, categories=categories)
+    (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+
+
+def _write_seg(root: Path, split: str, scenes: Iterator[tuple[int, Scene]]) -> None:
+    images, maps = (root / kind / _SEG_FOLDERS[split] for kind in ('images', 'annotations'))
+    for folder in (images, maps):
+        folder.mkdir(parents=True)
+    for index, scene in scenes:
+        _write_png(images / f'{index:06}.png', scene.image)
+        _write_png(maps / f'{index:06}.png', _label_map(scene))
+
+
+def _label_map(scene: Scene) -> np.ndarray:
+    """(H, W) uint8: 0 is background, d + 1 is digit d."""
+    label_map = np.zeros(scene.image.shape[:2], np.uint8)
+    for digit in scene.digits:
+        label_map[digit.mask] = digit.label + 1
+    return label_map
+
+
+# Files
 
 
 def _read_meta(root: Path) -> dict:
@@ -352,17 +239,52 @@ def _read_meta(root: Path) -> dict:
 
 
 def _checksum(root: Path) -> str:
-    """SHA-256 over the names and bytes of all pictures, in the order of their names."""
+    """SHA-256 over the names and bytes of all pictures and annotations, in the order of their names."""
     total = hashlib.sha256()
-    for name in sorted(path.relative_to(root).as_posix() for path in root.glob('*/*/*.png')):
+    for name in sorted(path.relative_to(root).as_posix() for path in root.glob('*/**/*') if path.suffix in ('.png', '.json')):
         total.update(name.encode())
         total.update((root / name).read_bytes())
     return total.hexdigest()
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
-    if not cv2.imwrite(str(path), image[..., ::-1]):
+    if not cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image):
         raise OSError(f'could not write {path}')
+
+
+# Pictures for people
+
+
+def _show_class(scene: Scene) -> tuple[np.ndarray, str]:
+    return scene.image, ' '.join(CLASSES[digit.label] for digit in scene.digits)
+
+
+def _show_boxes(scene: Scene) -> tuple[np.ndarray, str]:
+    image = scene.image.copy()
+    for x1, y1, x2, y2 in (digit.box for digit in scene.digits):
+        cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), (255, 0, 0))
+    return image, _show_class(scene)[1]
+
+
+def _show_map(scene: Scene) -> tuple[np.ndarray, str]:
+    return overlay(scene.image, _label_map(scene), skip=(0, )), _show_class(scene)[1]
+
+
+def overlay(image: np.ndarray, label_map: np.ndarray, skip: Collection[int] = ()) -> np.ndarray:
+    """The picture with half of each labelled pixel's colour replaced by its label's; neighbouring labels have distant hues.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        label_map: (H, W) integers, 0 or more.
+        skip: labels whose pixels stay as they are.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    hues = (label_map.astype(int) * 67 % 180).astype(np.uint8)
+    full = np.full_like(hues, 255)
+    colours = cv2.cvtColor(np.dstack([hues, full, full]), cv2.COLOR_HSV2RGB)
+    return np.where(np.isin(label_map, list(skip))[..., None], image, image // 2 + colours // 2)
 
 
 def contact_sheet(images: Sequence[np.ndarray],

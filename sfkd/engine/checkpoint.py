@@ -15,10 +15,10 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import barrier
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-
 
 
 def _history_method(owner, name: str):
@@ -76,6 +76,12 @@ def read_checkpoint(path: str, where: str) -> dict:
     if not isinstance(found, dict):
         raise _damaged(file, where, f'it holds a {type(found).__name__}')
     return found
+
+
+@CheckpointLoader.register_scheme(prefixes=r'.*\.safetensors$')
+def load_from_safetensors(filename: str, map_location=None) -> dict:
+    """Lets mmengine's ``init_cfg`` and ``load_from`` read what tools/export_student.py writes."""
+    return read_checkpoint(filename, 'checkpoint')
 
 
 def _damaged(file: Path, where: str, why: str) -> ConfigError:

@@ -52,7 +52,6 @@ def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
     """Before anything is built: refuse unsafe checkpoints, quiet what no user can act on, and join the other processes on a CPU."""
     forbid_unsafe_loading()
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
-    warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
     warnings.filterwarnings('ignore', category=FutureWarning)
     if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')  # mmengine's own launcher knows GPUs only

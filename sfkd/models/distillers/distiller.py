@@ -85,8 +85,8 @@ class Distiller(BaseModel):
         teacher_ckpt: checkpoint file or address; 'init' takes the weights that the teacher's own ``init_cfg`` gives (random where it has
             none). Needed unless ``teacher`` is a module.
         pairs: 'auto' (stage with stage, by stride or relative depth, see pairing.py), 'head' (each of the student's stages with the
-            teacher's class scores), or a list of ``dict(student=path, teacher=path)``, each with optional ``connector`` and
-            ``losses`` of its own.
+            teacher's class scores), or a list of these and of ``dict(student=path, teacher=path)``, each with optional ``connector``
+            and ``losses`` of its own. A path is a module's, with an index where it gives several maps: ``neck[0]``.
         stages: which of the automatic pairs, as indices from shallow to deep (``[-1]``: the deepest); None for all.
         connector: default connector config; receives ``student_channels`` and ``teacher_channels``.
         losses: default list of loss configs for each pair; ``weight`` (default 1) and ``name`` (default: the type) are ours, the rest is
@@ -105,7 +105,7 @@ class Distiller(BaseModel):
                  student: str | dict | nn.Module,
                  teacher: str | dict | nn.Module,
                  teacher_ckpt: str | None = None,
-                 pairs: str | list[dict] = 'auto',
+                 pairs: str | list[str | dict] = 'auto',
                  stages: list[int] | None = None,
                  connector: dict | None = None,
                  losses: list[dict] = (),
@@ -183,21 +183,24 @@ class Distiller(BaseModel):
     def _build_pairs(self, pairs, stages, connector, losses, logits, missing) -> list[Pair]:
         """Check every pair against a dry run of both networks and build it; ``missing`` are problems already found."""
         losses, logits = _weighted(losses), _weighted(logits)
-        automatic = isinstance(pairs, str)
-        if automatic and pairs not in ('auto', 'head'):
-            raise ConfigError([*missing, f"model.pairs: '{pairs}' is neither 'auto', 'head', nor a list of dict(student=path, teacher=path)"])
-        named = [] if automatic else [dict(pair, losses=_weighted(pair.get('losses', losses))) for pair in pairs]
-        named = [pair for pair in named if pair['losses']]
-        if not (named or logits or (automatic and losses)):
+        entries = [pairs] if isinstance(pairs, str) else list(pairs)
+        if problems := [f"model.pairs: '{entry}' is neither 'auto', 'head', nor a dict(student=path, teacher=path)" for entry in entries
+                        if isinstance(entry, str) and entry not in ('auto', 'head')]:
+            raise ConfigError([*missing, *problems])
+        entries = [entry if isinstance(entry, str) else dict(entry, losses=_weighted(entry.get('losses', losses))) for entry in entries]
+        entries = [entry for entry in entries if (losses if isinstance(entry, str) else entry['losses'])]
+        if not (entries or logits):
             return []
-        if lacking := [f"model.pairs[{i}]: no '{side}'; each pair is dict(student=path, teacher=path)" for i, pair in enumerate(named)
-                       for side in ('student', 'teacher') if side not in pair]:
+        if lacking := [f"model.pairs[{i}]: no '{side}'; each pair is dict(student=path, teacher=path)" for i, entry in enumerate(entries)
+                       for side in ('student', 'teacher') if side not in entry and not isinstance(entry, str)]:
             raise ConfigError([*missing, *lacking])
-        head = bool(logits) or pairs == 'head' or any('head' in pair['student'] + pair['teacher'] for pair in named)
+        head = bool(logits) or any('head' in (entry if isinstance(entry, str) else entry['student'] + entry['teacher']) for entry in entries)
         student = probe(self.student, self.input_size, head)
         teacher = probe(self.teacher.network, self.teacher.input_size or self.input_size, head)
-        if automatic and losses:
-            named = [dict(student=s, teacher=t, losses=losses) for s, t in self._match(pairs, stages, student, teacher)]
+        named = []
+        for entry in entries:
+            named += [entry] if isinstance(entry, dict) else [
+                dict(student=s, teacher=t, losses=losses) for s, t in self._match(entry, stages, student, teacher)]
         wanted = [partial(self._build_pair, f'model.pairs[{i}]', pair, pair.get('connector', connector), student, teacher)
                   for i, pair in enumerate(named)]
         if logits:
@@ -243,8 +246,16 @@ class Distiller(BaseModel):
             raise ConfigError(f"{where}: '{s.path}' gives {s.grid[0]}x{s.grid[1]} and '{t.path}' {t.grid[0]}x{t.grid[1]} for an input of "
                               f'{self.input_size[0]}x{self.input_size[1]}; that is too small a grid for any level: tap earlier stages, or '
                               'train at a larger input_size')
-        name = s.path.removeprefix('backbone.').replace('.', '_')
-        return Pair(name, s, t, connector, _build_losses(pair['losses'], where))
+        name = s.path.removeprefix('backbone.').replace('.', '_').replace('[', '_').replace(']', '')
+        built = Pair(name, s, t, connector, _build_losses(pair['losses'], where))
+        if connector is None:  # nothing brings the two to one shape
+            try:
+                built(*(torch.zeros(2, stage.channels, *stage.grid) for stage in (s, t)))
+            except (RuntimeError, ValueError) as error:
+                raise ConfigError(f"{where}: without a connector, '{s.path}' {s.channels}x{s.grid[0]}x{s.grid[1]} and '{t.path}' "
+                                  f"{t.channels}x{t.grid[0]}x{t.grid[1]} cannot be compared ({error}); give connector=dict(type='Align')"
+                                  ) from error
+        return built
 
     @staticmethod
     def _build_logits(losses, student: Probe, teacher: Probe) -> Pair:

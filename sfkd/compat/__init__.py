@@ -1,0 +1,57 @@
+"""What other libraries miss on this machine: mmcv's operators where mmcv was installed without a compiler.
+
+mmcv's Python code for operators (``mmcv.ops``) needs the compiled module ``mmcv._ext``, and most of mmdet needs ``mmcv.ops``.
+:func:`install`, which ``import sfkd`` calls, adds a last resort to Python's import system: where nothing else finds
+``mmcv._ext``, that name is the stand-in of :mod:`sfkd.compat.mmcv_ops`. So
+
+* a compiled ``mmcv._ext`` is found before and never touched; one that is there but broken keeps raising its own error;
+* nothing is imported until mmcv asks for it;
+* one order matters: modules of mmdet and mmseg that were imported earlier have put "not compiled" functions of their own, or
+  None, in the place of mmcv's. :func:`install` warns of these. (``mmdet.utils``, ``mmdet.registry`` and the like are no such modules.)
+"""
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import re
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+NAME = 'mmcv._ext'
+
+
+class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds and loads ``mmcv._ext``, and nothing else; the last of ``sys.meta_path``."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        return importlib.machinery.ModuleSpec(fullname, self, origin='sfkd.compat.mmcv_ops') if fullname == NAME else None
+
+    def create_module(self, spec) -> None:
+        return None  # an ordinary module
+
+    def exec_module(self, module: ModuleType) -> None:
+        from . import mmcv_ops  # only now: it imports torchvision
+        mmcv_ops.fill(module)
+
+
+def install() -> None:
+    """Let ``mmcv._ext`` be the stand-in where there is no compiled one; calling it again changes nothing."""
+    if any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
+        return
+    sys.meta_path.append(StandInFinder())
+    early = _without_operators()
+    if early:
+        warnings.warn(f'import sfkd before {", ".join(early)}: without mmcv\'s operators they now have functions that only raise errors, '
+                      'or none', stacklevel=3)
+
+
+def _without_operators() -> list[str]:
+    """The modules that asked for ``mmcv.ops`` in vain: it is not loaded, but their top level names it."""
+    if 'mmcv.ops' in sys.modules:
+        return []
+    asks = re.compile(r'^ {0,4}from mmcv(\.ops| import ops)', re.MULTILINE)
+    loaded = [(name, getattr(module, '__file__', None)) for name, module in list(sys.modules.items())
+              if name.partition('.')[0] in ('mmdet', 'mmseg')]
+    return sorted(name for name, file in loaded if file and file.endswith('.py') and asks.search(Path(file).read_text(encoding='utf-8')))
