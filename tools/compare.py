@@ -8,6 +8,7 @@ neither the validation nor the test split; the last epoch is scored once, on the
   python tools/compare.py --pairs resnet_to_mixer --methods cwd --seeds 3 --results /tmp/again.jsonl      one cell again
   python tools/compare.py --tune --pairs resnet_to_mixer swin_to_resnet8 --seeds 0      weights, on the validation split
   python tools/compare.py --tables-only --plot docs/results/cls.png
+  python tools/compare.py --task det --methods alone sfkd --seeds 0 1 2
 """
 import argparse
 import json
@@ -26,15 +27,17 @@ from threading import Lock
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
-METRIC = 'accuracy/top1'
-#: Pair -> (distillation config, the student's own config).
-PAIRS = {
-    'resnet_to_mixer': ('configs/mini/cls_resnet_to_mixer.py', 'configs/mini/cls_mixer.py'),
-    'resnet_to_vit': ('configs/mini/cls_resnet_to_vit.py', 'configs/mini/cls_vit.py'),
-    'swin_to_resnet8': ('configs/mini/cls_swin_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
-    'resnet_to_resnet8': ('configs/mini/cls_resnet_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
-    'resnet_to_swin': ('configs/mini/cls_resnet_to_swin.py', 'configs/mini/cls_swin.py'),
-}
+#: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.
+METRICS = dict(cls=('accuracy/top1', 'top-1', 1), det=('coco/bbox_mAP', 'box AP', 100))
+#: Task -> pair -> (distillation config, the student's own config).
+PAIRS = dict(
+    cls=dict(resnet_to_mixer=('configs/mini/cls_resnet_to_mixer.py', 'configs/mini/cls_mixer.py'),
+             resnet_to_vit=('configs/mini/cls_resnet_to_vit.py', 'configs/mini/cls_vit.py'),
+             swin_to_resnet8=('configs/mini/cls_swin_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
+             resnet_to_resnet8=('configs/mini/cls_resnet_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
+             resnet_to_swin=('configs/mini/cls_resnet_to_swin.py', 'configs/mini/cls_swin.py')),
+    det=dict(det_swin_to_resnet8=('configs/mini/det_swin_to_resnet8.py', 'configs/mini/det_gfl_resnet8.py')))
+TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 #: Method -> its config, put in place of the pair's own; 'sfkd' is the pair's config as it stands, 'alone' the student's.
 METHODS = {'alone': None, 'sfkd': None} | {path.stem: str(path.relative_to(ROOT)) for path in sorted(ROOT.glob('configs/peers/*.py'))}
 BASELINES = ('alone', 'kd', 'aligned_mse')
@@ -102,14 +105,15 @@ class Comparison:
 
     def _train(self, pair: str, method: str, seed: int, options: list[str], gpu: int | None) -> dict | None:
         """Train and score one cell; None if the process failed."""
-        name, config = full_name(method, options), PAIRS[pair][method == 'alone']
+        task = TASK_OF[pair]
+        name, config, metric = full_name(method, options), PAIRS[task][pair][method == 'alone'], METRICS[task][0]
         folder = ROOT / 'work_dirs/compare' / pair / name.replace('/', '_') / f'{self.split}{seed}'
         folder.mkdir(parents=True, exist_ok=True)
         budget = Config.fromfile(ROOT / config)
         epochs = self.epochs or budget.train_cfg.max_epochs
         # One look, after the last epoch: whatever is scored on the way could be chosen from
-        arguments = ['--work-dir', folder, '--cfg-options', f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}',
-                     f'train_cfg.val_interval={epochs}', f'val_dataloader.dataset.data_prefix={self.split}',
+        arguments = ['--work-dir', folder, *(['--no-validate', '--test'] if self.split == 'test' else []), '--cfg-options',
+                     f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}',
                      'default_hooks.checkpoint.save_best=None', f'default_hooks.checkpoint.interval={epochs}']
         if epochs != budget.train_cfg.max_epochs:
             arguments += [f'param_scheduler.1.end={epochs}', f'param_scheduler.1.T_max={epochs - 1}']
@@ -126,9 +130,12 @@ class Comparison:
         if status:
             print(f'FAILED: {pair} {name} seed {seed}, see {folder.relative_to(ROOT)}/log.txt', flush=True)
             return None
-        scalars = max(folder.glob('*/vis_data/scalars.json'), key=os.path.getmtime).read_text().splitlines()
-        value = next(entry[METRIC] for entry in map(json.loads, reversed(scalars)) if METRIC in entry)
-        return dict(task='cls', pair=pair, method=name, seed=seed, split=self.split, metric=METRIC, value=value, epochs=epochs,
+        if self.split == 'test':
+            value = json.loads((folder / 'score.json').read_text())[metric]
+        else:
+            scalars = max(folder.glob('*/vis_data/scalars.json'), key=os.path.getmtime).read_text().splitlines()
+            value = next(entry[metric] for entry in map(json.loads, reversed(scalars)) if metric in entry)
+        return dict(task=task, pair=pair, method=name, seed=seed, split=self.split, metric=metric, value=value, epochs=epochs,
                     seconds=round(time.time() - started), cpu_seconds=round(usage.ru_utime + usage.ru_stime), config=config, commit=version)
 
 
@@ -178,16 +185,17 @@ def interval(values: list[float]) -> str:
 
 
 def cells_of(rows: list[dict]) -> dict[str, dict[str, dict[int, float]]]:
-    """``{pair: {method: {seed: value}}}``, methods from best to worst."""
+    """``{pair: {method: {seed: value in %}}}``, methods from best to worst."""
     cells: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
-        cells.setdefault(row['pair'], {}).setdefault(row['method'], {})[row['seed']] = row['value']
+        cells.setdefault(row['pair'], {}).setdefault(row['method'], {})[row['seed']] = row['value'] * METRICS[row['task']][2]
     return {pair: dict(sorted(methods.items(), key=lambda item: -mean(item[1].values()))) for pair, methods in cells.items()}
 
 
 def table(rows: list[dict], baselines=BASELINES) -> str:
     """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline with its 95% interval."""
-    lines = ['| pair | method | seeds | top-1 (%), mean ± sd | ' + ' | '.join(f'minus {b}' for b in baselines) + ' | CPU s a run |',
+    measures = sorted({METRICS[row['task']][1] for row in rows})
+    lines = [f'| pair | method | seeds | {" / ".join(measures)} (%), mean ± sd | ' + ' | '.join(f'minus {b}' for b in baselines) + ' | CPU s a run |',
              '|' + '---|' * (5 + len(baselines))]
     for pair, methods in cells_of(rows).items():
         for method, by_seed in methods.items():
@@ -226,14 +234,15 @@ def plot(rows: list[dict], file: Path) -> None:
             colour = 'tab:red' if method.startswith('sfkd') else 'black' if method == 'alone' else 'tab:blue'
             axis.plot(list(by_seed.values()), [i] * len(by_seed), '.', color=colour, alpha=0.5)
             axis.plot(mean(by_seed.values()), i, '|', color=colour, markersize=14, markeredgewidth=2)
-        axis.set(title=pair, xlabel='top-1 (%)', yticks=range(len(methods)), yticklabels=list(reversed(methods)))
+        axis.set(title=pair, xlabel=f'{METRICS[TASK_OF[pair]][1]} (%)', yticks=range(len(methods)), yticklabels=list(reversed(methods)))
         axis.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--pairs', nargs='+', choices=PAIRS, default=list(PAIRS)[:4])
+    parser.add_argument('--task', choices=PAIRS, default='cls')
+    parser.add_argument('--pairs', nargs='+', choices=TASK_OF, help="of the task; default: all but classification's resnet_to_swin")
     parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--split', choices=['val', 'test'], default='test')
@@ -243,19 +252,20 @@ def main() -> None:
     parser.add_argument('--tune', action='store_true', help=f'{len(FACTORS) + 1} trials for every method, on the validation split')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side')
     parser.add_argument('--gpus', nargs='+', type=int, default=[], help='indices that the runs take turns on')
-    parser.add_argument('--results', type=Path, help='default: docs/results/results_cls.jsonl, or tuning_cls.jsonl for --tune and --split val')
+    parser.add_argument('--results', type=Path, help='default: docs/results/results_<task>.jsonl, or tuning_<task>.jsonl for --tune and --split val')
     parser.add_argument('--tables-only', action='store_true', help='run nothing')
     parser.add_argument('--plot', type=Path, metavar='FILE.png')
     args = parser.parse_args()
     split = 'val' if args.tune else args.split
-    results = args.results or ROOT / f"docs/results/{'results' if split == 'test' else 'tuning'}_cls.jsonl"
+    pairs = args.pairs or [pair for pair in PAIRS[args.task] if pair != 'resnet_to_swin']
+    results = args.results or ROOT / f"docs/results/{'results' if split == 'test' else 'tuning'}_{args.task}.jsonl"
     comparison = Comparison(results, split, args.epochs, args.jobs, args.gpus)
     if args.tune:
         for method in (method for method in args.methods if method != 'alone'):
-            tune(comparison, method, args.pairs, args.seeds)
+            tune(comparison, method, pairs, args.seeds)
     elif not args.tables_only:
-        comparison.run([(pair, method, seed, args.options) for seed, pair, method in product(args.seeds, args.pairs, args.methods)])
-    rows = [row for row in comparison.rows if row['split'] == split and row['pair'] in args.pairs]
+        comparison.run([(pair, method, seed, args.options) for seed, pair, method in product(args.seeds, pairs, args.methods)])
+    rows = [row for row in comparison.rows if row['split'] == split and row['pair'] in pairs]
     print(table(rows) + '\n\n' + ranks(rows))
     if args.plot:
         plot(rows, args.plot)

@@ -1,5 +1,7 @@
 """Train: a distillation config, or any stock config of mmpretrain, mmdet or mmseg."""
 import argparse
+import json
+from pathlib import Path
 
 import torch
 
@@ -14,6 +16,7 @@ def parse_args() -> argparse.Namespace:
                         help='go on from a checkpoint, or without one from the last in the work directory')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--no-validate', action='store_true')
+    parser.add_argument('--test', action='store_true', help='in the end score the last epoch on the test split: <work dir>/score.json')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the total batch size')
     return parser.parse_args()
 
@@ -31,8 +34,15 @@ def train(args: argparse.Namespace) -> None:
         config.resume, config.load_from = True, None if args.resume == 'auto' else args.resume
     if args.auto_scale_lr:
         config.setdefault('auto_scale_lr', {})['enable'] = True
-    check_data(config, ('train', 'val'))
-    build_runner(config, args.launcher).train()
+    check_data(config, ('train', 'val', 'test') if args.test else ('train', 'val'))
+    if not args.test:
+        config.test_cfg = config.test_dataloader = config.test_evaluator = None
+    runner = build_runner(config, args.launcher)
+    runner.train()
+    if args.test:
+        scores = {key: float(value) for key, value in runner.test().items()}
+        if runner.rank == 0:
+            Path(runner.work_dir, 'score.json').write_text(json.dumps(scores) + '\n')
 
 
 def main() -> None:

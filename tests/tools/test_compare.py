@@ -20,7 +20,7 @@ def compare():
 
 
 def rows(method, values, pair='resnet_to_mixer'):
-    return [dict(pair=pair, method=method, seed=seed, split='test', value=value, seconds=10, cpu_seconds=20) for seed, value in values.items()]
+    return [dict(task='cls', pair=pair, method=method, seed=seed, split='test', value=value, seconds=10, cpu_seconds=20) for seed, value in values.items()]
 
 
 def test_interval_is_students_t(compare):
@@ -58,7 +58,7 @@ def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
 def quick(compare, monkeypatch, digits):
     """Cells of a few steps on small data."""
     popen = subprocess.Popen
-    small = [f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val')]
+    small = [f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val', 'test')]
     monkeypatch.setattr(compare.subprocess, 'Popen', lambda command, **kwargs: popen([*command, *small], **kwargs))
 
 
@@ -73,6 +73,9 @@ def test_a_cell_that_crashes_leaves_the_others(compare, quick, tmp_path, capfd, 
     row = written['dkd+logits.0.weight=0.5']
     assert {'task', 'pair', 'method', 'seed', 'split', 'metric', 'value', 'seconds', 'config', 'commit'} <= row.keys()
     assert row['split'] == 'val' and row['seed'] == 7 and row['epochs'] == 2 and 0 <= row['value'] <= 100 and row['cpu_seconds'] > 1
+    comparison = compare.Comparison(tmp_path / 'results.jsonl', 'test', epochs=2)
+    tested, = comparison.run([('resnet_to_mixer', 'alone', 7, [])])
+    assert tested['split'] == 'test' and 'val' not in str(tested['metric'])
     log = next((ROOT / 'work_dirs/compare/resnet_to_mixer/dkd+logits.0.weight=0.5/val7').glob('*/vis_data/scalars.json')).parent
     assert sum(METRIC in line for line in (log / 'scalars.json').read_text().splitlines()) == 1  # scored once
 
