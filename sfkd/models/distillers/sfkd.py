@@ -9,8 +9,9 @@ from .distiller import Distiller
 class SFKD(Distiller):
     """Spatial-frequency joint-aware heterogeneous distillation (arXiv 2607.01906, read as in docs/method.md).
 
-    Each pair goes through a :class:`WaveletConnector`; its refined bands are matched in space (:class:`BandMSE`), its refined map in
-    frequency (:class:`GaussianFrequencyLoss`); the logits by :class:`KLDivergence`. A weight of 0 removes a term.
+    Each pair goes through a :class:`WaveletConnector`; its bands are matched in space (:class:`BandMSE`), its map in frequency
+    (:class:`GaussianFrequencyLoss`), both refined by DS2S where ``refine`` is set; the logits by :class:`KLDivergence`. A weight of 0
+    removes a term. DS2S is off by default because it has cost accuracy wherever it was measured (docs/ablation.md).
 
     Args:
         student, teacher, teacher_ckpt, pairs, kwargs: see :class:`Distiller`.
@@ -22,7 +23,7 @@ class SFKD(Distiller):
         temperature: of the logit distillation.
     """
 
-    def __init__(self, student, teacher, teacher_ckpt=None, pairs='auto', levels: int = 2, wavelet: str = 'haar', refine: bool = True,
+    def __init__(self, student, teacher, teacher_ckpt=None, pairs='auto', levels: int = 2, wavelet: str = 'haar', refine: bool = False,
                  spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5, logit_weight: float = 0.0,
                  temperature: float = 1.0, **kwargs):
         super().__init__(
