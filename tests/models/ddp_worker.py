@@ -22,7 +22,7 @@ TEACHER = dict(type='ImageClassifier', neck=dict(type='GlobalAveragePooling'),
 def write_gradients(out: str) -> None:
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
-    distiller = SFKD(STUDENT, TEACHER, 'init', logit_weight=1.0).double()
+    distiller = SFKD(STUDENT, TEACHER, 'init', logit_weight=1.0, refine=True).double()
     torch.manual_seed(1)
     for parameter in distiller.pairs.parameters():  # away from the identity, so that every path of DS2S has a gradient
         parameter.data += 0.05 * torch.randn_like(parameter)

@@ -1,6 +1,7 @@
 """The distiller: a student that trains as in its stock config, plus what its teacher shows it."""
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -58,16 +59,22 @@ class Pair(nn.Module):
         Returns:
             dict: ``{'distill.<pair>.loss_<name>': weighted scalar}``; mmengine sums what has 'loss' in its name.
         """
-        scale = 1.0
+        scale, grid = 1.0, tuple(map(min, student.shape[2:], teacher.shape[2:]))
+        if isinstance(self.connector, WaveletConnector) and not self.connector.levels_on(grid):
+            raise ConfigError(f"model.pairs: '{self.student}' and '{self.teacher}' meet on a grid of {grid[0]}x{grid[1]} in this batch, too "
+                              'small for any level; give the size of the smallest batch as input_size, so that this pair is left out')
         if mask is not None and teacher.dim() == 4:
-            mask = on_grid(mask, tuple(map(min, student.shape[2:], teacher.shape[2:])))
+            outline, mask = mask, on_grid(mask, grid)
             scale = mask.numel() / mask.sum()  # the losses are means over the whole grid
         else:
             mask = None
         if self.connector is not None:
             student, teacher = self.connector(student, teacher) if mask is None else self.connector(student, teacher, mask)
-        elif mask is not None:
-            student = torch.where(mask > 0, student, teacher)
+        elif mask is not None and student.shape != teacher.shape:  # for a loss that pools each side
+            student, teacher = (x * on_grid(outline, x.shape[2:]) for x in (student, teacher))
+        elif mask is not None:  # the same on both sides, and low: a softmax over the positions must not follow the padding
+            low = teacher.masked_fill(mask == 0, torch.inf).amin((2, 3), keepdim=True)
+            student, teacher = (torch.where(mask > 0, x, low) for x in (student, teacher))
         return {f'distill.{self.name}.loss_{key}': self.weights[key] * scale * loss(student, teacher)
                 for key, loss in self.losses.items()}
 
@@ -250,8 +257,10 @@ class Distiller(BaseModel):
         built = Pair(name, s, t, connector, _build_losses(pair['losses'], where))
         if connector is None:  # nothing brings the two to one shape
             try:
-                built(*(torch.zeros(2, stage.channels, *stage.grid) for stage in (s, t)))
-            except (RuntimeError, ValueError) as error:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings('error', 'Using a target size')  # torch only warns of shapes that broadcast
+                    built(*(torch.zeros(2, stage.channels, *stage.grid) for stage in (s, t)))
+            except (RuntimeError, ValueError, UserWarning) as error:
                 raise ConfigError(f"{where}: without a connector, '{s.path}' {s.channels}x{s.grid[0]}x{s.grid[1]} and '{t.path}' "
                                   f"{t.channels}x{t.grid[0]}x{t.grid[1]} cannot be compared ({error}); give connector=dict(type='Align')"
                                   ) from error
@@ -278,8 +287,9 @@ class Distiller(BaseModel):
         weights = sum(p.numel() for p in self.student.parameters())
         extra = sum(p.numel() for p in self.pairs.parameters())
         refinement = sum(p.numel() for name, p in self.pairs.named_parameters() if '.refine.' in name)
-        lines = [f'distillation: {len(self.pairs)} pairs; beside the student\'s {weights:,} weights, connectors train {extra:,} '
-                 f'({refinement:,} of them, {refinement / weights:.1%}, in DS2S); none is in the exported student']
+        share = f' ({refinement:,} of them, {refinement / weights:.1%}, in DS2S)' if refinement else ''
+        lines = [f'distillation: {len(self.pairs)} pairs; beside the student\'s {weights:,} weights, connectors train {extra:,}{share}; '
+                 'none is in the exported student']
         print_log('\n'.join(lines + [f'  {pair.summary()}' for pair in self.pairs]), 'current')
 
 
