@@ -28,7 +28,7 @@ from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.
-METRICS = dict(cls=('accuracy/top1', 'top-1', 1), det=('coco/bbox_mAP', 'box AP', 100))
+METRICS = dict(cls=('accuracy/top1', 'top-1', 1), det=('coco/bbox_mAP', 'box AP', 100), seg=('mIoU', 'mIoU', 1))
 #: Task -> pair -> (distillation config, the student's own config).
 PAIRS = dict(
     cls=dict(resnet_to_mixer=('configs/mini/cls_resnet_to_mixer.py', 'configs/mini/cls_mixer.py'),
@@ -36,7 +36,8 @@ PAIRS = dict(
              swin_to_resnet8=('configs/mini/cls_swin_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
              resnet_to_resnet8=('configs/mini/cls_resnet_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
              resnet_to_swin=('configs/mini/cls_resnet_to_swin.py', 'configs/mini/cls_swin.py')),
-    det=dict(det_swin_to_resnet8=('configs/mini/det_swin_to_resnet8.py', 'configs/mini/det_gfl_resnet8.py')))
+    det=dict(det_swin_to_resnet8=('configs/mini/det_swin_to_resnet8.py', 'configs/mini/det_gfl_resnet8.py')),
+    seg=dict(seg_swin_to_resnet8=('configs/mini/seg_swin_to_resnet8.py', 'configs/mini/seg_fcn_resnet8.py')))
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 #: Method -> its config, put in place of the pair's own; 'sfkd' is the pair's config as it stands, 'alone' the student's.
 METHODS = {'alone': None, 'sfkd': None} | {path.stem: str(path.relative_to(ROOT)) for path in sorted(ROOT.glob('configs/peers/*.py'))}

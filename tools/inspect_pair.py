@@ -5,12 +5,14 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData, PixelData
 
 from sfkd.engine.running import errors_for_people, load_config, prepare_process
-from sfkd.models.distillers import SFKD, Distiller
+from sfkd.models.distillers import SFKD, Distiller, building
 from sfkd.registry import MODELS
 
 
@@ -32,26 +34,53 @@ def parse_args() -> argparse.Namespace:
 def build(args) -> Distiller:
     size = dict(input_size=tuple(args.input_size)) if args.input_size else {}
     if args.student:
-        init_default_scope('mmpretrain')
-        return SFKD(args.student, args.teacher, 'init', **size)
+        init_default_scope(building.load_config(args.student, '--student').get('default_scope', 'mmpretrain'))
+        return SFKD(args.student, without_downloads(args.teacher), 'init', **size)
     config = load_config(args.config, options=args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = dict(config.model, **size)
     model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     if not args.load_teacher:
-        model['teacher_ckpt'] = 'init'
+        model.update(teacher=without_downloads(model['teacher'], model['data_preprocessor']), teacher_ckpt='init')
     return MODELS.build(model)
+
+
+def without_downloads(spec: str | dict, data_preprocessor: dict | None = None) -> torch.nn.Module:
+    """The teacher, whose own initialisation will then load no weights."""
+    teacher = building.build_model(spec, 'model.teacher', data_preprocessor)
+    for module in teacher.modules():
+        if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
+            module.init_cfg = None
+    return teacher
+
+
+def random_samples(student: torch.nn.Module, size: tuple[int, int]) -> list:
+    """What two pictures of a size hold: a label each, for a detector two boxes each, for a segmentor a label map each."""
+    libraries = {cls.__module__.partition('.')[0] for cls in type(student).__mro__}
+    if 'mmseg' in libraries:
+        from mmseg.structures import SegDataSample
+        labels = torch.randint(0, student.num_classes, (2, 1, *size))
+        labels[..., :size[0] // 4, :] = 255  # a part without a label
+        return [SegDataSample(metainfo=dict(img_shape=size, ori_shape=size), gt_sem_seg=PixelData(data=label)) for label in labels]
+    if 'mmdet' not in libraries:
+        from mmpretrain.structures import DataSample
+        return [DataSample().set_gt_label(i % student.head.num_classes) for i in range(2)]
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    height, width = size
+    shape = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
+    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.3, 0.4, 0.9, 0.9]]) * torch.tensor([width, height] * 2)
+    return [DetDataSample(metainfo=dict(shape, scale_factor=(1.0, 1.0)), gt_instances=InstanceData(
+        bboxes=boxes.clone(), labels=torch.zeros(2, dtype=torch.long),
+        masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width))) for _ in range(2)]
 
 
 def training_step(distiller: Distiller) -> dict[str, float]:
     """One forward and backward pass on two random pictures; the losses by name and the gradient's norm at the student's first layer."""
-    from mmpretrain.structures import DataSample
     torch.manual_seed(0)
-    classes = distiller.student.head.num_classes
     images = torch.randn(2, 3, *distiller.input_size)
-    samples = [DataSample().set_gt_label(i % classes) for i in range(2)]
     distiller.train()
-    loss, terms = distiller.parse_losses(distiller(images, samples, mode='loss'))
+    loss, terms = distiller.parse_losses(distiller(images, random_samples(distiller.student, distiller.input_size), mode='loss'))
     loss.backward()
     first = next(p for p in distiller.student.parameters() if p.requires_grad)
     return {**{key: value.item() for key, value in terms.items()}, 'grad_norm_first_layer': first.grad.norm().item()}

@@ -17,7 +17,10 @@ PAIRS = dict(
              teacher=('configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors'), sfkd='configs/mini/cls_resnet_to_mixer.py'),
     det=dict(metric='coco/bbox_mAP', name='box AP (%)', factor=100, student='configs/mini/det_gfl_resnet8.py',
              teacher=('configs/mini/det_gfl_swin.py', 'configs/mini/teachers/det_gfl_swin.safetensors'),
-             sfkd='configs/mini/det_swin_to_resnet8.py'))
+             sfkd='configs/mini/det_swin_to_resnet8.py'),
+    seg=dict(metric='mIoU', name='mIoU (%)', factor=1, student='configs/mini/seg_fcn_resnet8.py',
+             teacher=('configs/mini/seg_segformer_swin.py', 'configs/mini/teachers/seg_segformer_swin.safetensors'),
+             sfkd='configs/mini/seg_swin_to_resnet8.py'))
 
 
 def run(arguments: list[str], log: Path, title: str, metric: str, factor: float = 1) -> list[tuple[int, float]]:

@@ -1,4 +1,4 @@
-"""What other libraries miss on this machine: mmcv's operators where mmcv was installed without a compiler.
+"""What other libraries miss on this machine: mmcv's operators where mmcv was installed without a compiler, and mmseg's configs.
 
 mmcv's Python code for operators (``mmcv.ops``) needs the compiled module ``mmcv._ext``, and most of mmdet needs ``mmcv.ops``.
 :func:`install`, which ``import sfkd`` calls, adds a last resort to Python's import system: where nothing else finds
@@ -8,6 +8,8 @@ mmcv's Python code for operators (``mmcv.ops``) needs the compiled module ``mmcv
 * nothing is imported until mmcv asks for it;
 * one order matters: modules of mmdet and mmseg that were imported earlier have put "not compiled" functions of their own, or
   None, in the place of mmcv's. :func:`install` warns of these. (``mmdet.utils``, ``mmdet.registry`` and the like are no such modules.)
+
+:func:`install` also lets a config's ``mmseg::`` find mmseg where it was not installed under the name mmsegmentation, as OneDL's is not.
 """
 from __future__ import annotations
 
@@ -18,6 +20,9 @@ import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
+
+from mmengine.config import utils as config_utils
+from mmengine.utils import is_installed
 
 NAME = 'mmcv._ext'
 
@@ -37,10 +42,12 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Let ``mmcv._ext`` be the stand-in where there is no compiled one; calling it again changes nothing."""
+    """Let ``mmcv._ext`` be the stand-in where there is no compiled one, and ``mmseg::`` be found; calling it again changes nothing."""
     if any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         return
     sys.meta_path.append(StandInFinder())
+    if not is_installed('mmsegmentation') and is_installed('mmseg'):  # mmengine asks for the former and gives up
+        config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
     early = _without_operators()
     if early:
         warnings.warn(f'import sfkd before {", ".join(early)}: without mmcv\'s operators they now have functions that only raise errors, '

@@ -34,8 +34,26 @@ def test_a_stage_tells_its_shape(zoo):
 
 def test_stages_missing_on_one_side_are_left_out(zoo):
     config = zoo.resnet()
-    config['backbone'].update(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2))  # ends at stride 16, as in segmentation
+    config['backbone'].update(strides=(1, 2, 2, 1))  # ends at stride 16
     assert paths(zoo, config, zoo.swin()) == [(LAYERS[0], BLOCKS[0]), (LAYERS[1], BLOCKS[1]), (LAYERS[3], BLOCKS[2])]
+
+
+@pytest.mark.parametrize('strides, dilations', [((1, 2, 1, 1), (1, 1, 2, 4)), ((1, 2, 2, 1), (1, 1, 1, 2))])
+def test_a_dilated_stage_counts_as_if_it_strode(zoo, strides, dilations):
+    config = zoo.resnet()
+    config['backbone'].update(strides=strides, dilations=dilations)
+    found = stages_of(zoo, config)
+    assert [s.path for s in found] == LAYERS and [s.scale for s in found] == [4, 8, 16, 32]
+    assert found[-1].stride == (8 if dilations[2] > 1 else 16)
+    assert paths(zoo, config, zoo.swin()) == list(zip(LAYERS, BLOCKS))
+    assert paths(zoo, zoo.swin(), config) == list(zip(BLOCKS, LAYERS))
+    assert paths(zoo, config, config) == list(zip(LAYERS, LAYERS))
+    assert paths(zoo, config, zoo.vit(layers=8)) == list(zip(LAYERS, [f'backbone.layers.{i}' for i in (1, 3, 5, 7)]))
+
+
+def test_kernels_that_are_dilated_in_every_stage_are_no_dilated_stages(zoo):
+    config = dict(zoo.resnet(), backbone=dict(type='VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4, ffn_ratios=[2] * 4)))
+    assert [(s.stride, s.scale) for s in stages_of(zoo, config)] == [(4, 4), (8, 8), (16, 16), (32, 32)]
 
 
 @pytest.mark.parametrize('layers, blocks', [(12, (2, 5, 8, 11)), (6, (1, 2, 4, 5)), (4, (0, 1, 2, 3)), (3, (0, 1, 2))])

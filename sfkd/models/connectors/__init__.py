@@ -1,5 +1,5 @@
-from .align import Align
+from .align import Align, CommonGrid
 from .logit_space import LogitProjector
 from .wavelet import Decomposed, DualStreamRefinement, WaveletConnector
 
-__all__ = ['Align', 'Decomposed', 'DualStreamRefinement', 'LogitProjector', 'WaveletConnector']
+__all__ = ['Align', 'CommonGrid', 'Decomposed', 'DualStreamRefinement', 'LogitProjector', 'WaveletConnector']

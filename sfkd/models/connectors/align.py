@@ -66,6 +66,22 @@ def standardise(features: Tensor, mask: Tensor | None = None, eps: float = 1e-5)
         return features if mask is None else features * mask
 
 
+def onto_one_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (N, C, h, w), each pooled to the smaller of their two grids in each direction."""
+    grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
+    return tuple(x if x.shape[2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (student, teacher))
+
+
+def muted(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (N, C, h, w) made the same outside of a mask (N, 1, h, w): each channel's lowest value of the teacher inside of it.
+
+    So a difference has nothing there, and a softmax over the positions does not follow what is there.
+    """
+    low = teacher.masked_fill(mask == 0, torch.inf).amin((2, 3), keepdim=True)
+    low = low.masked_fill(low == torch.inf, 0)  # a picture with nothing inside
+    return torch.where(mask > 0, student, low), torch.where(mask > 0, teacher, low)
+
+
 @MODELS.register_module()
 class Align(nn.Module):
     """Common grid, common channels and, unless switched off, common scale; steps 2 and 3 of docs/method.md (ours).
@@ -95,10 +111,40 @@ class Align(nn.Module):
         Returns:
             tuple: both (N, Ct, min(hs, ht), min(ws, wt)), 0 outside the mask, float32 (float64 stays), also under autocast.
         """
-        grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
-        student, teacher = (x if x.shape[2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (student, teacher))
+        student, teacher = onto_one_grid(student, teacher)
         student = self.project(student)
         if self.standardised:
             return standardise(student, mask), standardise(teacher, mask)
         student, teacher = at_least_float32(student), at_least_float32(teacher)
         return (student, teacher) if mask is None else (student * mask, teacher * mask)
+
+
+@MODELS.register_module()
+class CommonGrid(nn.Module):
+    """Brings maps of the same classes onto one grid, by area pooling as :class:`Align` does, and leaves their channels as they are.
+
+    Args:
+        student_channels, teacher_channels: how many classes each map has.
+
+    Raises:
+        ValueError: if they differ.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int):
+        super().__init__()
+        if student_channels != teacher_channels:
+            raise ValueError(f'the student has {student_channels} classes and the teacher {teacher_channels}; maps of other classes cannot '
+                             "be compared: give a teacher of the same classes, or dict(type='Align'), which learns a projection")
+
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            student: (N, C, hs, ws).
+            teacher: (N, C, ht, wt).
+            mask: see :class:`Align`.
+
+        Returns:
+            tuple: both (N, C, min(hs, ht), min(ws, wt)), the same outside of the mask.
+        """
+        student, teacher = onto_one_grid(student, teacher)
+        return (student, teacher) if mask is None else muted(student, teacher, mask)

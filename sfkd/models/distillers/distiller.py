@@ -14,8 +14,9 @@ from ... import randomness
 from ...errors import ConfigError, nearest
 from ...registry import MODELS, register_entry_point
 from ..connectors import WaveletConnector
+from ..connectors.align import muted
 from .building import build_model
-from .padding import on_grid, picture_mask
+from .padding import on_grid, picture_mask, taught_mask
 from .pairing import MIN_GRID, Probe, Stage, match, probe
 from .pairing import stages as find_stages
 from .taps import Taps
@@ -54,18 +55,18 @@ class Pair(nn.Module):
         """
         Args:
             student, teacher: the tapped outputs.
-            mask: (N, 1, H, W), 1 where there is picture; None where nothing is padded. Only maps are masked, not scores.
+            mask: (N, 1, H, W), 1 where there is something to teach; None where that is everywhere. Only maps are masked, not scores.
 
         Returns:
             dict: ``{'distill.<pair>.loss_<name>': weighted scalar}``; mmengine sums what has 'loss' in its name.
         """
         scale, grid = 1.0, tuple(map(min, student.shape[2:], teacher.shape[2:]))
         if isinstance(self.connector, WaveletConnector) and not self.connector.levels_on(grid):
-            raise ConfigError(f"model.pairs: '{self.student}' and '{self.teacher}' meet on a grid of {grid[0]}x{grid[1]} in this batch, too "
-                              'small for any level; give the size of the smallest batch as input_size, so that this pair is left out')
+            raise ConfigError(f"model.pairs: '{self.student}' and '{self.teacher}' meet on a grid of {grid[0]}x{grid[1]} in this batch, "
+                              'too small for any level; give the size of the smallest batch as input_size, so that this pair is left out')
         if mask is not None and teacher.dim() == 4:
             outline, mask = mask, on_grid(mask, grid)
-            scale = mask.numel() / mask.sum()  # the losses are means over the whole grid
+            scale = mask.numel() / mask.sum().clamp_min(1)  # the losses are means over the whole grid
         else:
             mask = None
         if self.connector is not None:
@@ -73,8 +74,7 @@ class Pair(nn.Module):
         elif mask is not None and student.shape != teacher.shape:  # for a loss that pools each side
             student, teacher = (x * on_grid(outline, x.shape[2:]) for x in (student, teacher))
         elif mask is not None:  # the same on both sides, and low: a softmax over the positions must not follow the padding
-            low = teacher.masked_fill(mask == 0, torch.inf).amin((2, 3), keepdim=True)
-            student, teacher = (torch.where(mask > 0, x, low) for x in (student, teacher))
+            student, teacher = muted(student, teacher, mask)
         return {f'distill.{self.name}.loss_{key}': self.weights[key] * scale * loss(student, teacher)
                 for key, loss in self.losses.items()}
 
@@ -157,6 +157,7 @@ class Distiller(BaseModel):
             losses['task.loss'] = losses.pop('loss')
         mask = picture_mask(inputs, data_samples)                    # (N, 1, H, W), or None: nothing is padded
         teacher = self.teacher(inputs, mask)                         # {path: (N, C', h', w')}, no gradients
+        mask = taught_mask(mask, data_samples)                       # the teacher sees what has no label, but does not teach it
         for pair in self.pairs:
             losses |= pair(student[pair.student], teacher[pair.teacher], mask)
         return losses

@@ -1,9 +1,11 @@
-"""Which pixels of a batch are picture and which are padding: what is padded must not teach."""
+"""Which pixels of a batch are padding and which have no label: neither must teach."""
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+IGNORED = 255  # mmseg's label of what reduce_zero_label, crops beyond the border and annotators leave out
 
 
 def picture_mask(inputs: Tensor, data_samples: list | None) -> Tensor | None:
@@ -23,6 +25,24 @@ def picture_mask(inputs: Tensor, data_samples: list | None) -> Tensor | None:
     for i, (h, w) in enumerate(shapes):
         mask[i, :, :h, :w] = 1
     return mask
+
+
+def taught_mask(mask: Tensor | None, data_samples: list | None) -> Tensor | None:
+    """The pixels that may teach: in a segmentation batch those that have a label, in any other the pictures' own.
+
+    Args:
+        mask: what :func:`picture_mask` gave.
+        data_samples: one a picture; mmseg's hold ``gt_sem_seg.data``, (1, H, W) class indices.
+
+    Returns:
+        Tensor: (N, 1, H, W) of zeros and ones, for segmentation always, since asking a GPU whether a label is missing would stall it;
+        else ``mask``.
+    """
+    labels = [getattr(getattr(sample, 'gt_sem_seg', None), 'data', None) for sample in data_samples or ()]
+    if not labels or any(label is None for label in labels):
+        return mask
+    labelled = (torch.stack(labels) != IGNORED).float()
+    return labelled if mask is None else labelled * mask
 
 
 def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:

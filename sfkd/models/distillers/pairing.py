@@ -25,12 +25,19 @@ class Stage:
         grid: (h, w) at the probed image size.
         stride: image pixels a grid step, rounded.
         layout: what the module really returns.
+        dilated: by how much the stride would be larger if the stages that dilate their convolutions strode instead; set by :func:`stages`.
     """
     path: str
     channels: int
     grid: tuple[int, int]
     stride: int
     layout: str
+    dilated: int = 1
+
+    @property
+    def scale(self) -> int:
+        """The stride without dilation: what the last stages of a segmentor's ResNet have in a classifier's."""
+        return self.stride * self.dilated
 
 
 @dataclass(frozen=True)
@@ -123,17 +130,18 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False) -
 def stages(network: nn.Module, found: Probe, parts: int = 4) -> list[Stage]:
     """The ends of a backbone's stages, shallow to deep.
 
-    A hierarchical network has one stage a stride: the last map at that stride among the backbone's layers. An isotropic one (ViT,
-    MLP-Mixer: one stride throughout) is cut into ``parts`` runs of blocks of the same length.
+    A hierarchical network has one stage a stride: the last map at that stride among the backbone's layers. A stage that dilates where
+    it could stride (segmentation's ResNet-D8) counts with twice the stride of the stage before. An isotropic network (ViT, MLP-Mixer:
+    one stride throughout) is cut into ``parts`` runs of blocks of the same length.
     """
     layers = [found.outputs[path] for path in _layers(network.backbone, 'backbone') if path in found.outputs]
     order = {path: i for i, path in enumerate(found.outputs)}
     maps = sorted((s for s in layers if isinstance(s, Stage) and s.stride >= MIN_STRIDE and min(s.grid) >= MIN_GRID),
                   key=lambda s: order[s.path])
     ends: dict[int, Stage] = {}
-    for stage in maps:
-        ends.pop(stage.stride, None)
-        ends[stage.stride] = stage
+    for stage in _undilated(network, maps):
+        ends.pop(stage.scale, None)
+        ends[stage.scale] = stage
     if len(ends) != 1:
         return list(ends.values())
     containers: dict[str, list[Stage]] = {}
@@ -142,6 +150,24 @@ def stages(network: nn.Module, found: Probe, parts: int = 4) -> list[Stage]:
     blocks = max(containers.values(), key=lambda run: (run[0].path.count('.') > 1, len(run)))
     parts = min(parts, len(blocks))
     return [blocks[math.ceil(len(blocks) * (i + 1) / parts) - 1] for i in range(parts)]
+
+
+def _undilated(network: nn.Module, maps: list[Stage]) -> Iterator[Stage]:
+    """The maps, shallow to deep, with ``dilated`` twice as large for each stage that dilates its convolutions where it could stride.
+
+    Such stages lie at the largest stride and dilate more than all before them; kernels that are dilated everywhere (VAN) are no such stage.
+    """
+    paths, largest = {stage.path for stage in maps}, max((stage.stride for stage in maps), default=0)
+    widest, dilated = 0, 1
+    for stage in maps:
+        names = stage.path.split('.')
+        # A block counts as its whole stage does: the first of a dilated stage often keeps the dilation of the stage before
+        outermost = next(path for path in ('.'.join(names[:i]) for i in range(2, len(names) + 1)) if path in paths)
+        width = max((max(m.dilation) for m in network.get_submodule(outermost).modules() if isinstance(m, nn.Conv2d)), default=1)
+        if widest and width > widest and stage.stride == largest:
+            dilated *= 2
+        widest = max(width, widest)
+        yield replace(stage, dilated=dilated)
 
 
 def pyramid(found: Probe) -> list[Stage]:
@@ -159,8 +185,8 @@ def _layers(module: nn.Module, path: str) -> Iterator[str]:
 
 
 def pair_stages(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage, Stage]]:
-    """Stages of the same stride; by relative depth where one of the networks has a single stride."""
-    if len({s.stride for s in student}) > 1 and len({t.stride for t in teacher}) > 1:
+    """Stages of the same stride (without dilation); by relative depth where one of the networks has a single stride."""
+    if len({s.scale for s in student}) > 1 and len({t.scale for t in teacher}) > 1:
         return _by_stride(student, teacher)
     count = min(len(student), len(teacher))
 
@@ -172,7 +198,7 @@ def pair_stages(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage,
 def _by_stride(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage, Stage]]:
     """Each teacher stage with the student stage of the nearest stride, if it is nearer than half an octave."""
     def apart(s: Stage, t: Stage) -> float:
-        return abs(math.log2(s.stride / t.stride))
+        return abs(math.log2(s.scale / t.scale))
     nearest = [(min(student, key=lambda s: apart(s, t)), t) for t in teacher]
     return [(s, t) for s, t in nearest if apart(s, t) < 0.5]
 
