@@ -1,15 +1,19 @@
 """Tiny real classifiers of mmpretrain, pictures for them, and what several tests ask of them."""
 import contextlib
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.runner import checkpoint
 
 from sfkd.models import SFKD
 from sfkd.models.distillers.building import build_model
 
+FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 SIZE = 64  # pixels, where a test says nothing else
 
 
@@ -99,6 +103,20 @@ def quiet():
     """No line for every weight that is initialised."""
     for handler in MMLogger.get_current_instance().handlers:
         handler.addFilter(lambda record: ' - torch.Size([' not in record.getMessage())
+
+
+@pytest.fixture(scope='module', autouse=True)
+def alone():
+    """What a module sets for its process (the registries' default scope, the ban on unsafe checkpoints) ends with it."""
+    scopes, safe = dict(DefaultScope._instance_dict), checkpoint.get_torch_safe_globals
+    forced = os.environ.get(FORCE)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(scopes)
+    checkpoint.get_torch_safe_globals = safe
+    os.environ.pop(FORCE, None)
+    if forced is not None:
+        os.environ[FORCE] = forced
 
 
 @pytest.fixture(autouse=True)
