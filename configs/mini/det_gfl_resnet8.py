@@ -1,5 +1,5 @@
 # A small CNN detector, trained alone: GFL with a ResNet-18 of 8 base channels, FPN of width 32, strides 8 to 32
-_base_ = ['../_base_/datasets/digits_wild_det.py', '../_base_/mini_det_runtime.py']
+_base_ = ['../_base_/datasets/digits_wild_det.py', '../_base_/mini_dense_runtime.py']
 model = dict(
     type='GFL',
     backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8, num_stages=4, out_indices=(0, 1, 2, 3), frozen_stages=-1,
