@@ -36,7 +36,8 @@ PAIRS = dict(
              swin_to_resnet8=('configs/mini/cls_swin_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
              resnet_to_resnet8=('configs/mini/cls_resnet_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
              resnet_to_swin=('configs/mini/cls_resnet_to_swin.py', 'configs/mini/cls_swin.py')),
-    det=dict(det_swin_to_resnet8=('configs/mini/det_swin_to_resnet8.py', 'configs/mini/det_gfl_resnet8.py')),
+    det=dict(det_swin_to_resnet8=('configs/mini/det_swin_to_resnet8.py', 'configs/mini/det_gfl_resnet8.py'),
+             det_swin_to_mobilenet=('configs/mini/det_swin_to_mobilenet.py', 'configs/mini/det_fcos_mobilenet.py')),
     seg=dict(seg_swin_to_resnet8=('configs/mini/seg_swin_to_resnet8.py', 'configs/mini/seg_fcn_resnet8.py')))
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 #: Method -> its config, put in place of the pair's own; 'sfkd' is the pair's config as it stands, 'alone' the student's.

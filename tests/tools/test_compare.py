@@ -99,7 +99,7 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
             assert '4 and model.' in capfd.readouterr().out, method
 
 
-@pytest.mark.parametrize('task', ['cls', 'det'])
+@pytest.mark.parametrize('task', ['cls', 'det', 'seg'])
 def test_the_readme_has_the_table_of_the_results_file(compare, task):
     measured = [json.loads(line) for line in (ROOT / f'docs/results/results_{task}.jsonl').read_text().splitlines()]
     cells = re.findall(r'\| (\w+ \| \w+ \| \d+ \| [\d.]+ ± [\d.]+) \|', compare.table(measured))
