@@ -11,6 +11,8 @@ from mmengine.config import Config
 
 from sfkd.models.connectors import Align, Decomposed, WaveletConnector
 from sfkd.models.connectors.align import standardise
+from sfkd.models.distillers.distiller import Pair
+from sfkd.models.distillers.pairing import Stage
 from sfkd.models.losses import BandMSE, ChannelWiseDivergence, DetailL1, FeatureMSE
 from sfkd.ops import Bands, dwt2
 from sfkd.registry import MODELS
@@ -255,3 +257,17 @@ def test_peer_config_is_a_method_that_trains(peer):
     assert connector.state_dict().keys() >= {('align.' if peer == 'freekd' else '') + 'project.weight'}
     for p in connector.parameters():
         assert p.grad.isfinite().all()
+
+
+def test_under_a_mask_only_means_over_the_grid_are_set_right_by_its_share():
+    """A quarter of the cells counts: a mean over all cells is four times too small, a divergence of whole channels is not."""
+    stages = Stage('s', 3, (8, 8), 8, ''), Stage('t', 3, (8, 8), 8, '')
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[:, :, :4, :4] = 1
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    losses = dict(mse=(2.0, FeatureMSE()), cwd=(2.0, ChannelWiseDivergence()))
+    found = Pair('p', *stages, None, losses)(*maps, mask)
+    torch.testing.assert_close(found['distill.p.loss_mse'], 2 * F.mse_loss(*(x[:, :, :4, :4] for x in maps)))
+    low = maps[1][:, :, :4, :4].amin((2, 3), keepdim=True)
+    torch.testing.assert_close(found['distill.p.loss_cwd'], 2 * ChannelWiseDivergence()(*(torch.where(mask > 0, x, low) for x in maps)))

@@ -30,7 +30,7 @@ class Pair(nn.Module):
         name: part of the losses' names.
         student, teacher: the tapped stages.
         connector: ``(student, teacher[, mask]) -> (student, teacher)``; None compares the outputs as they are.
-        losses: ``{name: (weight, loss)}``.
+        losses: ``{name: (weight, loss)}``; one that is no mean over the grid says so by ``mean_over_grid = False``.
     """
 
     def __init__(self, name: str, student: Stage, teacher: Stage, connector: nn.Module | None,
@@ -66,7 +66,7 @@ class Pair(nn.Module):
                               'too small for any level; give the size of the smallest batch as input_size, so that this pair is left out')
         if mask is not None and teacher.dim() == 4:
             outline, mask = mask, on_grid(mask, grid)
-            scale = mask.numel() / mask.sum().clamp_min(1)  # the losses are means over the whole grid
+            scale = mask.numel() / mask.sum().clamp_min(1)  # for losses that are means over the whole grid
         else:
             mask = None
         if self.connector is not None:
@@ -75,8 +75,8 @@ class Pair(nn.Module):
             student, teacher = (x * on_grid(outline, x.shape[2:]) for x in (student, teacher))
         elif mask is not None:  # the same on both sides, and low: a softmax over the positions must not follow the padding
             student, teacher = muted(student, teacher, mask)
-        return {f'distill.{self.name}.loss_{key}': self.weights[key] * scale * loss(student, teacher)
-                for key, loss in self.losses.items()}
+        return {f'distill.{self.name}.loss_{key}': self.weights[key] * (scale if getattr(loss, 'mean_over_grid', True) else 1.0)
+                * loss(student, teacher) for key, loss in self.losses.items()}
 
 
 @register_entry_point

@@ -41,6 +41,8 @@ class ChannelWiseDivergence(nn.Module):
         temperature: T > 0.
     """
 
+    mean_over_grid = False
+
     def __init__(self, temperature: float = 1.0):
         super().__init__()
         self.temperature = temperature

@@ -27,6 +27,8 @@ class CorrelationCongruence(nn.Module):
         order: of the series, >= 1.
     """
 
+    mean_over_grid = False
+
     def __init__(self, gamma: float = 0.4, order: int = 2):
         super().__init__()
         self.factors = [math.exp(-2 * gamma) * (2 * gamma)**p / math.factorial(p) for p in range(order + 1)]
@@ -60,6 +62,8 @@ class RelationalKD(nn.Module):
         distance_weight: of the distances.
         angle_weight: of the angles.
     """
+
+    mean_over_grid = False
 
     def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0):
         super().__init__()

@@ -48,6 +48,8 @@ class BandInfoNCE(nn.Module):
         temperature: of the cosine similarities, > 0.
     """
 
+    mean_over_grid = False
+
     def __init__(self, temperature: float = 0.1):
         super().__init__()
         self.temperature = temperature
