@@ -5,7 +5,11 @@ That SFKD weighs the spectrum by a Gaussian is the paper's (arXiv 2607.01906); t
     L = mean |G * FFT2(s - t)|^2,  G(u, v) = g_h(u) g_w(v),  g_n(u) = exp(-(u / (sigma n/2))^2 / 2)
 
 with the orthonormal FFT and signed integer frequencies u, v. G is separable and F unitary, so by Parseval L is exactly
-the mean square of ``A_h (s - t) A_w``, with ``A_n = F^H diag(g_n) F``.
+the mean square of ``A_h (s - t) A_w``, with ``A_n = F^H diag(g_n) F``. A_n is symmetric, so that is also
+
+    L = mean (s - t) * E,  E = A_h^2 (s - t) A_w^2,  dL/ds = 2 E / (number of cells)
+
+and A_n^2 is A_n of sigma / sqrt(2): the two products of the forward pass are the gradient as well, and E is all that is kept.
 """
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# Up to this many cells one product with the Kronecker matrix beats two with the small ones on a CPU.
+# Up to this many cells one product with the Kronecker matrix beats two with the small ones (tools/benchmarks/bench_ops.py).
 _TINY_GRID = 64
 
 
@@ -61,12 +65,30 @@ def gaussian_frequency_loss(student: Tensor, teacher: Tensor, sigma: float | Non
         if math.isinf(sigma):
             return difference.square().mean()
         height, width = difference.shape[-2:]
-        rows, columns = (gaussian_transfer(n, sigma, difference.device, difference.dtype) for n in (height, width))
+        matrix = (sigma / math.sqrt(2), difference.device, difference.dtype)
         if height * width <= _TINY_GRID:
-            filtered = difference.flatten(-2) @ torch.kron(rows, columns)
+            smooth = (difference.flatten(-2) @ _kronecker(height, width, *matrix)).view_as(difference)
         else:
-            filtered = rows @ difference @ columns
-        return filtered.square().mean()
+            smooth = _transfer(height, *matrix) @ (difference @ _transfer(width, *matrix))
+        return _QuadraticForm.apply(difference, smooth)
+
+
+class _QuadraticForm(torch.autograd.Function):
+    """``mean(x * y)`` for y = M x with a symmetric M: its gradient 2 y / n needs no further product with M.
+
+    y keeps its own graph, so that a second derivative goes through the products that made it.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(y)
+        # A norm's rounding never gives less than nothing; this sum could, where x has next to nothing that passes
+        return (torch.dot(x.flatten(), y.flatten()) / x.numel()).clamp_min(0)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        y, = ctx.saved_tensors
+        return y * (2 * gradient / y.numel()), None
 
 
 def gaussian_frequency_loss_fft(student: Tensor, teacher: Tensor, sigma: float | None = 0.5) -> Tensor:
@@ -107,3 +129,9 @@ def _transfer(n: int, sigma: float, device: torch.device, dtype: torch.dtype) ->
     kernel = torch.fft.ifft(_gains(n, sigma)).real
     i = torch.arange(n)
     return kernel[(i[:, None] - i).abs()].to(device, dtype)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _kronecker(height: int, width: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.kron(*(_transfer(n, sigma, torch.device('cpu'), torch.float64) for n in (height, width))).to(device, dtype)
