@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pywt
 
 MODES = ('zero', 'symmetric', 'periodization')
-_HAAR = ('haar', 'db1')
+HAAR = ('haar', 'db1')
 _CACHED_CELLS = 2**18  # of a map
 
 
@@ -83,7 +83,7 @@ def dwt2(x: Tensor, levels: int = 1, wavelet: str = 'haar', mode: str = 'zero') 
     if _in_place(wavelet) and (mode == 'zero' or not any(n % 2**levels for n in x.shape[-2:])):
         low, *details = _HaarAnalysis.apply(x, levels)
         return Bands(low, tuple(details))
-    analyse = _haar_analysis if wavelet in _HAAR else _analysis
+    analyse = _haar_analysis if wavelet in HAAR else _analysis
     details = []
     for _ in range(levels):
         x, detail = analyse(x, wavelet, mode)
@@ -108,7 +108,7 @@ def idwt2(bands: Bands, wavelet: str = 'haar', mode: str = 'zero', size: tuple[i
     if _in_place(wavelet):
         x = _HaarSynthesis.apply(tuple(2 * n for n in bands.details[0].shape[-2:]), bands.low, *bands.details)
     else:
-        synthesise = _haar_synthesis if wavelet in _HAAR else _synthesis
+        synthesise = _haar_synthesis if wavelet in HAAR else _synthesis
         x = bands.low
         for detail in reversed(bands.details):
             h, w = detail.shape[-2:]
@@ -130,7 +130,7 @@ def max_levels(size: tuple[int, int], wavelet: str = 'haar') -> int:
     Raises:
         ValueError: unknown wavelet.
     """
-    taps = 2 if wavelet in _HAAR else _wavelet(wavelet).dec_len
+    taps = 2 if wavelet in HAAR else _wavelet(wavelet).dec_len
     height, width = size
     levels = 0
     while min(height, width) >= taps:
@@ -171,7 +171,7 @@ def _haar_synthesis(low: Tensor, detail: Tensor, wavelet: str, mode: str) -> Ten
 # Haar without a compiler: all levels of a run of planes while they are in the cache, each band written once, in its place. Of an
 # orthonormal transform each pass is the other's gradient; autograd's own takes two to three times as long, as it fills and sums copies.
 def _in_place(wavelet: str) -> bool:
-    return wavelet in _HAAR and not torch.compiler.is_compiling()
+    return wavelet in HAAR and not torch.compiler.is_compiling()
 
 
 class _HaarAnalysis(torch.autograd.Function):

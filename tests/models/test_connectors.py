@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sfkd.models.connectors import wavelet
 from sfkd.models.connectors import Align, Decomposed, DualStreamRefinement, WaveletConnector
 from sfkd.models.connectors.align import standardise
 from sfkd.models.losses import BandMSE, GaussianFrequencyLoss
@@ -106,6 +107,23 @@ def test_refined_map_is_rebuilt_from_the_refined_bands():
     found = connector(randn(2, 6, 8, 8), randn(2, 8, 8, 8))[0]
     for a, b in zip(dwt2(found.map, 2).each(), found.bands.each(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('grid', [(8, 8), (7, 5)])
+def test_balanced_bands_of_haar_are_never_computed(grid, masked, monkeypatch):
+    """By Parseval; the same loss and gradient as over the bands, which are there for who asks."""
+    _, plain = connectors(6, 8)
+    plain.double()
+    s, t = randn(2, 6, *grid, dtype=torch.float64, requires_grad=True), randn(2, 8, *grid, seed=1, dtype=torch.float64)
+    mask = torch.ones(2, 1, *grid, dtype=torch.float64)
+    mask[0, :, :, 3:] = 0
+    sides = plain(s, t, *[mask] * masked)
+    explicit = BandMSE()(*(Decomposed(side.map, side.bands) for side in sides))
+    monkeypatch.setattr(wavelet, 'dwt2', None)
+    loss = BandMSE()(*plain(s, t, *[mask] * masked))
+    torch.testing.assert_close(loss, explicit, rtol=1e-12, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(x, s)[0] for x in (loss, explicit)), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize('grid, levels', [((2, 2), 1), ((3, 2), 1), ((4, 4), 2), ((7, 7), 2), ((32, 32), 2)])

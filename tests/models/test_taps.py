@@ -146,6 +146,18 @@ def test_an_overwritten_output_is_noticed(zoo):
         assert torch.equal(capture(network, images(), 'backbone.relu')['backbone.relu'], seen['backbone.relu'][0])
 
 
+def test_inference_mode_gives_copies_that_train_and_that_no_later_layer_overwrites(zoo):
+    network, expected = zoo.build(zoo.resnet()).eval(), []
+    hook = network.backbone.bn1.register_forward_hook(lambda _, __, output: expected.append(output.clone()))
+    with torch.inference_mode():
+        found = capture(network, images(), 'backbone.bn1')['backbone.bn1']
+    hook.remove()
+    assert torch.equal(found, expected[0]) and (found < 0).any()  # before the ReLU that works in place
+    weight = torch.ones((), requires_grad=True)
+    (weight * found).square().sum().backward()  # autograd keeps it, which it refuses for a tensor of inference mode
+    assert weight.grad > 0
+
+
 def test_a_module_that_runs_twice_or_never_is_refused(zoo):
     network = zoo.build(zoo.resnet())
     with pytest.raises(RuntimeError, match="'backbone.layer1.0.relu' ran more than once"):

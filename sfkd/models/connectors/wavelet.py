@@ -1,27 +1,37 @@
 """The wavelet connector: align, decompose, refine."""
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...ops import Bands, dwt2, idwt2
-from ...ops.dwt import max_levels
+from ...ops.dwt import HAAR, max_levels
 from ...registry import MODELS
 from .align import Align
 
 
-class Decomposed(NamedTuple):
+class Decomposed:
     """An aligned map and its sub-bands.
 
-    Attributes:
+    Args:
         map: (N, C, h, w).
-        bands: its orthonormal wavelet bands.
+        bands: its wavelet bands, or a function that gives them, called once and only if somebody asks for them.
+        isometric: whether the bands are an orthonormal transform of the map, so that sums of squares over all bands are those over the map
+            (Parseval) and such a loss needs no bands.
     """
-    map: Tensor
-    bands: Bands
+
+    def __init__(self, map: Tensor, bands: Bands | Callable[[], Bands], isometric: bool = False):
+        self.map, self.isometric, self._bands = map, isometric, bands
+
+    @property
+    def bands(self) -> Bands:
+        if callable(self._bands):
+            self._bands = self._bands()
+        return self._bands
 
 
 class DualStreamRefinement(nn.Module):
@@ -109,14 +119,17 @@ class WaveletConnector(nn.Module):
         student, teacher = self.align(student, teacher, mask)
         grid = student.shape[2:]
         levels = self.levels_on(grid)
-        bands = dwt2(student, levels, self.wavelet)
-        if self.refine is not None:
-            bands = self.refine(bands)
-            if mask is not None:  # what the refinement spread into the padding is nobody's
-                bands = Bands(bands.low * _shrunk(mask, bands.low), tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
-            student = idwt2(bands, self.wavelet, size=grid)
-            student = student if mask is None else student * mask
-        return Decomposed(student, bands), Decomposed(teacher, dwt2(teacher, levels, self.wavelet))
+        teacher = self._decomposed(teacher, levels)
+        if self.refine is None:
+            return self._decomposed(student, levels), teacher
+        bands = self.refine(dwt2(student, levels, self.wavelet))
+        if mask is not None:  # what the refinement spread into the padding is nobody's
+            bands = Bands(bands.low * _shrunk(mask, bands.low), tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
+        student = idwt2(bands, self.wavelet, size=grid)
+        return Decomposed(student if mask is None else student * mask, bands), teacher
+
+    def _decomposed(self, x: Tensor, levels: int) -> Decomposed:
+        return Decomposed(x, partial(dwt2, x, levels, self.wavelet), isometric=self.wavelet in HAAR)
 
 
 def _shrunk(mask: Tensor, band: Tensor) -> Tensor:

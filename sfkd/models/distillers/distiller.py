@@ -151,12 +151,12 @@ class Distiller(BaseModel):
         Returns:
             dict: ``{student losses..., 'distill.<pair>.loss_<name>': scalar}``; a student loss called 'loss' becomes 'task.loss'.
         """
-        with self.taps.capture(inputs.shape[2:]) as student:        # {path: (N, C, h, w)}
+        mask = picture_mask(inputs, data_samples)                    # (N, 1, H, W), or None: nothing is padded
+        teacher = self.teacher(inputs, mask)                         # {path: (N, C', h', w')}, before the student: its memory is free again
+        with self.taps.capture(inputs.shape[2:]) as student:         # {path: (N, C, h, w)}
             losses = self.student(inputs, data_samples, mode='loss')
         if 'loss' in losses:  # mmengine logs the total under this name
             losses['task.loss'] = losses.pop('loss')
-        mask = picture_mask(inputs, data_samples)                    # (N, 1, H, W), or None: nothing is padded
-        teacher = self.teacher(inputs, mask)                         # {path: (N, C', h', w')}, no gradients
         mask = taught_mask(mask, data_samples)                       # the teacher sees what has no label, but does not teach it
         for pair in self.pairs:
             losses |= pair(student[pair.student], teacher[pair.teacher], mask)

@@ -82,6 +82,13 @@ def _fold(tokens: Tensor, h: int, w: int) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (h, w))
 
 
+@torch.inference_mode(False)
+def _kept(output):
+    """A tensor of inference mode as a plain one that losses may use: a copy, since autograd refuses the original and no version tells whether
+    a later layer overwrites it. In the usual layout: a map that was tokens lies channels last, and each loss would read it with strides."""
+    return output.clone(memory_format=torch.contiguous_format) if torch.is_tensor(output) else output
+
+
 class _AllTapped(Exception):
     """Leaves a network after its deepest tap."""
 
@@ -132,8 +139,8 @@ class Taps:
         """Within the context, run the network once on inputs of ``image_size``; afterwards the dict holds ``{path: output}``.
 
         Raises:
-            RuntimeError: if a tapped module did not run, ran more than once without an index, or its output was overwritten in place
-                by a later layer.
+            RuntimeError: if a tapped module did not run, ran more than once without an index, or (outside inference mode, in which outputs
+                are copied) its output was overwritten in place by a later layer.
         """
         found: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
@@ -151,7 +158,9 @@ class Taps:
                 output = pick(calls[module], indices)
                 if output is not None:
                     found[path] = output if path in self.raw else as_map(output, image_size)
-                    if torch.is_tensor(found[path]):
+                    if torch.is_inference_mode_enabled():
+                        found[path] = _kept(found[path])
+                    elif torch.is_tensor(found[path]):
                         versions[path] = found[path]._version
             if self.stop and len(found) == len(self.paths):
                 raise _AllTapped

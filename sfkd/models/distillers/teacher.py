@@ -97,7 +97,7 @@ class Teacher:
             for hook in hooks:
                 hook.remove()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __call__(self, inputs: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         """Read the taps.
 

@@ -15,8 +15,8 @@ class BandMSE(nn.Module):
 
     Args:
         balance: 'gain' (default) divides each band's mean by its gain 4^j, the most by which an orthonormal band of level j can
-            exceed the map in variance; by Parseval the sum over unrefined bands then equals the plain MSE of the maps. 'none'
-            takes the plain mean of each band, so that LL_J counts up to 4^J times.
+            exceed the map in variance; by Parseval the sum over unrefined Haar bands then equals the plain MSE of the maps, and is computed
+            as that, without any bands. 'none' takes the plain mean of each band, so that LL_J counts up to 4^J times.
 
     Raises:
         ValueError: if ``balance`` is neither.
@@ -33,6 +33,8 @@ class BandMSE(nn.Module):
         Returns:
             Tensor: scalar.
         """
+        if self.balance == 'gain' and student.isometric and teacher.isometric:
+            return F.mse_loss(student.map, teacher.map)
         pairs = [(student.bands.low, teacher.bands.low), *zip(student.bands.details, teacher.bands.details)]
         if self.balance == 'gain':  # sum over a band / size of the map = its mean / 4^j: one division serves all bands
             return sum(F.mse_loss(s, t, reduction='sum') for s, t in pairs) / student.map.numel()
