@@ -1,9 +1,11 @@
 """Registries of scope ``sfkd``, children of mmengine's."""
+from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', scope='sfkd', parent=ROOT_MODELS, locations=['sfkd.models'])
+DATASETS = Registry('dataset', scope='sfkd', parent=ROOT_DATASETS, locations=['sfkd.datasets'])
 HOOKS = Registry('hook', scope='sfkd', parent=ROOT_HOOKS, locations=['sfkd.engine'])
 
 

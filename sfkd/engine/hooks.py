@@ -12,6 +12,9 @@ from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
 
 from .. import randomness
+from ..errors import ConfigError
+from ..models.distillers.cache import TeacherCache, digest_of, digest_of_data, digest_of_network
+from ..models.distillers.teacher import normalisation_of
 from ..registry import HOOKS
 from .checkpoint import read_checkpoint, stock_checkpoint, write_checkpoint
 
@@ -117,3 +120,43 @@ class TeacherReportHook(Hook):
                 evaluator.process(data_samples=teacher.val_step(batch), data_batch=batch)
         scores = evaluator.evaluate(len(loader.dataset))
         runner.logger.info('teacher on the validation set: ' + '  '.join(f'{key}: {value:.4f}' for key, value in scores.items()))
+
+
+@HOOKS.register_module()
+class TeacherCacheHook(Hook):
+    """Keeps the teacher's features of every augmented picture on disk; once all are there, no teacher runs any more.
+
+    The training set must be a :class:`sfkd.datasets.ReplayedDataset`, and all pictures of one size. See
+    :class:`sfkd.models.distillers.cache.TeacherCache`.
+
+    Args:
+        folder: of the cache; runs of the same teacher, taps, data, pipeline and seed share it.
+        max_gib: the most that it may take.
+
+    Raises:
+        ConfigError: where the run cannot be cached, or the folder is of another run; nothing in it is changed then.
+    """
+
+    def __init__(self, folder: str, max_gib: float = 20.0):
+        self.folder, self.max_gib = folder, max_gib
+
+    def before_train(self, runner: Runner) -> None:
+        from ..datasets import ReplayedDataset  # not above: its package loads scikit-learn, which 'import sfkd' does without
+        distiller, dataset = unwrapped(runner), runner.train_loop.dataloader.dataset
+        if not isinstance(dataset, ReplayedDataset):
+            raise ConfigError("TeacherCacheHook: train_dataloader.dataset draws new augmentations every time; wrap it: "
+                              "dict(type='sfkd.ReplayedDataset', dataset=...)")
+        if getattr(distiller.data_preprocessor, 'batch_augments', None) is not None:
+            raise ConfigError('TeacherCacheHook: data_preprocessor.batch_augments mixes pictures, which no cache of single pictures can '
+                              'stand in for; set it to None')
+        taps = {pair.teacher: pair.stages[1] for pair in distiller.pairs}
+        shapes = {path: (tap.channels, ) if path == 'head' else (tap.channels, *tap.grid) for path, tap in taps.items()}
+        network, config = distiller.teacher.network, runner.cfg.train_dataloader.dataset.dataset
+        fingerprint = dict(
+            teacher=digest_of_network(network),
+            normalisation=digest_of(str(normalisation_of(distiller.student)), str(normalisation_of(network)), str(distiller.teacher.input_size)),
+            precision=type(runner.optim_wrapper).__name__,
+            data=digest_of_data(dataset),
+            pipeline=digest_of(str(config.pipeline)),
+            seed=str(dataset.seed))
+        distiller.cache = TeacherCache(self.folder, len(dataset) * dataset.variants, shapes, fingerprint, self.max_gib)

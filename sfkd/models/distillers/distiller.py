@@ -16,6 +16,7 @@ from ...registry import MODELS, register_entry_point
 from ..connectors import WaveletConnector
 from ..connectors.align import muted
 from .building import build_model
+from .cache import TeacherCache
 from .padding import on_grid, picture_mask, taught_mask
 from .pairing import MIN_GRID, Probe, Stage, match, probe
 from .pairing import stages as find_stages
@@ -124,6 +125,7 @@ class Distiller(BaseModel):
         student = build_model(student, 'model.student', data_preprocessor)
         super().__init__(data_preprocessor=student.data_preprocessor, init_cfg=init_cfg)
         self.student = student
+        self.cache: TeacherCache | None = None  # TeacherCacheHook sets it
         with randomness.preserved():  # the student's training must not depend on what is built beside it
             self.teacher = self._build_teacher(teacher, teacher_ckpt, teacher_input_size, data_preprocessor)
             self.input_size = _size(input_size or _image_size(student) or _image_size(self.teacher.network) or 224)
@@ -152,7 +154,8 @@ class Distiller(BaseModel):
             dict: ``{student losses..., 'distill.<pair>.loss_<name>': scalar}``; a student loss called 'loss' becomes 'task.loss'.
         """
         mask = picture_mask(inputs, data_samples)                    # (N, 1, H, W), or None: nothing is padded
-        teacher = self.teacher(inputs, mask)                         # {path: (N, C', h', w')}, before the student: its memory is free again
+        # {path: (N, C', h', w')}; before the student, so that its memory is free again
+        teacher = self.teacher(inputs, mask) if self.cache is None else self.cache(self.teacher, inputs, mask, data_samples)
         with self.taps.capture(inputs.shape[2:]) as student:         # {path: (N, C, h, w)}
             losses = self.student(inputs, data_samples, mode='loss')
         if 'loss' in losses:  # mmengine logs the total under this name
