@@ -22,6 +22,7 @@ def parse_args() -> argparse.Namespace:
     found.add_argument('--pairs', nargs='+', choices=PAIRS, default=list(PAIRS))
     found.add_argument('--image', nargs=2, type=int, metavar=('H', 'W'), help='default: that of bench_step.py')
     found.add_argument('--batch', type=int, help='default: that of bench_step.py')
+    found.add_argument('--config', help="another SFKD config in place of the pair's own; give one of --pairs")
     found.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     return found.parse_args()
 
@@ -56,7 +57,7 @@ def trained(module: torch.nn.Module) -> int:
 
 def measure(name: str, args: argparse.Namespace) -> tuple[dict, dict]:
     config, size, batch = PAIRS[name]
-    steps = Steps(config, tuple(args.image or size), args.batch or batch, args.device, args.amp)
+    steps = Steps(args.config or config, tuple(args.image or size), args.batch or batch, args.device, args.amp)
     steps.sfkd()  # what is cached at the first step
     rises = {key: peak(getattr(steps, key), args.device) for key in ('student', 'teacher', 'sfkd')}
     network = held([*steps.network.parameters(), *steps.network.buffers()])

@@ -1,0 +1,48 @@
+"""Each benchmark runs on something tiny and writes the rows that programs read. No time is asserted."""
+import json
+import math
+
+import pytest
+
+STEP = {'pair', 'image', 'batch', 'step_over_floor', 'mmrazor_over_ours', 'spread'}
+MINI = ('--config', 'configs/mini/cls_resnet_to_mixer.py')
+TINY = ('--pairs', 'cls', *MINI, '--image', '64', '64', '--batch', '2', '--repeats', '1')
+
+
+@pytest.fixture
+def rows(tool, tmp_path):
+    def run(script, *arguments):
+        tool(f'tools/benchmarks/{script}.py', *arguments, '--json', tmp_path / 'rows.json')
+        return json.loads((tmp_path / 'rows.json').read_text())
+    return run
+
+
+def positive(row, *keys):
+    return all(math.isfinite(row[key]) and row[key] > 0 for key in keys)
+
+
+def test_operations(rows):
+    pytest.importorskip('ptwt')
+    found = rows('bench_ops', '--shapes', '2,3,9,12', '--repeats', '1')
+    assert {(row['op'], row['versus']) for row in found} == {('dwt', 'pytorch_wavelets'), ('dwt', 'ptwt'), ('gffl', 'torch.fft')}
+    assert len(found) == 6 and {row['dtype'] for row in found} == {'float32', 'autocast'}
+    for row in found:
+        assert set(row) == {'op', 'shape', 'dtype', 'versus', 'ratio', 'spread', 'error'} and row['shape'] == [2, 3, 9, 12]
+        assert positive(row, 'ratio') and 0 <= row['error'] < 1e-5
+
+
+def test_steps(rows):
+    row, = rows('bench_step', *TINY)
+    assert set(row) == STEP and (row['pair'], row['image'], row['batch']) == ('cls', '64x64', 2)
+    assert positive(row, 'step_over_floor', 'mmrazor_over_ours')
+
+
+def test_memory(rows):
+    row, = rows('bench_memory', *TINY)
+    assert set(row) == {'pair', 'peak_over_floor'} and positive(row, 'peak_over_floor')
+
+
+def test_scale(rows):
+    found = rows('bench_scale', *MINI, '--series', 'levels', 'processes', '--processes', '2', '--size', '64', '--repeats', '1')
+    assert [row['value'] for row in found] == ['1 by bands', '2 by bands', '3 by bands', '2']
+    assert all(positive(row, 'student_ms', 'teacher_ms', 'sfkd_ms', 'step_over_floor') for row in found)
