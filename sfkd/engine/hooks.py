@@ -143,6 +143,8 @@ class TeacherCacheHook(Hook):
     def before_train(self, runner: Runner) -> None:
         from ..datasets import ReplayedDataset  # not above: its package loads scikit-learn, which 'import sfkd' does without
         distiller, dataset = unwrapped(runner), runner.train_loop.dataloader.dataset
+        if not getattr(distiller, 'pairs', None):
+            return  # the student alone, or every weight 0: no teacher runs
         if not isinstance(dataset, ReplayedDataset):
             raise ConfigError("TeacherCacheHook: train_dataloader.dataset draws new augmentations every time; wrap it: "
                               "dict(type='sfkd.ReplayedDataset', dataset=...)")
