@@ -82,11 +82,8 @@ class _QuadraticForm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(y)
-        cells = x.shape[-2] * x.shape[-1]
-        # A plane at a time: one dot product of a whole batch's maps would lose half the digits of float32
-        planes = torch.bmm(x.reshape(-1, 1, cells), y.reshape(-1, cells, 1))
-        # A norm's rounding never gives less than nothing; this sum could, where x has next to nothing that passes
-        return (planes.mean() / cells).clamp_min(0)
+        # Not torch.dot, whose running sums lose 1e-3 over a large batch; and not below 0, as rounding could have it where little passes
+        return (x * y).mean().clamp_min(0)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:

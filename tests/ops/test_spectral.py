@@ -83,9 +83,8 @@ def test_low_precision_is_computed_in_float32(size):
 
 
 def test_float32_keeps_its_digits_over_a_large_batch():
-    student, teacher = random_pair(16, 64, 56, 56, dtype=torch.float32)  # 3.2 million values of one sign: a plain running sum loses 1e-5
-    exact = gaussian_frequency_loss_fft(student.double(), teacher.double())
-    assert gaussian_frequency_loss(student, teacher).item() == pytest.approx(exact.item(), rel=1e-6)
+    student = torch.full((32, 96, 56, 56), 0.1)  # the filter keeps a constant; one running sum over all cells loses 9e-4
+    assert gaussian_frequency_loss(student, torch.zeros_like(student)).item() == pytest.approx(0.01, rel=1e-6)
 
 
 def test_a_matrix_made_in_inference_mode_does_not_break_training():
