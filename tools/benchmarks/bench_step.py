@@ -30,7 +30,8 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict, dict]:
     image = f'{size[0]}x{size[1]}'
     row = dict(pair=name, image=image, batch=batch, step_over_floor=over_floor, mmrazor_over_ours=over_ours, spread=spread)
     return row, {
-        'pair': name, 'image': image, 'batch': batch, **{f'{key}, ms': milliseconds(seconds[key]) for key in ('student', 'teacher', 'sfkd', 'mmrazor')},
+        'pair': name, 'image': image, 'batch': batch,
+        **{f'{key}, ms': milliseconds(seconds[key]) for key in ('student', 'teacher', 'sfkd', 'mmrazor')},
         'kd, ms': milliseconds(seconds['kd']) if kd else None, 'sfkd / floor': f'{over_floor:.3f} ± {spread / 2:.3f}',
         'mmrazor / sfkd': f'{over_ours:.2f} ± {razor_spread / 2:.2f}'}
 

@@ -92,7 +92,8 @@ class TeacherCache:
         """Raise before anything is written."""
         size = self.rows * (4 * sum(self.widths) + 4)
         if is_main_process():
-            print_log(f'teacher cache: {self.rows:,} rows x {4 * sum(self.widths) / 1024:,.1f} KiB = {size / GIB:.3g} GiB in {self.folder}', 'current')
+            print_log(f'teacher cache: {self.rows:,} rows x {4 * sum(self.widths) / 1024:,.1f} KiB = {size / GIB:.3g} GiB in {self.folder}',
+                      'current')
         if size > max_gib * GIB:
             raise ConfigError(f'teacher cache: {size / GIB:.3g} GiB for {self.rows:,} rows is more than max_gib={max_gib:g}; raise it, take fewer '
                               'variants, or train without the cache')
