@@ -206,7 +206,7 @@ class Distiller(BaseModel):
                        for side in ('student', 'teacher') if side not in entry and not isinstance(entry, str)]:
             raise ConfigError([*missing, *lacking])
         head = bool(logits) or any('head' in (entry if isinstance(entry, str) else entry['student'] + entry['teacher']) for entry in entries)
-        student = probe(self.student, self.input_size, head)
+        student = probe(self.student, self.input_size, head, learns=True)
         teacher = probe(self.teacher.network, self.teacher.input_size or self.input_size, head)
         named = []
         for entry in entries:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
-from .taps import LayoutError, as_map, describe
+from .taps import LayoutError, as_map, describe, split_path
 
 MIN_STRIDE = 4  # the stem is no stage
+MIN_SHARE = 0.02  # of the backbone's modules: what is less is a step of the stem, or a pooling layer between stages
 MIN_GRID = 2  # a 1x1 map has no space left to decompose
+LAST_SCALE = 32  # where a classifier's last stage is; what dilates beyond does not stand for a stride
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,21 @@ class Probe:
 
 
 @contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards every module is in the mode that it had."""
+def _dry(network: nn.Module, learns: bool) -> Iterator[None]:
+    """Eval mode and no gradients; afterwards every module is in the mode that it had.
+
+    A network that learns keeps its gradients, and its backbone is in the mode in which it will be tapped, but for normalisation layers:
+    those would note the statistics of random pictures, and SyncBN would ask for a GPU.
+    """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
+    if learns:
+        network.backbone.train()
+        for module in network.backbone.modules():
+            if isinstance(module, _NormBase):
+                module.eval()
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(learns):
             yield
     finally:
         for module, training in modes:
@@ -71,13 +83,14 @@ class _Enough(Exception):
     """The part of the network that can be tapped has run."""
 
 
-def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False) -> Probe:
+def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, learns: bool = False) -> Probe:
     """Run a network once on two random pictures and read every module's output.
 
     Args:
         network: a model of mmpretrain, mmdet or mmseg (``forward(inputs, mode='tensor')``).
         image_size: (H, W).
         head: also run what follows backbone and neck. Without it the run ends there.
+        learns: the network is to be taught. What no gradient reaches (frozen stages, the inside of reversible blocks) is then no stage.
     """
     outputs: dict[str, Stage | str] = {}
     shapes: dict[str, torch.Size] = {}
@@ -93,6 +106,9 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False) -
             tapped = as_map(output, image_size)
             if tapped.shape[0] != 2:  # windows or regions folded into the batch
                 raise LayoutError
+            if learns and not tapped.requires_grad:
+                outputs[path] = f'{describe(output)} that no gradient leaves (a frozen or reversible layer)'
+                return
             grid = tuple(tapped.shape[2:])
             stride = round(math.sqrt(image_size[0] * image_size[1] / (grid[0] * grid[1])))
             outputs[path] = Stage(path, tapped.shape[1], grid, stride, describe(output))
@@ -119,7 +135,7 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False) -
     parameter = next(network.parameters())
     images = torch.randn(2, 3, *image_size, generator=torch.Generator().manual_seed(0)).to(parameter)
     try:
-        with evaluating(network), contextlib.suppress(_Enough):
+        with _dry(network, learns), contextlib.suppress(_Enough):
             network(images, mode='tensor')
     finally:
         for hook in hooks:
@@ -130,44 +146,64 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False) -
 def stages(network: nn.Module, found: Probe, parts: int = 4) -> list[Stage]:
     """The ends of a backbone's stages, shallow to deep.
 
-    A hierarchical network has one stage a stride: the last map at that stride among the backbone's layers. A stage that dilates where
-    it could stride (segmentation's ResNet-D8) counts with twice the stride of the stage before. An isotropic network (ViT, MLP-Mixer:
-    one stride throughout) is cut into ``parts`` runs of blocks of the same length.
+    A hierarchical network has one stage an octave of strides: the last map there among the backbone's layers, or among those that a layer
+    of parallel branches gives. A stage that dilates where it could stride (segmentation's ResNet-D8) counts with twice the stride of the
+    stage before. An isotropic network (ViT, MLP-Mixer: one stride throughout but for its stem) is cut into ``parts`` runs of blocks of the
+    same length.
     """
-    layers = [found.outputs[path] for path in _layers(network.backbone, 'backbone') if path in found.outputs]
-    order = {path: i for i, path in enumerate(found.outputs)}
-    maps = sorted((s for s in layers if isinstance(s, Stage) and s.stride >= MIN_STRIDE and min(s.grid) >= MIN_GRID),
-                  key=lambda s: order[s.path])
+    own = {path: output for path, output in found.outputs.items() if path.startswith('backbone.')}
+    order = {path: i for i, path in enumerate(own)}
+    layers = set(_layers(network.backbone, 'backbone', {split_path(path)[0] for path, output in own.items() if isinstance(output, Stage)}))
+    maps = [output for path, output in own.items() if split_path(path)[0] in layers and isinstance(output, Stage)
+            and output.stride >= MIN_STRIDE and min(output.grid) >= MIN_GRID]
     ends: dict[int, Stage] = {}
     for stage in _undilated(network, maps):
-        ends.pop(stage.scale, None)
-        ends[stage.scale] = stage
+        ends.pop(_octave(stage.scale), None)
+        ends[_octave(stage.scale)] = stage
+    begins: dict[int, int] = {}  # the first module at all of a stride, deep inside of a layer or not
+    for path, output in own.items():
+        if isinstance(output, Stage):
+            begins.setdefault(_octave(output.stride), order[path])
+
+    def share(stage: Stage) -> float:
+        inside = sum(path.startswith(f'{split_path(stage.path)[0]}.') for path in own)
+        return max(order[stage.path] - begins[_octave(stage.stride)], inside) / len(own)
+    if len(ends) > 1:
+        ends = {octave: stage for octave, stage in ends.items() if share(stage) >= MIN_SHARE} or ends
     if len(ends) != 1:
         return list(ends.values())
-    containers: dict[str, list[Stage]] = {}
+    (octave, _), = ends.items()
+    containers: dict[str, dict[str, Stage]] = {}
     for stage in maps:
-        containers.setdefault(stage.path.rpartition('.')[0], []).append(stage)
-    blocks = max(containers.values(), key=lambda run: (run[0].path.count('.') > 1, len(run)))
+        if _octave(stage.scale) == octave and order[stage.path] >= MIN_SHARE * len(own):  # of a block with several outputs the last
+            block = split_path(stage.path)[0]
+            containers.setdefault(block.rpartition('.')[0], {})[block] = stage
+    blocks = list(max(containers.values(), key=lambda run: (next(iter(run)).count('.') > 1, len(run))).values())
     parts = min(parts, len(blocks))
     return [blocks[math.ceil(len(blocks) * (i + 1) / parts) - 1] for i in range(parts)]
+
+
+def _octave(stride: int) -> int:
+    return round(math.log2(stride))
 
 
 def _undilated(network: nn.Module, maps: list[Stage]) -> Iterator[Stage]:
     """The maps, shallow to deep, with ``dilated`` twice as large for each stage that dilates its convolutions where it could stride.
 
-    Such stages lie at the largest stride and dilate more than all before them; kernels that are dilated everywhere (VAN) are no such stage.
+    Such stages lie at the largest stride, dilate more than all before them and stand for strides up to 32; kernels that are dilated
+    everywhere (VAN) are no such stage.
     """
-    paths, largest = {stage.path for stage in maps}, max((stage.stride for stage in maps), default=0)
+    paths, largest = {split_path(stage.path)[0] for stage in maps}, max((stage.stride for stage in maps), default=0)
     widest, dilated = 0, 1
     for stage in maps:
-        names = stage.path.split('.')
+        names = split_path(stage.path)[0].split('.')
         # A block counts as its whole stage does: the first of a dilated stage often keeps the dilation of the stage before
         outermost = next(path for path in ('.'.join(names[:i]) for i in range(2, len(names) + 1)) if path in paths)
         width = max((max(m.dilation) for m in network.get_submodule(outermost).modules() if isinstance(m, nn.Conv2d)), default=1)
-        if widest and width > widest and stage.stride == largest:
+        if widest and width > widest and stage.stride == largest and largest * dilated < LAST_SCALE:
             dilated *= 2
         widest = max(width, widest)
-        yield replace(stage, dilated=dilated)
+        yield replace(stage, dilated=dilated if stage.stride == largest else 1)  # a decoder after them strides back
 
 
 def pyramid(found: Probe) -> list[Stage]:
@@ -176,12 +212,26 @@ def pyramid(found: Probe) -> list[Stage]:
     return sorted((level for level in levels if isinstance(level, Stage) and min(level.grid) >= MIN_GRID), key=lambda level: level.stride)
 
 
-def _layers(module: nn.Module, path: str) -> Iterator[str]:
-    """Paths of a backbone's own layers: its children and, inside plain containers only, theirs."""
-    for name, child in module.named_children():
-        yield f'{path}.{name}'
-        if isinstance(child, (nn.Sequential, nn.ModuleList)):
-            yield from _layers(child, f'{path}.{name}')
+def _layers(module: nn.Module, path: str, shown: set[str]) -> Iterator[str]:
+    """Paths of a backbone's own layers: its children, and the children of those that only hold layers.
+
+    Those are plain containers, a wrapper's only child (mmpretrain's around a timm model), and modules that give no map themselves because
+    the backbone calls their parts.
+
+    Args:
+        module, path: where to look.
+        shown: paths of the modules that gave maps.
+    """
+    children = dict(module.named_children())
+    for name, child in children.items():
+        name = f'{path}.{name}'
+        yield name
+        if _holds(child) or name not in shown or len(children) == 1 and not _holds(module):
+            yield from _layers(child, name, shown)
+
+
+def _holds(module: nn.Module) -> bool:
+    return isinstance(module, nn.ModuleList) or isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def pair_stages(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage, Stage]]:

@@ -48,7 +48,7 @@ def as_map(output, image_size: tuple[int, int]) -> Tensor:
             return output
         if _fits(output.shape[1:3], image_size):
             return output.permute(0, 3, 1, 2)
-    elif torch.is_tensor(output) and output.dim() == 3:
+    elif torch.is_tensor(output) and output.dim() == 3 and output.shape[2] > 1:  # (N, C, 1) is a pooled map
         for exact in (True, False):
             for extra in range(min(MAX_EXTRA_TOKENS, output.shape[1] - 1) + 1):
                 grid = _grid(output.shape[1] - extra, image_size)

@@ -1,0 +1,83 @@
+"""One training step of a pair on random pictures: whether it runs, and whether the student's first layer learns from it."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData, PixelData
+from torch import nn
+
+from ..models.distillers import Distiller
+from ..models.distillers.building import build_model
+
+PICTURES = 2
+
+
+def without_downloads(spec: str | dict | nn.Module, where: str, data_preprocessor: dict | None = None, scope: str | None = None) -> nn.Module:
+    """A model whose own initialisation loads no weights.
+
+    Args:
+        spec, where, data_preprocessor, scope: see :func:`build_model`.
+    """
+    network = build_model(spec, where, data_preprocessor, scope)
+    for module in network.modules():
+        if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
+            module.init_cfg = None
+    return network
+
+
+def initialise(network: nn.Module) -> nn.Module:
+    """The network with the weights of its own ``init_cfg``; without mmengine's log entry for each of them."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    network.init_weights()
+    logger.setLevel(level)
+    return network
+
+
+def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTURES) -> list:
+    """What pictures of a size hold: a label each, for a detector two boxes with masks each, for a segmentor a label map each."""
+    libraries = {cls.__module__.partition('.')[0] for cls in type(student).__mro__}
+    if 'mmseg' in libraries:
+        from mmseg.structures import SegDataSample
+        labels = torch.randint(0, student.num_classes, (count, 1, *size))
+        labels[..., :size[0] // 4, :] = 255  # a part without a label
+        return [SegDataSample(metainfo=dict(img_shape=size, ori_shape=size), gt_sem_seg=PixelData(data=label)) for label in labels]
+    if 'mmdet' not in libraries:
+        from mmpretrain.structures import DataSample
+        return [DataSample().set_gt_label(i % student.head.num_classes) for i in range(count)]
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    height, width = size
+    shape = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
+    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.3, 0.4, 0.9, 0.9]]) * torch.tensor([width, height] * 2)
+    return [DetDataSample(metainfo=dict(shape, scale_factor=(1.0, 1.0)), gt_instances=InstanceData(
+        bboxes=boxes.clone(), labels=torch.zeros(2, dtype=torch.long),
+        masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width))) for _ in range(count)]
+
+
+def training_step(distiller: Distiller) -> dict[str, float]:
+    """One forward and backward pass on random pictures.
+
+    Returns:
+        dict: the losses by name, and the norms of two gradients at the pictures, behind the student's first layer: of everything
+        (``gradient``) and of the distillation alone (``distillation_gradient``).
+    """
+    torch.manual_seed(0)
+    images = torch.randn(PICTURES, 3, *distiller.input_size).requires_grad_()
+    distiller.train()
+    losses = distiller(images, random_samples(distiller.student, distiller.input_size), mode='loss')
+    taught = sum(value for key, value in losses.items() if key.startswith('distill.'))
+    alone, = torch.autograd.grad(taught, images, retain_graph=True)
+    loss, terms = distiller.parse_losses(losses)
+    loss.backward()
+    return {**{key: value.item() for key, value in terms.items()}, 'gradient': images.grad.norm().item(),
+            'distillation_gradient': alone.norm().item()}
+
+
+def works(step: dict[str, float]) -> bool:
+    """Whether all of a step is finite and both gradients arrive."""
+    return all(map(math.isfinite, step.values())) and min(step['gradient'], step['distillation_gradient']) > 0
