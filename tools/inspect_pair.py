@@ -1,16 +1,14 @@
 """Show which stages of a teacher teach which stages of a student, and run one training step of the pair. Exit status 0 only if it ran."""
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
-from mmengine.structures import InstanceData, PixelData
 
+from sfkd.analysis.pair_picture import draw_pairs
+from sfkd.analysis.trial import training_step, without_downloads, works
 from sfkd.engine.running import errors_for_people, load_config, prepare_process
 from sfkd.models.distillers import SFKD, Distiller, building
 from sfkd.registry import MODELS
@@ -24,6 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--input-size', nargs=2, type=int, metavar=('H', 'W'))
     parser.add_argument('--load-teacher', action='store_true', help="load the config's teacher_ckpt (by default its weights are random)")
     parser.add_argument('--json', metavar='FILE')
+    parser.add_argument('--picture', metavar='FILE.png', help="both networks' stages, linked where one teaches the other")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     args = parser.parse_args()
     if bool(args.config) == bool(args.student and args.teacher):
@@ -35,55 +34,14 @@ def build(args) -> Distiller:
     size = dict(input_size=tuple(args.input_size)) if args.input_size else {}
     if args.student:
         init_default_scope(building.load_config(args.student, '--student').get('default_scope', 'mmpretrain'))
-        return SFKD(args.student, without_downloads(args.teacher), 'init', **size)
+        return SFKD(args.student, without_downloads(args.teacher, '--teacher'), 'init', **size)
     config = load_config(args.config, options=args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = dict(config.model, **size)
     model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     if not args.load_teacher:
-        model.update(teacher=without_downloads(model['teacher'], model['data_preprocessor']), teacher_ckpt='init')
+        model.update(teacher=without_downloads(model['teacher'], 'model.teacher', model['data_preprocessor']), teacher_ckpt='init')
     return MODELS.build(model)
-
-
-def without_downloads(spec: str | dict, data_preprocessor: dict | None = None) -> torch.nn.Module:
-    """The teacher, whose own initialisation will then load no weights."""
-    teacher = building.build_model(spec, 'model.teacher', data_preprocessor)
-    for module in teacher.modules():
-        if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
-            module.init_cfg = None
-    return teacher
-
-
-def random_samples(student: torch.nn.Module, size: tuple[int, int]) -> list:
-    """What two pictures of a size hold: a label each, for a detector two boxes each, for a segmentor a label map each."""
-    libraries = {cls.__module__.partition('.')[0] for cls in type(student).__mro__}
-    if 'mmseg' in libraries:
-        from mmseg.structures import SegDataSample
-        labels = torch.randint(0, student.num_classes, (2, 1, *size))
-        labels[..., :size[0] // 4, :] = 255  # a part without a label
-        return [SegDataSample(metainfo=dict(img_shape=size, ori_shape=size), gt_sem_seg=PixelData(data=label)) for label in labels]
-    if 'mmdet' not in libraries:
-        from mmpretrain.structures import DataSample
-        return [DataSample().set_gt_label(i % student.head.num_classes) for i in range(2)]
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    height, width = size
-    shape = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
-    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.3, 0.4, 0.9, 0.9]]) * torch.tensor([width, height] * 2)
-    return [DetDataSample(metainfo=dict(shape, scale_factor=(1.0, 1.0)), gt_instances=InstanceData(
-        bboxes=boxes.clone(), labels=torch.zeros(2, dtype=torch.long),
-        masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width))) for _ in range(2)]
-
-
-def training_step(distiller: Distiller) -> dict[str, float]:
-    """One forward and backward pass on two random pictures; the losses by name and the gradient's norm at the student's first layer."""
-    torch.manual_seed(0)
-    images = torch.randn(2, 3, *distiller.input_size)
-    distiller.train()
-    loss, terms = distiller.parse_losses(distiller(images, random_samples(distiller.student, distiller.input_size), mode='loss'))
-    loss.backward()
-    first = next(p for p in distiller.student.parameters() if p.requires_grad)
-    return {**{key: value.item() for key, value in terms.items()}, 'grad_norm_first_layer': first.grad.norm().item()}
 
 
 def rows(distiller: Distiller) -> list[dict]:
@@ -116,12 +74,14 @@ def main() -> None:
         distiller = build(args)
     found = rows(distiller)
     print(f'input {distiller.input_size[0]}x{distiller.input_size[1]}\n{table(found)}\n')
-    step = training_step(distiller)
+    if args.picture:
+        draw_pairs(distiller, args.picture)
+    with errors_for_people():
+        step = training_step(distiller)
     print('one training step: ' + '  '.join(f'{key} {value:.4g}' for key, value in step.items()))
-    works = all(map(math.isfinite, step.values())) and step['grad_norm_first_layer'] > 0
     if args.json:
-        Path(args.json).write_text(json.dumps(dict(input_size=distiller.input_size, pairs=found, step=step, works=works), indent=1) + '\n')
-    sys.exit(0 if works else 'the step gave a loss or gradient that is zero or not finite')
+        Path(args.json).write_text(json.dumps(dict(input_size=distiller.input_size, pairs=found, step=step, works=works(step)), indent=1) + '\n')
+    sys.exit(0 if works(step) else 'the step gave a loss or gradient that is zero or not finite')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
@@ -39,7 +40,9 @@ def initialise(network: nn.Module) -> nn.Module:
 
 
 def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTURES) -> list:
-    """What pictures of a size hold: a label each, for a detector two boxes with masks each, for a segmentor a label map each."""
+    """What pictures of a size hold: a label each, for a segmentor a label map each, for a detector whatever any of them learns from: two
+    boxes with masks, the same as proposals, and a map of stuff and things.
+    """
     libraries = {cls.__module__.partition('.')[0] for cls in type(student).__mro__}
     if 'mmseg' in libraries:
         from mmseg.structures import SegDataSample
@@ -54,26 +57,39 @@ def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTU
     height, width = size
     shape = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
     boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.3, 0.4, 0.9, 0.9]]) * torch.tensor([width, height] * 2)
-    return [DetDataSample(metainfo=dict(shape, scale_factor=(1.0, 1.0)), gt_instances=InstanceData(
-        bboxes=boxes.clone(), labels=torch.zeros(2, dtype=torch.long),
-        masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width))) for _ in range(count)]
+    return [DetDataSample(
+        metainfo=dict(shape, scale_factor=(1.0, 1.0)), proposals=InstanceData(bboxes=boxes.clone()),
+        gt_instances=InstanceData(bboxes=boxes.clone(), labels=torch.zeros(2, dtype=torch.long),
+                                  masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width)),
+        gt_sem_seg=PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long))) for _ in range(count)]
 
 
-def training_step(distiller: Distiller) -> dict[str, float]:
-    """One forward and backward pass on random pictures.
+def training_step(distiller: Distiller, count: int = PICTURES) -> dict[str, float]:
+    """One whole training step on random pictures: forward, losses, backward, update.
 
     Returns:
         dict: the losses by name, and the norms of two gradients at the pictures, behind the student's first layer: of everything
         (``gradient``) and of the distillation alone (``distillation_gradient``).
     """
     torch.manual_seed(0)
-    images = torch.randn(PICTURES, 3, *distiller.input_size).requires_grad_()
+    for key in ('epoch', 'iter'):  # some heads ask the runner how far it is
+        MessageHub.get_current_instance().update_info(key, 0)
+    size, preprocessor = distiller.input_size, distiller.data_preprocessor
+    if getattr(preprocessor, 'size', None) is not None:
+        preprocessor.size = size  # mmseg's configs pad to a size of their own
+    data = preprocessor(dict(inputs=list(torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)),
+                             data_samples=random_samples(distiller.student, size, count)), training=True)
+    images = data['inputs'].requires_grad_()
+    revert_sync_batchnorm(distiller.student)  # as mmengine's runner does where there is one process
     distiller.train()
-    losses = distiller(images, random_samples(distiller.student, distiller.input_size), mode='loss')
+    losses = distiller(images, data['data_samples'], mode='loss')
     taught = sum(value for key, value in losses.items() if key.startswith('distill.'))
     alone, = torch.autograd.grad(taught, images, retain_graph=True)
     loss, terms = distiller.parse_losses(losses)
     loss.backward()
+    trained = [p for p in distiller.parameters() if p.requires_grad]
+    nn.utils.clip_grad_norm_(trained, 1.0)
+    torch.optim.SGD(trained, 1e-3).step()
     return {**{key: value.item() for key, value in terms.items()}, 'gradient': images.grad.norm().item(),
             'distillation_gradient': alone.norm().item()}
 

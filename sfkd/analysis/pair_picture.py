@@ -1,0 +1,53 @@
+"""A picture of two networks' stages and of which teaches which."""
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from ..models.distillers import Distiller
+from ..models.distillers.pairing import Probe, Stage, probe, pyramid, stages
+
+
+def tappable(network: nn.Module, found: Probe) -> list[Stage]:
+    """What automatic pairing chooses from in a network: the stages of its backbone and the levels of its neck."""
+    return [*stages(network, found), *pyramid(found)]
+
+
+def draw_pairs(distiller: Distiller, file: str | Path) -> None:
+    """Draw the student's stages left and the teacher's right, shallow at the top, linked where one teaches the other.
+
+    Args:
+        distiller: a built one.
+        file: a picture file, in any format of matplotlib.
+    """
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    teacher = distiller.teacher
+    sides = [(f'student: {type(distiller.student).__name__}', tappable(distiller.student, probe(distiller.student, distiller.input_size, learns=True))),
+             (f'teacher: {type(teacher.network).__name__}', tappable(teacher.network, probe(
+                 teacher.network, teacher.input_size or distiller.input_size)))]
+    for side, (_, found) in enumerate(sides):  # those that the user named, and heads
+        known = {stage.path for stage in found}
+        found += {pair.stages[side].path: pair.stages[side] for pair in distiller.pairs if pair.stages[side].path not in known}.values()
+    rows = max(len(found) for _, found in sides)
+    figure, axis = plt.subplots(figsize=(10, 1 + 0.62 * rows), layout='constrained')
+    centres: list[dict[str, float]] = []
+    for x, (title, found) in zip((0, 1), sides):
+        heights = {stage.path: -(i + 0.5) * rows / len(found) for i, stage in enumerate(found)}
+        centres.append(heights)
+        taught = {pair.stages[x].path for pair in distiller.pairs}
+        axis.text(x, 0.35, title, ha='center', weight='bold')
+        for stage in found:
+            grid = f"{stage.channels} x {'x'.join(map(str, stage.grid))}" + (f', stride {stage.stride}' if stage.stride else '')
+            colour = 'tab:blue' if stage.path in taught else '0.75'
+            axis.text(x, heights[stage.path], f'{stage.path}\n{grid}', ha='center', va='center', fontsize=8,
+                      bbox=dict(boxstyle='round', facecolor='white', edgecolor=colour, linewidth=1.5))
+    for pair in distiller.pairs:
+        student, teacher = (heights[stage.path] for heights, stage in zip(centres, pair.stages))
+        axis.annotate('', (0.24, student), (0.76, teacher), arrowprops=dict(arrowstyle='->', color='tab:blue'))
+    axis.set(xlim=(-0.35, 1.35), ylim=(-rows, 0.8))
+    axis.axis('off')
+    figure.savefig(file, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,258 @@
+"""Which networks can teach and be taught: each takes one training step as teacher and as student, with the automatic pairs and no connector
+of its own. Rows go to a file as they are done, so that a run that was ended goes on where it was; the page is written from that file.
+
+  python tools/compat_matrix.py backbones      every registered backbone of mmpretrain, mmdet and mmseg
+  python tools/compat_matrix.py models         a stock detector or segmentor of each config family of mmdet and mmseg
+"""
+import argparse
+import functools
+import gc
+import importlib
+import inspect
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import sfkd  # noqa: F401, I001: before mmpretrain's models, which import mmdet's
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
+from mmpretrain.models import LinearClsHead
+from torch import nn
+
+from sfkd.analysis.trial import initialise, training_step, without_downloads, works
+from sfkd.engine.running import prepare_process
+from sfkd.models import SFKD
+from sfkd.models.distillers.building import load_config
+
+LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
+SIZES = (64, 128, 224)  # the first that a network takes
+#: Registered with the backbones, but none.
+PARTS = {'mmseg.DeconvModule': "a layer of UNet's decoder", 'mmseg.InterpConv': "a layer of UNet's decoder"}
+#: Backbones that no stock config has and whose constructors want something: what they get.
+ARGUMENTS = {
+    'mmdet.ResNetV1d': dict(depth=50),
+    'mmdet.DetectoRS_ResNeXt': dict(depth=50, groups=32, base_width=4, conv_cfg=dict(type='ConvAWS')),
+    'mmseg.ResNetV1d': dict(depth=18),
+    'mmseg.ResNeXt': dict(depth=50, groups=32, base_width=4),
+    'mmpretrain.TIMMBackbone': dict(model_name='resnet18'),
+    'mmseg.TIMMBackbone': dict(model_name='vit_tiny_patch16_224', pretrained=False, dynamic_img_size=True),
+}
+#: What stock configs call their small versions, smallest first: a matrix of small networks is a matter of minutes.
+SMALL = 'atto femto pico nano xxs xxsmall xs xsmall tiny t 5m xx18 r18 hr18 18 hrnetv2p-w18 s0 b0 A0 m0 small s s12 s16 x0 mini effb3 r50 50 b base 31B 100'.split()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('kind', choices=['backbones', 'models'])
+    parser.add_argument('--only', nargs='+', metavar='NAME', help='such as mmdet.ResNet or mmdet/retinanet')
+    parser.add_argument('--results', type=Path, default=Path('docs/results/compatibility.jsonl'), help='rows that are there are not made again')
+    parser.add_argument('--page', type=Path, help='write the page of all rows there, such as docs/compatibility.md')
+    return parser.parse_args()
+
+
+# ---- stock configs ----
+
+def configs(library: str) -> Path:
+    return Path(importlib.import_module(library).__file__).parent / '.mim/configs'
+
+
+def smallest_first(files: list[Path]) -> list[Path]:
+    def rank(file: Path) -> tuple:
+        words = re.split(r'[-_.]', file.stem)
+        return min([SMALL.index(word) for word in words if word in SMALL], default=len(SMALL)), len(file.stem), str(file)
+    return sorted(files, key=rank)
+
+
+def within(config, kind: str) -> ConfigDict | None:
+    """The part of a config that has this type."""
+    if isinstance(config, (list, tuple)):
+        config = dict(enumerate(config))
+    if not isinstance(config, dict):
+        return None
+    if config.get('type') == kind:
+        return config
+    return next((found for value in config.values() if (found := within(value, kind)) is not None), None)
+
+
+def stock_backbones(library: str, kind: str) -> Iterator[tuple[str, ConfigDict]]:
+    """Where stock configs name a backbone, the smallest first: (path, its arguments)."""
+    names = re.compile(rf"""type=(['"]){kind}\1""")
+    for file in smallest_first([file for file in configs(library).rglob('*.py') if names.search(file.read_text())]):
+        found = within(Config.fromfile(file).get('model'), kind)
+        if found is not None:
+            yield str(file.relative_to(configs(library))), found
+
+
+# ---- rows: one network with a reason, or with what each of its roles gave ----
+
+class PooledHead(LinearClsHead):
+    """Classifies by the mean of a backbone's deepest output, whatever that is: heads of libraries fit their own backbones only."""
+
+    def __init__(self, num_classes: int = 10):
+        super().__init__(num_classes, 1)
+        self.fc = nn.LazyLinear(num_classes)
+
+    def pre_logits(self, feats):
+        while isinstance(feats, (tuple, list)):
+            feats = feats[-1]
+        return feats.flatten(2).mean(2) if feats.dim() > 2 else feats
+
+
+def classifier(library: str, name: str, size: int) -> tuple[str, nn.Module]:
+    """A classifier with this backbone for pictures of a size, and where its arguments are from."""
+    cls = importlib.import_module(f'{library}.registry').MODELS.get(name)
+    source, backbone = f'{library}.{name}', ARGUMENTS.get(f'{library}.{name}')
+    if backbone is None:
+        source, backbone = next(stock_backbones(library, name), (source, {}))
+    backbone = dict(backbone, type=name)
+    signature = {key: p for base in reversed(cls.__mro__) for key, p in inspect.signature(base.__init__).parameters.items()}
+    if 'img_size' in signature:
+        backbone['img_size'] = (size, size) if isinstance(signature['img_size'].default, (tuple, list)) else size
+    if 'pad_small_map' in signature:
+        backbone['pad_small_map'] = True
+    backbone.pop('init_cfg', None)
+    backbone = without_downloads(backbone, name, scope=library)
+    network = without_downloads(dict(type='mmpretrain.ImageClassifier', backbone=backbone), name)
+    network.head = PooledHead()
+    with torch.no_grad():
+        network.eval()(torch.zeros(2, 3, size, size), mode='tensor')  # gives the head its width, and is refused where the size is wrong
+    return source, initialise(network)
+
+
+def small(kind: str, size: int) -> nn.Module:
+    """A small student of ours."""
+    backbone, channels, neck = {
+        'CNN': (dict(type='ResNet', depth=18, stem_channels=16, base_channels=16), 128, dict(type='GlobalAveragePooling')),
+        'ViT': (dict(type='VisionTransformer', img_size=size, patch_size=16, arch=dict(
+            embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)), 32, None)}[kind]
+    head = dict(type='LinearClsHead', num_classes=10, in_channels=channels)
+    return initialise(without_downloads(dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck, head=head), kind))
+
+
+def stock(path: str, **backbone) -> nn.Module:
+    """A stock model with random weights."""
+    config = load_config(path, path)
+    model = dict(config.model, backbone=dict(config.model.backbone, **backbone)) if backbone else config.model
+    return initialise(without_downloads(model, path, config.get('data_preprocessor'), config.get('default_scope')))
+
+
+def role(student: nn.Module, teacher: nn.Module, size: int) -> dict:
+    """What one training step of a pair gave: the pairs and both gradients, or why there is none."""
+    try:
+        distiller = SFKD(student, teacher, input_size=size)
+        step = training_step(distiller)
+    except Exception as error:  # whatever any library raises is a result here
+        return dict(passes=False, why=one_line(error))
+    found = dict(passes=works(step), pairs=[(pair.student, pair.teacher) for pair in distiller.pairs], **{
+        key: float(f'{step[key]:.3g}') for key in ('gradient', 'distillation_gradient')})
+    return found if found['passes'] else dict(found, why='a loss or gradient is zero or not finite')
+
+
+def one_line(error: Exception) -> str:
+    return re.sub(r'\s+', ' ', f'{type(error).__name__}: {error}')[:400]
+
+
+class Backbones:
+    """Rows ``library.Backbone``: as students of two stock teachers, then (frozen) as teachers of two small students."""
+
+    def __init__(self):
+        self.teachers = dict(Swin=stock('mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py', pad_small_map=True),
+                             ResNet=stock('mmpretrain::resnet/resnet50_8xb32_in1k.py'))
+
+    @staticmethod
+    def names() -> list[str]:
+        found = []
+        for library in LIBRARIES:
+            importlib.import_module(f'{library}.models')
+            registered = importlib.import_module(f'{library}.registry').MODELS.module_dict
+            found += [f'{library}.{name}' for name, cls in registered.items() if cls.__module__.startswith(f'{library}.models.backbones.')]
+        return [name for name in found if name not in PARTS]
+
+    def row(self, name: str) -> dict:
+        for size in SIZES:
+            try:
+                source, network = classifier(*name.split('.'), size)
+                break
+            except Exception as error:  # some take 224 only, and each says so in its own way
+                why = one_line(error)
+        else:
+            return dict(why=why)
+        roles = {f'student of {key}': role(network, teacher, size) for key, teacher in self.teachers.items()}
+        roles |= {f'teacher of {key}': role(small(key, size), network, size) for key in ('CNN', 'ViT')}
+        return dict(config=source, size=size, weights=sum(p.numel() for p in network.parameters()), roles=roles)
+
+
+class Models:
+    """Rows ``library/family``: the smallest stock config of a family that builds, as a student, then as a teacher, of another family."""
+
+    PARTNERS = dict(mmdet=('retinanet/retinanet_r18_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'),
+                    mmseg=('pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py', 'fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'))
+
+    @staticmethod
+    @functools.cache
+    def partner(side: str, library: str, path: str) -> nn.Module:
+        """One network for each side: a teacher is frozen."""
+        return stock(f'{library}::{path}')
+
+    @staticmethod
+    def names() -> list[str]:
+        return [f'{library}/{family.name}' for library in LIBRARIES[1:] for family in sorted(configs(library).iterdir())
+                if family.name != '_base_' and family.is_dir()]
+
+    def row(self, name: str) -> dict:
+        library, family = name.split('/')
+        files = smallest_first(list((configs(library) / family).glob('*.py')))
+        if not files:
+            return dict(why='a folder without configs')
+        partner = next(path for path in self.PARTNERS[library] if path.partition('/')[0] != family)
+        for file in files[:3]:
+            source = f'{family}/{file.name}'
+            try:
+                network = stock(f'{library}::{source}')
+                break
+            except Exception as error:  # each library and each missing package says so in its own way
+                why = one_line(error)
+        else:
+            return dict(config=source, why=why)
+        for size in SIZES[1:]:
+            roles = {f'student of {partner}': role(network, self.partner('teacher', library, partner), size)}
+            if roles[f'student of {partner}']['passes']:
+                break
+        roles[f'teacher of {partner}'] = role(self.partner('student', library, partner), network, size)
+        return dict(config=source, size=size, weights=sum(p.numel() for p in network.parameters()), roles=roles)
+
+
+def main() -> None:
+    args = arguments()
+    prepare_process()
+    MMLogger.get_current_instance().setLevel('ERROR')
+    kind = dict(backbones=Backbones, models=Models)[args.kind]
+    names = args.only or kind.names()
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
+    done = {row['name'] for row in rows}
+    todo = [name for name in names if name not in done]
+    made = kind() if todo else None
+    for name in todo:
+        start = time.perf_counter()
+        row = dict(name=name, **made.row(name))
+        row['seconds'] = round(time.perf_counter() - start, 1)
+        rows.append(row)
+        with args.results.open('a') as file:
+            file.write(json.dumps(row) + '\n')
+        print(f"{name}: {verdict(row)} ({row['seconds']} s)", flush=True)
+        gc.collect()
+
+
+def verdict(row: dict) -> str:
+    if 'roles' not in row:
+        return f"cannot be built: {row['why']}"
+    failed = [f'{key}: {found["why"]}' for key, found in row['roles'].items() if not found['passes']]
+    return '; '.join(failed) or 'passes'
+
+
+if __name__ == '__main__':
+    main()
