@@ -281,9 +281,12 @@ class Distiller(BaseModel):
 
     def _wire(self, checkpoint: str | None) -> None:
         """Set the taps of both networks and load the teacher."""
-        self.taps = Taps(self.student, [pair.student for pair in self.pairs], raw={'head'})
-        taps = Taps(self.teacher.network, [pair.teacher for pair in self.pairs], raw={'head'}, stop=True)
-        self.teacher.tap(taps, self.input_size)
+        students, teachers = ([pair.stages[side] for pair in self.pairs] for side in (0, 1))
+
+        def taps(network, found, **kwargs):
+            return Taps(network, [stage.path for stage in found], {'head'}, copied=[s.path for s in found if s.overwritten], **kwargs)
+        self.taps = taps(self.student, students)
+        self.teacher.tap(taps(self.teacher.network, teachers, stop=True), self.input_size)
         if checkpoint not in (None, 'init'):
             self.teacher.load(checkpoint)
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.weak import TensorWeakRef
 
 from .taps import LayoutError, as_map, describe, split_path
 
@@ -29,6 +31,7 @@ class Stage:
         stride: image pixels a grid step, rounded.
         layout: what the module really returns.
         dilated: by how much the stride would be larger if the stages that dilate their convolutions strode instead; set by :func:`stages`.
+        overwritten: whether a later layer works in place on what the module returned, so that a tap must keep a copy.
     """
     path: str
     channels: int
@@ -36,6 +39,7 @@ class Stage:
     stride: int
     layout: str
     dilated: int = 1
+    overwritten: bool = False
 
     @property
     def scale(self) -> int:
@@ -72,7 +76,7 @@ def _dry(network: nn.Module, learns: bool) -> Iterator[None]:
             if isinstance(module, _NormBase):
                 module.eval()
     try:
-        with torch.set_grad_enabled(learns):
+        with torch.set_grad_enabled(learns), saved_tensors_hooks(lambda _: None, lambda _: None):  # nothing will go backward
             yield
     finally:
         for module, training in modes:
@@ -97,6 +101,7 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
     last = 'neck' if getattr(network, 'neck', None) is not None else 'backbone'
 
     calls: dict[str, int] = {}
+    intact: dict[str, tuple[TensorWeakRef, int]] = {}  # storages that may still change, with their version
 
     def note(path, output):
         outputs.pop(path, None)
@@ -112,13 +117,24 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
             grid = tuple(tapped.shape[2:])
             stride = round(math.sqrt(image_size[0] * image_size[1] / (grid[0] * grid[1])))
             outputs[path] = Stage(path, tapped.shape[1], grid, stride, describe(output))
+            storage = tapped if tapped._base is None else tapped._base
+            intact[path] = TensorWeakRef(storage), storage._version
         except LayoutError:
             outputs[path] = describe(output)
             if isinstance(output, (tuple, list)):
                 for i, part in enumerate(output):
                     note(f'{path}[{i}]', part)
 
+    def look_for_changes():
+        for path, (reference, version) in list(intact.items()):
+            storage = reference()
+            if storage is None or storage._version != version:
+                intact.pop(path)
+                if storage is not None and isinstance(outputs.get(path), Stage):
+                    outputs[path] = replace(outputs[path], overwritten=True)
+
     def read(path, output):
+        look_for_changes()
         calls[path] = count = calls.get(path, 0) + 1
         if count == 1:
             note(path, output)
@@ -126,6 +142,8 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
             if count == 2:
                 first = outputs.pop(path)
                 outputs[f'{path}[0]'] = replace(first, path=f'{path}[0]') if isinstance(first, Stage) else first
+                if path in intact:
+                    intact[f'{path}[0]'] = intact.pop(path)
             note(f'{path}[{count - 1}]', output)
         if path == last and not head:
             raise _Enough

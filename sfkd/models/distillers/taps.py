@@ -126,12 +126,13 @@ class Taps:
         paths: what to read, by :func:`as_map`: module paths, with an index where a module returns several maps (``neck[0]``) or runs
             several times (``bbox_head.cls[2]``, the third call).
         raw: those of them whose outputs are given as they are (logits).
+        copied: those of them whose outputs a later layer overwrites; all others are views, never copies.
         stop: leave the network once every tap has fired. The network's own output is then lost.
     """
 
-    def __init__(self, network: nn.Module, paths: Iterable[str], raw: Iterable[str] = (), stop: bool = False):
+    def __init__(self, network: nn.Module, paths: Iterable[str], raw: Iterable[str] = (), stop: bool = False, copied: Iterable[str] = ()):
         self.network, self.stop = network, stop
-        self.raw = set(raw)
+        self.raw, self.copied = set(raw), set(copied)
         self.paths = {path: split_path(path) for path in paths}
 
     @contextlib.contextmanager
@@ -160,7 +161,10 @@ class Taps:
                     found[path] = output if path in self.raw else as_map(output, image_size)
                     if torch.is_inference_mode_enabled():
                         found[path] = _kept(found[path])
-                    elif torch.is_tensor(found[path]):
+                        continue
+                    if path in self.copied:
+                        found[path] = found[path].clone()
+                    if torch.is_tensor(found[path]):
                         versions[path] = found[path]._version
             if self.stop and len(found) == len(self.paths):
                 raise _AllTapped
