@@ -19,6 +19,7 @@ import sfkd  # noqa: F401, I001: before mmpretrain's models, which import mmdet'
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
 from mmpretrain.models import LinearClsHead
 from torch import nn
 
@@ -100,6 +101,10 @@ class PooledHead(LinearClsHead):
             feats = feats[-1]
         return feats.flatten(2).mean(2) if feats.dim() > 2 else feats
 
+    def loss(self, feats, data_samples):
+        scores = self(feats)
+        return self._get_loss(scores, data_samples * (len(scores) // len(data_samples)))  # TridentNet trains three copies of a picture
+
 
 def classifier(library: str, name: str, size: int) -> tuple[str, nn.Module]:
     """A classifier with this backbone for pictures of a size, and where its arguments are from."""
@@ -117,8 +122,8 @@ def classifier(library: str, name: str, size: int) -> tuple[str, nn.Module]:
     backbone = without_downloads(backbone, name, scope=library)
     network = without_downloads(dict(type='mmpretrain.ImageClassifier', backbone=backbone), name)
     network.head = PooledHead()
-    with torch.no_grad():
-        network.eval()(torch.zeros(2, 3, size, size), mode='tensor')  # gives the head its width, and is refused where the size is wrong
+    with torch.no_grad():  # gives the head its width, in train mode, where some backbones give more
+        revert_sync_batchnorm(network).train()(torch.zeros(2, 3, size, size), mode='tensor')
     return source, initialise(network)
 
 
@@ -175,14 +180,15 @@ class Backbones:
         for size in SIZES:
             try:
                 source, network = classifier(*name.split('.'), size)
-                break
             except Exception as error:  # some take 224 only, and each says so in its own way
-                why = one_line(error)
-        else:
-            return dict(why=why)
-        roles = {f'student of {key}': role(network, teacher, size) for key, teacher in self.teachers.items()}
-        roles |= {f'teacher of {key}': role(small(key, size), network, size) for key in ('CNN', 'ViT')}
-        return dict(config=source, size=size, weights=sum(p.numel() for p in network.parameters()), roles=roles)
+                row = dict(why=one_line(error))
+                continue
+            roles = {f'student of {key}': role(network, teacher, size) for key, teacher in self.teachers.items()}
+            roles |= {f'teacher of {key}': role(small(key, size), network, size) for key in ('CNN', 'ViT')}
+            row = dict(config=source, size=size, weights=sum(p.numel() for p in network.parameters()), roles=roles)
+            if all(found['passes'] for found in roles.values()):
+                break
+        return row
 
 
 class Models:

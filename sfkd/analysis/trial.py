@@ -26,6 +26,8 @@ def without_downloads(spec: str | dict | nn.Module, where: str, data_preprocesso
     for module in network.modules():
         if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
             module.init_cfg = None
+        if isinstance(getattr(module, 'pretrained', None), str):
+            module.pretrained = None
     return network
 
 
@@ -61,6 +63,7 @@ def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTU
         metainfo=dict(shape, scale_factor=(1.0, 1.0)), proposals=InstanceData(bboxes=boxes.clone()),
         gt_instances=InstanceData(bboxes=boxes.clone(), labels=torch.zeros(2, dtype=torch.long),
                                   masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width)),
+        ignored_instances=InstanceData(bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long)),
         gt_sem_seg=PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long))) for _ in range(count)]
 
 

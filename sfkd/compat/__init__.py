@@ -9,7 +9,8 @@ mmcv's Python code for operators (``mmcv.ops``) needs the compiled module ``mmcv
 * one order matters: modules of mmdet and mmseg that were imported earlier have put "not compiled" functions of their own, or
   None, in the place of mmcv's. :func:`install` warns of these. (``mmdet.utils``, ``mmdet.registry`` and the like are no such modules.)
 
-:func:`install` also lets a config's ``mmseg::`` find mmseg where it was not installed under the name mmsegmentation, as OneDL's is not.
+:func:`install` also lets a config's ``mmseg::`` find mmseg where it was not installed under the name mmsegmentation, as OneDL's is not,
+and ``mmcls::`` find mmpretrain, which had that name before 1.0.
 """
 from __future__ import annotations
 
@@ -48,6 +49,8 @@ def install() -> None:
     sys.meta_path.append(StandInFinder())
     if not is_installed('mmsegmentation') and is_installed('mmseg'):  # mmengine asks for the former and gives up
         config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
+    if not is_installed('mmcls') and is_installed('mmpretrain'):  # its name since 1.0, which configs of mmrazor do not know
+        config_utils.MODULE2PACKAGE['mmcls'] = 'mmpretrain'
     early = _without_operators()
     if early:
         warnings.warn(f'import sfkd before {", ".join(early)}: without mmcv\'s operators they now have functions that only raise errors, '

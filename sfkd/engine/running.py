@@ -78,8 +78,10 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
         work_dir, options: from the command line.
         method: a config file of ``configs/peers/``: how the pair in ``path`` is distilled, in place of what ``path`` says about that.
 
+    A config of mmrazor becomes one of ours (compat/mmrazor.py).
+
     Raises:
-        ConfigError: if there is no such file, or if ``method`` is given and the config has no pair.
+        ConfigError: if there is no such file, if ``method`` is given and the config has no pair, or if mmrazor's cannot be expressed.
     """
     for file in (path, method):
         if file is not None and not Path(file).is_file():
@@ -91,6 +93,9 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
         config.model = dict(Config.fromfile(method).model, **{key: config.model[key] for key in PAIR_KEYS if key in config.model})
     if options:
         config.merge_from_dict(options)
+    if str(config.get('model', {}).get('type')).endswith('SingleTeacherDistill'):
+        from ..compat import mmrazor  # only now: it imports mmcv
+        config = mmrazor.translate(config)
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     return config
 

@@ -121,20 +121,22 @@ class Align(nn.Module):
 
 @MODELS.register_module()
 class CommonGrid(nn.Module):
-    """Brings maps of the same classes onto one grid, by area pooling as :class:`Align` does, and leaves their channels as they are.
+    """Brings maps of the same channels onto one grid, by area pooling as :class:`Align` does: class maps, or levels of two FPNs.
 
     Args:
-        student_channels, teacher_channels: how many classes each map has.
+        student_channels, teacher_channels: how many channels each map has.
+        standardised: whether both sides lose their scale and shift, as PKD has it (:func:`standardise`).
 
     Raises:
         ValueError: if they differ.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int):
+    def __init__(self, student_channels: int, teacher_channels: int, standardised: bool = False):
         super().__init__()
         if student_channels != teacher_channels:
             raise ValueError(f'the student has {student_channels} classes and the teacher {teacher_channels}; maps of other classes cannot '
                              "be compared: give a teacher of the same classes, or dict(type='Align'), which learns a projection")
+        self.standardised = standardised
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """
@@ -147,4 +149,6 @@ class CommonGrid(nn.Module):
             tuple: both (N, C, min(hs, ht), min(ws, wt)), the same outside of the mask.
         """
         student, teacher = onto_one_grid(student, teacher)
+        if self.standardised:
+            return standardise(student, mask), standardise(teacher, mask)
         return (student, teacher) if mask is None else muted(student, teacher, mask)

@@ -205,6 +205,9 @@ class Distiller(BaseModel):
         if lacking := [f"model.pairs[{i}]: no '{side}'; each pair is dict(student=path, teacher=path)" for i, entry in enumerate(entries)
                        for side in ('student', 'teacher') if side not in entry and not isinstance(entry, str)]:
             raise ConfigError([*missing, *lacking])
+        if blind := [f"model.{side}: '{type(network).__name__}' has no backbone, whose stages could be paired; give the model within it that has"
+                     for side, network in (('student', self.student), ('teacher', self.teacher.network)) if not hasattr(network, 'backbone')]:
+            raise ConfigError([*missing, *blind])
         head = bool(logits) or any('head' in (entry if isinstance(entry, str) else entry['student'] + entry['teacher']) for entry in entries)
         student = probe(self.student, self.input_size, head, learns=True)
         teacher = probe(self.teacher.network, self.teacher.input_size or self.input_size, head)
@@ -244,16 +247,19 @@ class Distiller(BaseModel):
         return matched if chosen is None else [matched[i] for i in chosen]
 
     def _build_pair(self, where: str, pair: dict, connector: dict | None, student: Probe, teacher: Probe) -> Pair:
-        taps = [_scores(found) if pair[side] == 'head' else _tap(found, pair[side], f'{where}.{side}')
-                for side, found in (('student', student), ('teacher', teacher))]
+        taps = [_scores(found, pair[side]) if pair[side] == 'head' or len(found.shapes.get(pair[side], ())) == 2
+                else _tap(found, pair[side], f'{where}.{side}') for side, found in (('student', student), ('teacher', teacher))]
         problems = [tap for tap in taps if isinstance(tap, str)]
         if problems:
             raise ConfigError(problems)
         s, t = taps
-        grid = s.grid if t.path == 'head' else tuple(map(min, s.grid, t.grid))
+        if s.is_scores and connector is not None:
+            raise ConfigError(f"{where}: '{s.path}' gives class scores, {s.layout}, and a connector takes a map; set connector=None for this "
+                              'pair, or give the losses in logits=')
+        grid = s.grid if t.is_scores else tuple(map(min, s.grid, t.grid))
         if connector is not None:
             connector = _build(dict(connector, student_channels=s.channels, teacher_channels=t.channels), f'{where}.connector')
-        if min(grid) < MIN_GRID or isinstance(connector, WaveletConnector) and not connector.levels_on(grid):
+        if min(grid) < MIN_GRID and not s.is_scores or isinstance(connector, WaveletConnector) and not connector.levels_on(grid):
             raise ConfigError(f"{where}: '{s.path}' gives {s.grid[0]}x{s.grid[1]} and '{t.path}' {t.grid[0]}x{t.grid[1]} for an input of "
                               f'{self.input_size[0]}x{self.input_size[1]}; that is too small a grid for any level: tap earlier stages, or '
                               'train at a larger input_size')
@@ -263,11 +269,11 @@ class Distiller(BaseModel):
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings('error', 'Using a target size')  # torch only warns of shapes that broadcast
-                    built(*(torch.zeros(2, stage.channels, *stage.grid) for stage in (s, t)))
+                    built(*(torch.zeros(2, stage.channels, *(() if stage.is_scores else stage.grid)) for stage in (s, t)))
             except (RuntimeError, ValueError, UserWarning) as error:
+                remedy = 'give a teacher of the same classes' if s.is_scores else "give connector=dict(type='Align')"
                 raise ConfigError(f"{where}: without a connector, '{s.path}' {s.channels}x{s.grid[0]}x{s.grid[1]} and '{t.path}' "
-                                  f"{t.channels}x{t.grid[0]}x{t.grid[1]} cannot be compared ({error}); give connector=dict(type='Align')"
-                                  ) from error
+                                  f"{t.channels}x{t.grid[0]}x{t.grid[1]} cannot be compared ({error}); {remedy}") from error
         return built
 
     @staticmethod
@@ -284,7 +290,7 @@ class Distiller(BaseModel):
         students, teachers = ([pair.stages[side] for pair in self.pairs] for side in (0, 1))
 
         def taps(network, found, **kwargs):
-            return Taps(network, [stage.path for stage in found], {'head'}, copied=[s.path for s in found if s.overwritten], **kwargs)
+            return Taps(network, [stage.path for stage in found], [s.path for s in found if s.is_scores], copied=[s.path for s in found if s.overwritten], **kwargs)
         self.taps = taps(self.student, students)
         self.teacher.tap(taps(self.teacher.network, teachers, stop=True), self.input_size)
         if checkpoint not in (None, 'init'):
@@ -308,12 +314,12 @@ def _image_size(network: nn.Module):
     return getattr(getattr(network, 'backbone', None), 'img_size', None)
 
 
-def _scores(found: Probe) -> Stage | str:
-    """The class scores of a network, or that it has none."""
-    shape = found.shapes.get('head')
+def _scores(found: Probe, path: str = 'head') -> Stage | str:
+    """The class scores that a module of a network gives, or that it gives none."""
+    shape = found.shapes.get(path)
     if shape is None or len(shape) != 2:
-        return "model.pairs: 'head' gives no class scores (N, classes)"
-    return Stage('head', shape[1], (1, 1), 0, f'a tensor {tuple(shape)}')
+        return f"model.pairs: '{path}' gives no class scores (N, classes)"
+    return Stage(path, shape[1], (1, 1), 0, f'a tensor {tuple(shape)}')
 
 
 def _tap(found: Probe, path: str, where: str) -> Stage | str:

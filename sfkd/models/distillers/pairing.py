@@ -28,7 +28,7 @@ class Stage:
         path: dotted module path.
         channels: C.
         grid: (h, w) at the probed image size.
-        stride: image pixels a grid step, rounded.
+        stride: image pixels a grid step, rounded; 0 for class scores (N, C), which have no grid.
         layout: what the module really returns.
         dilated: by how much the stride would be larger if the stages that dilate their convolutions strode instead; set by :func:`stages`.
         overwritten: whether a later layer works in place on what the module returned, so that a tap must keep a copy.
@@ -45,6 +45,11 @@ class Stage:
     def scale(self) -> int:
         """The stride without dilation: what the last stages of a segmentor's ResNet have in a classifier's."""
         return self.stride * self.dilated
+
+    @property
+    def is_scores(self) -> bool:
+        """Whether it is no map but one vector a picture."""
+        return self.stride == 0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-from .feature import ChannelWiseDivergence, DetailL1, FeatureMSE
+from .feature import ChannelWiseDivergence, CosineDistance, DetailL1, FeatureMSE
 from .frequency import GaussianFrequencyLoss
 from .logits import DIST, DKD, KLDivergence, OFALoss
 from .relation import CorrelationCongruence, RelationalKD
 from .wavelet import BandInfoNCE, BandMSE
 
-__all__ = ['BandInfoNCE', 'BandMSE', 'ChannelWiseDivergence', 'CorrelationCongruence', 'DIST', 'DKD', 'DetailL1',
+__all__ = ['BandInfoNCE', 'BandMSE', 'ChannelWiseDivergence', 'CorrelationCongruence', 'CosineDistance', 'DIST', 'DKD', 'DetailL1',
            'FeatureMSE', 'GaussianFrequencyLoss', 'KLDivergence', 'OFALoss', 'RelationalKD']

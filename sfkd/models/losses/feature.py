@@ -31,6 +31,22 @@ class FeatureMSE(nn.Module):
 
 
 @MODELS.register_module()
+class CosineDistance(nn.Module):
+    """Mean over pictures of 1 - cosine of the whole maps; half the square of the distance of L2-normalised maps (mmrazor's L2Loss)."""
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """
+        Args:
+            student, teacher: (N, C, h, w).
+
+        Returns:
+            Tensor: scalar in [0, 2].
+        """
+        with torch.autocast(student.device.type, enabled=False):
+            return 1 - F.cosine_similarity(*(at_least_float32(x).flatten(1) for x in (student, teacher))).mean()
+
+
+@MODELS.register_module()
 class ChannelWiseDivergence(nn.Module):
     """CWD: T^2 KL(teacher || student) of each channel's softmax over its positions (Shu et al., arXiv 2011.13256, section 3).
 

@@ -19,11 +19,14 @@ class KLDivergence(nn.Module):
 
     Args:
         temperature: T > 0.
+        reduction: 'batchmean', the mean over pictures, or 'mean', over pictures and classes, as mmrazor's configs of FitNets have it.
     """
 
-    def __init__(self, temperature: float = 1.0):
+    def __init__(self, temperature: float = 1.0, reduction: str = 'batchmean'):
         super().__init__()
-        self.temperature = temperature
+        if reduction not in ('batchmean', 'mean'):
+            raise ValueError(f"reduction '{reduction}' is neither 'batchmean' nor 'mean'")
+        self.temperature, self.reduction = temperature, reduction
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
@@ -31,11 +34,11 @@ class KLDivergence(nn.Module):
             student, teacher: (N, classes) scores before the softmax.
 
         Returns:
-            Tensor: scalar, the mean over pictures, in nats.
+            Tensor: scalar, in nats.
         """
         with torch.autocast(student.device.type, enabled=False):
             s, t = (log_probabilities(x, self.temperature) for x in (student, teacher))
-            return F.kl_div(s, t, log_target=True, reduction='batchmean') * self.temperature**2
+            return F.kl_div(s, t, log_target=True, reduction=self.reduction) * self.temperature**2
 
 
 @MODELS.register_module()
