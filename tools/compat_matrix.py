@@ -217,7 +217,7 @@ class Models:
         for file in files[:3]:
             source = f'{family}/{file.name}'
             try:
-                network = stock(f'{library}::{source}')
+                network = stock(str(file))
                 break
             except Exception as error:  # each library and each missing package says so in its own way
                 why = one_line(error)

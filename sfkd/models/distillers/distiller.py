@@ -60,11 +60,25 @@ class Pair(nn.Module):
 
         Returns:
             dict: ``{'distill.<pair>.loss_<name>': weighted scalar}``; mmengine sums what has 'loss' in its name.
+
+        Raises:
+            ConfigError, RuntimeError: naming the pair, both shapes and what can be done, where this batch does not fit.
         """
+        try:
+            return self._losses(student, teacher, mask)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            kind = ConfigError if isinstance(error, ValueError) else RuntimeError
+            raise kind(
+                f"pair '{self.name}': the student's '{self.student}' gives {tuple(student.shape)} and the teacher's '{self.teacher}' "
+                f'{tuple(teacher.shape)}: {error}. Leave the pair out with model.stages, name others in model.pairs, or give the size of the '
+                'smallest batch as input_size, so that what does not fit is left out') from error
+
+    def _losses(self, student: Tensor, teacher: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         scale, grid = 1.0, tuple(map(min, student.shape[2:], teacher.shape[2:]))
         if isinstance(self.connector, WaveletConnector) and not self.connector.levels_on(grid):
-            raise ConfigError(f"model.pairs: '{self.student}' and '{self.teacher}' meet on a grid of {grid[0]}x{grid[1]} in this batch, "
-                              'too small for any level; give the size of the smallest batch as input_size, so that this pair is left out')
+            raise ValueError(f'a grid of {grid[0]}x{grid[1]} is too small for any level')
         if mask is not None and teacher.dim() == 4:
             outline, mask = mask, on_grid(mask, grid)
             scale = mask.numel() / mask.sum().clamp_min(1)  # for losses that are means over the whole grid

@@ -158,7 +158,10 @@ class Taps:
                     continue
                 output = pick(calls[module], indices)
                 if output is not None:
-                    found[path] = output if path in self.raw else as_map(output, image_size)
+                    try:
+                        found[path] = output if path in self.raw else as_map(output, image_size)
+                    except LayoutError as error:
+                        raise LayoutError(f"tap '{path}' of {type(self.network).__name__}: {error}; tap another module") from error
                     if torch.is_inference_mode_enabled():
                         found[path] = _kept(found[path])
                         continue
