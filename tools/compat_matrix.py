@@ -20,7 +20,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
+from mmdet.models import BaseDetector
 from mmpretrain.models import LinearClsHead
+from mmseg.models import BaseSegmentor
 from torch import nn
 
 from sfkd.analysis.trial import initialise, training_step, without_downloads, works
@@ -29,9 +31,16 @@ from sfkd.models import SFKD
 from sfkd.models.distillers.building import load_config
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
-SIZES = (64, 128, 224)  # the first that a network takes
+SIZES = (64, 128, 224, 320)  # the first that a network takes
 #: Registered with the backbones, but none.
 PARTS = {'mmseg.DeconvModule': "a layer of UNet's decoder", 'mmseg.InterpConv': "a layer of UNet's decoder"}
+#: What the libraries' own messages do not say.
+EXPLANATIONS = {
+    'mmpretrain.LeNet5': 'takes pictures of one channel',
+    'mmpretrain.SparseConvNeXt': "needs the mask of SparK's self-supervised training",
+    'mmpretrain.SparseResNet': "needs the mask of SparK's self-supervised training",
+    'mmseg.VPD': 'needs the class embeddings and the weights of Stable Diffusion',
+}
 #: Backbones that no stock config has and whose constructors want something: what they get.
 ARGUMENTS = {
     'mmdet.ResNetV1d': dict(depth=50),
@@ -50,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument('kind', choices=['backbones', 'models'])
     parser.add_argument('--only', nargs='+', metavar='NAME', help='such as mmdet.ResNet or mmdet/retinanet')
     parser.add_argument('--results', type=Path, default=Path('docs/results/compatibility.jsonl'), help='rows that are there are not made again')
+    parser.add_argument('--retry', action='store_true', help='make the rows that did not pass again')
     parser.add_argument('--page', type=Path, help='write the page of all rows there, such as docs/compatibility.md')
     return parser.parse_args()
 
@@ -223,6 +233,8 @@ class Models:
                 why = one_line(error)
         else:
             return dict(config=source, why=why)
+        if not hasattr(network, 'backbone') or not isinstance(network, (BaseDetector, BaseSegmentor)):
+            return dict(config=source, why=f'{type(network).__name__} is no detector or segmentor of its own')
         for size in SIZES[1:]:
             roles = {f'student of {partner}': role(network, self.partner('teacher', library, partner), size)}
             if roles[f'student of {partner}']['passes']:
@@ -239,6 +251,9 @@ def main() -> None:
     names = args.only or kind.names()
     args.results.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
+    if args.retry:
+        rows = [row for row in rows if row['name'] not in names or outcome(row) == 'passes']
+        args.results.write_text(''.join(json.dumps(row) + '\n' for row in rows))
     done = {row['name'] for row in rows}
     todo = [name for name in names if name not in done]
     made = kind() if todo else None
@@ -249,15 +264,72 @@ def main() -> None:
         rows.append(row)
         with args.results.open('a') as file:
             file.write(json.dumps(row) + '\n')
-        print(f"{name}: {verdict(row)} ({row['seconds']} s)", flush=True)
+        print(f"{name}: {outcome(row)} ({row['seconds']} s)", flush=True)
         gc.collect()
+    if args.page:
+        args.page.write_text(page(rows))
 
 
-def verdict(row: dict) -> str:
+def outcome(row: dict) -> str:
     if 'roles' not in row:
         return f"cannot be built: {row['why']}"
     failed = [f'{key}: {found["why"]}' for key, found in row['roles'].items() if not found['passes']]
     return '; '.join(failed) or 'passes'
+
+
+# ---- the page ----
+
+INTRODUCTION = """# Which networks can teach and be taught
+
+Every pair below was built from one line, `SFKD(student, teacher)`, without a connector or a path in any config, and took one training
+step on two random pictures with random weights: data preprocessor, forward, all losses, backward, update. A cell says how many pairs of stages
+were found; a step passes if every loss is finite, and if two gradients behind the student's first layer, at its pictures, are finite and not
+zero: that of everything, and that of the distillation alone. Nothing here says how well anything learns.
+
+Made by `python tools/compat_matrix.py backbones` and `... models`, with `--page docs/compatibility.md`; rows in
+[results/compatibility.jsonl](results/compatibility.jsonl), pairs included. Look at one pair with `python tools/inspect_pair.py --student CONFIG
+--teacher CONFIG --picture pair.png`.
+"""
+
+
+def page(rows: list[dict]) -> str:
+    parts = [INTRODUCTION]
+    for title, mark, found in (
+            ('Backbones', '.', 'every backbone that the three libraries register, in the smallest stock config that has it, under a plain classification head; '
+             'students of a stock Swin-T and ResNet-50, teachers of a ResNet-18 of a quarter of the width and of a ViT of four blocks'),
+            ('Whole models', '/', 'the smallest stock detector or segmentor of each config family that builds, as a student and as a teacher of '
+             f"one of another family ({' or '.join(p.partition('/')[2] for pair in Models.PARTNERS.values() for p in pair)})")):
+        chosen = sorted((row for row in rows if mark in row['name'].replace('.py', '').split(' ')[0] and (mark == '/') == ('/' in row['name'])),
+                        key=lambda row: (LIBRARIES.index(re.split('[./]', row['name'])[0]), row['name'].lower()))
+        if chosen:
+            parts.append(section(title, found, chosen))
+    parts.append('Registered with the backbones, but none: ' + ', '.join(f'`{name}` ({why})' for name, why in PARTS.items()) + '.\n')
+    return '\n'.join(parts)
+
+
+def section(title: str, what: str, rows: list[dict]) -> str:
+    built = [row for row in rows if 'roles' in row]
+    passed = [row for row in built if outcome(row) == 'passes']
+    roles = [re.sub(r' of .*/.*', '', key) for key in built[0]['roles']]
+    lines = [f'## {title}', '', f'Rows: {what}.', '',
+             f'**{len(passed)} of the {len(built)} that can be built here pass ({len(passed) / len(built):.1%})**, {len(rows) - len(built)} cannot be '
+             f"built; {sum(row['seconds'] for row in rows) / 60:.0f} minutes on two shared CPU cores.", '',
+             f"| network | stock config | pixels | weights (M) | {' | '.join(roles)} |", '|' + '---|' * (len(roles) + 4)]
+    for row in built:
+        cells = [str(len(found['pairs'])) if found['passes'] else 'fails' for found in row['roles'].values()]
+        lines.append(f"| {row['name']} | {row['config']} | {row['size']} | {row['weights'] / 1e6:.1f} | {' | '.join(cells)} |")
+    for heading, chosen in (('Built, and do not pass', [row for row in built if row not in passed]),
+                            ('Cannot be built here, or is none', [row for row in rows if row not in built])):
+        if chosen:
+            lines += ['', f'{heading}:', '', '| network | why |', '|---|---|']
+            lines += [f"| {row['name']} | {reason(row)} |" for row in chosen]
+    return '\n'.join(lines) + '\n'
+
+
+def reason(row: dict) -> str:
+    known = EXPLANATIONS.get(row['name'])
+    raised = re.sub(r'(/[\w.+-]+){3,}/', '', outcome(row).removeprefix('cannot be built: ')).replace('|', '/')  # no folders of this machine
+    return (f'{known}: ' if known else '') + f'`{raised[:240]}`'
 
 
 if __name__ == '__main__':

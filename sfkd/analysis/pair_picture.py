@@ -25,14 +25,16 @@ def draw_pairs(distiller: Distiller, file: str | Path) -> None:
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     teacher = distiller.teacher
-    sides = [(f'student: {type(distiller.student).__name__}', tappable(distiller.student, probe(distiller.student, distiller.input_size, learns=True))),
-             (f'teacher: {type(teacher.network).__name__}', tappable(teacher.network, probe(
-                 teacher.network, teacher.input_size or distiller.input_size)))]
+    sides = []
+    for name, network, size, learns in (('student', distiller.student, distiller.input_size, True),
+                                        ('teacher', teacher.network, teacher.input_size or distiller.input_size, False)):
+        title = f'{name}: {type(network).__name__}, {type(network.backbone).__name__}' if hasattr(network, 'backbone') else name
+        sides.append((title, tappable(network, probe(network, size, learns=learns))))
     for side, (_, found) in enumerate(sides):  # those that the user named, and heads
         known = {stage.path for stage in found}
         found += {pair.stages[side].path: pair.stages[side] for pair in distiller.pairs if pair.stages[side].path not in known}.values()
     rows = max(len(found) for _, found in sides)
-    figure, axis = plt.subplots(figsize=(10, 1 + 0.62 * rows), layout='constrained')
+    figure, axis = plt.subplots(figsize=(8, 0.6 + 0.5 * rows), layout='constrained')
     centres: list[dict[str, float]] = []
     for x, (title, found) in zip((0, 1), sides):
         heights = {stage.path: -(i + 0.5) * rows / len(found) for i, stage in enumerate(found)}
@@ -46,7 +48,7 @@ def draw_pairs(distiller: Distiller, file: str | Path) -> None:
                       bbox=dict(boxstyle='round', facecolor='white', edgecolor=colour, linewidth=1.5))
     for pair in distiller.pairs:
         student, teacher = (heights[stage.path] for heights, stage in zip(centres, pair.stages))
-        axis.annotate('', (0.24, student), (0.76, teacher), arrowprops=dict(arrowstyle='->', color='tab:blue'))
+        axis.annotate('', (0.27, student), (0.73, teacher), arrowprops=dict(arrowstyle='->', color='tab:blue'))
     axis.set(xlim=(-0.35, 1.35), ylim=(-rows, 0.8))
     axis.axis('off')
     figure.savefig(file, dpi=120)

@@ -24,7 +24,7 @@ def without_downloads(spec: str | dict | nn.Module, where: str, data_preprocesso
     """
     network = build_model(spec, where, data_preprocessor, scope)
     for module in network.modules():
-        if 'Pretrained' in str(getattr(module, 'init_cfg', None)):
+        if 'checkpoint' in str(getattr(module, 'init_cfg', None)):
             module.init_cfg = None
         if isinstance(getattr(module, 'pretrained', None), str):
             module.pretrained = None
@@ -59,10 +59,13 @@ def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTU
     height, width = size
     shape = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
     boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.3, 0.4, 0.9, 0.9]]) * torch.tensor([width, height] * 2)
+    masked = any('mask' in name for name, _ in student.named_modules())  # RTMDet assigns by masks where there are any
+
+    def instances() -> InstanceData:
+        masks = dict(masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width)) if masked else {}
+        return InstanceData(bboxes=boxes.clone(), labels=torch.zeros(2, dtype=torch.long), **masks)
     return [DetDataSample(
-        metainfo=dict(shape, scale_factor=(1.0, 1.0)), proposals=InstanceData(bboxes=boxes.clone()),
-        gt_instances=InstanceData(bboxes=boxes.clone(), labels=torch.zeros(2, dtype=torch.long),
-                                  masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width)),
+        metainfo=dict(shape, scale_factor=(1.0, 1.0)), proposals=InstanceData(bboxes=boxes.clone()), gt_instances=instances(),
         ignored_instances=InstanceData(bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long)),
         gt_sem_seg=PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long))) for _ in range(count)]
 

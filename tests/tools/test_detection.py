@@ -79,11 +79,12 @@ def test_predictions_are_drawn_side_by_side(tool, small, trained, tmp_path):
 
 def test_inspect_pair_steps_two_detectors_without_a_download(tool, tmp_path):
     """mmdet's own configs name weights to download for both backbones; neither is asked for (this machine could not reach it)."""
-    out = tmp_path / 'pair.json'
+    out, picture = tmp_path / 'pair.json', tmp_path / 'pair.png'
     tool('tools/inspect_pair.py', '--student', 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '--teacher',
-         'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', '--input-size', 128, 160, '--json', out)
+         'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', '--input-size', 128, 160, '--json', out, '--picture', picture)
     found = json.loads(out.read_text())
     assert found['works'] and found['input_size'] == [128, 160]
     assert [(pair['student'], pair['teacher'], pair['student_stride'], pair['student_shape']) for pair in found['pairs'][:3]] == [
         (f'neck[{i}]', f'neck[{i + 1}]', 8 * 2**i, [256, 16 >> i, 20 >> i]) for i in range(3)]
-    assert {'loss_cls', 'loss_bbox', 'distill.neck_0.loss_spatial'} < set(found['step'])
+    assert {'loss_cls', 'loss_bbox', 'distill.neck_0.loss_spatial', 'gradient', 'distillation_gradient'} < set(found['step'])
+    assert cv2.imread(str(picture)).shape[1] >= 800

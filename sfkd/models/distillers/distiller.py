@@ -304,8 +304,8 @@ class Distiller(BaseModel):
         students, teachers = ([pair.stages[side] for pair in self.pairs] for side in (0, 1))
 
         def taps(network, found, **kwargs):
-            return Taps(network, [stage.path for stage in found], [s.path for s in found if s.is_scores], copied=[s.path for s in found if s.overwritten], **kwargs)
-        self.taps = taps(self.student, students)
+            return Taps(network, [stage.path for stage in found], [stage.path for stage in found if stage.is_scores], **kwargs)
+        self.taps = taps(self.student, students, copied=[stage.path for stage in students if stage.overwritten])
         self.teacher.tap(taps(self.teacher.network, teachers, stop=True), self.input_size)
         if checkpoint not in (None, 'init'):
             self.teacher.load(checkpoint)

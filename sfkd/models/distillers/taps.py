@@ -126,7 +126,7 @@ class Taps:
         paths: what to read, by :func:`as_map`: module paths, with an index where a module returns several maps (``neck[0]``) or runs
             several times (``bbox_head.cls[2]``, the third call).
         raw: those of them whose outputs are given as they are (logits).
-        copied: those of them whose outputs a later layer overwrites; all others are views, never copies.
+        copied: those of them whose outputs a later layer overwrites; outside inference mode all others are views.
         stop: leave the network once every tap has fired. The network's own output is then lost.
     """
 

@@ -1,0 +1,52 @@
+"""A slice of the compatibility matrix, one network of each layout, and the page that is written from its rows."""
+import json
+
+import pytest
+
+#: Strides, dilation, branches, windows, hierarchical tokens, class and distillation tokens, in-place blocks, no gradients in blocks, two outputs of
+#: a block, folded batches, channels last, lists, decoders, one map.
+BACKBONES = ['mmpretrain.MobileNetV3', 'mmpretrain.DistilledVisionTransformer', 'mmpretrain.ViTEVA02', 'mmpretrain.LeViT', 'mmpretrain.MViT',
+             'mmpretrain.RevVisionTransformer', 'mmpretrain.TNT', 'mmpretrain.EdgeNeXt', 'mmpretrain.Conformer', 'mmpretrain.XCiT',
+             'mmdet.PyramidVisionTransformerV2', 'mmdet.TridentResNet', 'mmseg.MixVisionTransformer', 'mmseg.HRNet', 'mmseg.MobileNetV3',
+             'mmseg.BiSeNetV2', 'mmseg.ERFNet', 'mmseg.PIDNet', 'mmpretrain.LeNet5']
+MODELS = ['mmdet/fcos', 'mmdet/solo', 'mmseg/segformer', 'mmseg/bisenetv2']
+
+
+@pytest.fixture(scope='module')
+def rows(tool, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('matrix')
+    results = folder / 'rows.jsonl'
+    for kind, names in (('backbones', BACKBONES), ('models', MODELS)):
+        tool('tools/compat_matrix.py', kind, '--only', *names, '--results', results, '--page', folder / 'page.md')
+    return [json.loads(line) for line in results.read_text().splitlines()], (folder / 'page.md').read_text(), results
+
+
+def test_every_family_of_the_slice_passes(rows):
+    found = {row['name']: row for row in rows[0]}
+    assert set(found) == {*BACKBONES, *MODELS}
+    assert 'channels' in found.pop('mmpretrain.LeNet5')['why']  # it takes pictures of one channel: no network for photographs
+    failed = {name: row for name, row in found.items() if not all(role['passes'] for role in row.get('roles', [dict(passes=False)]).values())}
+    assert not failed
+    for name, row in found.items():
+        assert len(row['roles']) == (2 if '/' in name else 4)
+        for role in row['roles'].values():
+            assert role['gradient'] > 0 and role['distillation_gradient'] > 0 and len(role['pairs']) >= 2, (name, role)
+
+
+def test_pairs_of_a_row_are_those_of_the_networks(rows):
+    roles = next(row for row in rows[0] if row['name'] == 'mmseg.HRNet')['roles']
+    assert roles['student of Swin']['pairs'] == [[f'backbone.stage4[{i}]', f'backbone.{path}'] for i, path in enumerate(
+        ('stages.0', 'stages.1', 'stages.2', 'norm3'))]
+
+
+def test_the_page_counts_and_explains(rows):
+    page = rows[1]
+    assert '**18 of the 18 that can be built here pass (100.0%)**, 1 cannot' in page and '**4 of the 4 that can be built here pass' in page
+    assert '| mmpretrain.LeNet5 | takes pictures of one channel: `RuntimeError' in page
+    assert page.count('| mmdet/fcos |') == 1
+
+
+def test_rows_that_are_there_are_not_made_again(tool, rows):
+    before = rows[2].read_text()
+    assert 'mmseg.ERFNet:' not in tool('tools/compat_matrix.py', 'backbones', '--only', 'mmseg.ERFNet', '--results', rows[2])
+    assert rows[2].read_text() == before
