@@ -79,13 +79,16 @@ def random_states():
     return torch.get_rng_state().tolist(), keys.tolist(), rest, random.getstate()
 
 
-def test_probe_leaves_no_trace(zoo):
-    network = zoo.build(zoo.resnet()).train()
+@pytest.mark.parametrize('learns', [False, True])
+def test_probe_leaves_no_trace(zoo, learns):
+    config = zoo.resnet()
+    config['backbone']['drop_path_rate'] = 0.5  # draws random numbers in train mode
+    network = zoo.build(config).train()
     network.backbone.layer2.eval()  # a mixture, as with frozen stages
     modes = [m.training for m in network.modules()]
     state = {key: value.clone() for key, value in network.state_dict().items()}
     randomness = random_states()
-    probe(network, (64, 64), head=True)
+    probe(network, (64, 64), head=True, learns=learns)
     assert [m.training for m in network.modules()] == modes and not all(modes)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert random_states() == randomness

@@ -48,8 +48,20 @@ def test_leading_tokens_are_dropped(grid, size, extra):
     assert torch.equal(as_map(tokens, size), expected)
 
 
+@pytest.mark.parametrize('size', [(32, 32), (64, 64), (128, 128), (224, 224), (384, 384), (333, 500), (500, 333), (160, 211), (256, 320), (480, 640),
+                                  (800, 1333), (512, 1024), (769, 769), (601, 400), (427, 640)], ids=str)
+def test_tokens_fold_as_their_patches_lie(size):
+    """No, one or two tokens in front, patches cut off or padded at the border: the grid is that of the patches."""
+    for patch in (4, 7, 8, 12, 14, 16, 32):
+        for grid in {tuple(side // patch for side in size), tuple(-(side // -patch) for side in size)}:
+            for extra in (0, 1, 2) if min(grid) > 1 else ():
+                tokens = torch.empty(2, grid[0] * grid[1] + extra, 3, device='meta')
+                assert as_map(tokens, size).shape == (2, 3, *grid), (patch, grid, extra)
+
+
 @pytest.mark.parametrize('output', [torch.zeros(2, 5), torch.zeros(2, 4, 9, 60), (torch.zeros(2, 5, 3), (2, 3)), None, [],
-                                    (torch.zeros(2, 3), torch.zeros(2, 3)), torch.zeros(2, 109, 3)])
+                                    (torch.zeros(2, 3), torch.zeros(2, 3)), torch.zeros(2, 109, 3),
+                                    torch.zeros(2, 16, 1)])  # the last is a pooled map: 16 channels, not 16 tokens
 def test_what_is_no_map_is_refused(output):
     with pytest.raises(LayoutError):
         as_map(output, (64, 64))

@@ -12,6 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.weak import TensorWeakRef
 
+from ... import randomness
 from .taps import LayoutError, as_map, describe, split_path
 
 MIN_STRIDE = 4  # the stem is no stage
@@ -68,7 +69,7 @@ class Probe:
 
 @contextlib.contextmanager
 def _dry(network: nn.Module, learns: bool) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards every module is in the mode that it had.
+    """Eval mode and no gradients; afterwards every module is in the mode that it had, and the random states are what they were.
 
     A network that learns keeps its gradients, and its backbone is in the mode in which it will be tapped, but for normalisation layers:
     those would note the statistics of random pictures, and SyncBN would ask for a GPU.
@@ -81,7 +82,8 @@ def _dry(network: nn.Module, learns: bool) -> Iterator[None]:
             if isinstance(module, _NormBase):
                 module.eval()
     try:
-        with torch.set_grad_enabled(learns), saved_tensors_hooks(lambda _: None, lambda _: None):  # nothing will go backward
+        # Nothing will go backward, so nothing is kept for it
+        with randomness.preserved(), torch.set_grad_enabled(learns), saved_tensors_hooks(lambda _: None, lambda _: None):
             yield
     finally:
         for module, training in modes:
