@@ -31,7 +31,7 @@ from sfkd.models import SFKD
 from sfkd.models.distillers.building import load_config
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
-SIZES = (64, 128, 224, 320)  # the first that a network takes
+SIZES = (64, 128, 224, 320, 512)  # the first that a network takes
 #: Registered with the backbones, but none.
 PARTS = {'mmseg.DeconvModule': "a layer of UNet's decoder", 'mmseg.InterpConv': "a layer of UNet's decoder"}
 #: What the libraries' own messages do not say.
@@ -219,28 +219,30 @@ class Models:
                 if family.name != '_base_' and family.is_dir()]
 
     def row(self, name: str) -> dict:
+        """Of the family's three smallest configs the first that passes; if none does, what the smallest gave that builds."""
         library, family = name.split('/')
-        files = smallest_first(list((configs(library) / family).glob('*.py')))
-        if not files:
-            return dict(why='a folder without configs')
         partner = next(path for path in self.PARTNERS[library] if path.partition('/')[0] != family)
-        for file in files[:3]:
-            source = f'{family}/{file.name}'
-            try:
-                network = stock(str(file))
-                break
-            except Exception as error:  # each library and each missing package says so in its own way
-                why = one_line(error)
-        else:
-            return dict(config=source, why=why)
+        tried = []
+        for file in smallest_first(list((configs(library) / family).glob('*.py')))[:3]:
+            tried.append(dict(config=f'{family}/{file.name}', **self.attempt(file, library, partner)))
+            if outcome(tried[-1]) == 'passes':
+                return tried[-1]
+        return max(tried, key=lambda row: 'roles' in row) if tried else dict(why='a folder without configs')
+
+    def attempt(self, file: Path, library: str, partner: str) -> dict:
+        try:
+            network = stock(str(file))
+        except Exception as error:  # each library and each missing package says so in its own way
+            return dict(why=one_line(error))
         if not hasattr(network, 'backbone') or not isinstance(network, (BaseDetector, BaseSegmentor)):
-            return dict(config=source, why=f'{type(network).__name__} is no detector or segmentor of its own')
-        for size in SIZES[1:]:
+            return dict(why=f'{type(network).__name__} is no detector or segmentor of its own')
+        own = getattr(network.backbone, 'img_size', SIZES[1])  # BEiT takes no other
+        for size in (*SIZES[1:], own if isinstance(own, int) else own[0]):
             roles = {f'student of {partner}': role(network, self.partner('teacher', library, partner), size)}
             if roles[f'student of {partner}']['passes']:
                 break
         roles[f'teacher of {partner}'] = role(self.partner('student', library, partner), network, size)
-        return dict(config=source, size=size, weights=sum(p.numel() for p in network.parameters()), roles=roles)
+        return dict(size=size, weights=sum(p.numel() for p in network.parameters()), roles=roles)
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def initialise(network: nn.Module) -> nn.Module:
 
 
 def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTURES) -> list:
-    """What pictures of a size hold: a label each, for a segmentor a label map each, for a detector whatever any of them learns from: two
+    """What pictures of a size hold: a label each, for a segmentor a map of labels and one of edges each, for a detector whatever any of them learns from: two
     boxes with masks, the same as proposals, and a map of stuff and things.
     """
     libraries = {cls.__module__.partition('.')[0] for cls in type(student).__mro__}
@@ -50,7 +50,8 @@ def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTU
         from mmseg.structures import SegDataSample
         labels = torch.randint(0, student.num_classes, (count, 1, *size))
         labels[..., :size[0] // 4, :] = 255  # a part without a label
-        return [SegDataSample(metainfo=dict(img_shape=size, ori_shape=size), gt_sem_seg=PixelData(data=label)) for label in labels]
+        return [SegDataSample(metainfo=dict(img_shape=size, ori_shape=size), gt_sem_seg=PixelData(data=label),
+                              gt_edge_map=PixelData(data=(label > 0).long())) for label in labels]
     if 'mmdet' not in libraries:
         from mmpretrain.structures import DataSample
         return [DataSample().set_gt_label(i % student.head.num_classes) for i in range(count)]
@@ -81,8 +82,8 @@ def training_step(distiller: Distiller, count: int = PICTURES) -> dict[str, floa
     for key in ('epoch', 'iter'):  # some heads ask the runner how far it is
         MessageHub.get_current_instance().update_info(key, 0)
     size, preprocessor = distiller.input_size, distiller.data_preprocessor
-    if getattr(preprocessor, 'size', None) is not None:
-        preprocessor.size = size  # mmseg's configs pad to a size of their own
+    if hasattr(preprocessor, 'size'):  # mmseg's configs pad to a crop of their own
+        preprocessor.size, preprocessor.size_divisor = size, None
     data = preprocessor(dict(inputs=list(torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)),
                              data_samples=random_samples(distiller.student, size, count)), training=True)
     images = data['inputs'].requires_grad_()
