@@ -34,6 +34,8 @@ class FeatureMSE(nn.Module):
 class CosineDistance(nn.Module):
     """Mean over pictures of 1 - cosine of the whole maps; half the square of the distance of L2-normalised maps (mmrazor's L2Loss)."""
 
+    mean_over_grid = False
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
         Args:
