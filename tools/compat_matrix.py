@@ -51,7 +51,7 @@ ARGUMENTS = {
     'mmseg.TIMMBackbone': dict(model_name='vit_tiny_patch16_224', pretrained=False, dynamic_img_size=True),
 }
 #: What stock configs call their small versions, smallest first: a matrix of small networks is a matter of minutes.
-SMALL = 'atto femto pico nano xxs xxsmall xs xsmall tiny t 5m xx18 r18 hr18 18 hrnetv2p-w18 s0 b0 A0 m0 small s s12 s16 x0 mini effb3 r50 50 b base 31B 100'.split()
+SMALL = 'atto femto pico nano xxs xxsmall xs xsmall tiny t 5m r18 hr18 18 s0 b0 A0 m0 small s s12 s16 x0 mini effb3 r50 50 b base 31B 100'.split()
 
 
 def arguments() -> argparse.Namespace:
@@ -167,7 +167,8 @@ def role(student: nn.Module, teacher: nn.Module, size: int) -> dict:
 
 
 def one_line(error: Exception) -> str:
-    return re.sub(r'\s+', ' ', f'{type(error).__name__}: {error}')[:400]
+    """What an error says, without the folders of the machine that it came from."""
+    return re.sub(r'(/[\w.+-]+){3,}/', '', re.sub(r'\s+', ' ', f'{type(error).__name__}: {error}'))[:400]
 
 
 class Backbones:
@@ -202,7 +203,7 @@ class Backbones:
 
 
 class Models:
-    """Rows ``library/family``: the smallest stock config of a family that builds, as a student, then as a teacher, of another family."""
+    """Rows ``library/family``: a small stock config of the family as a student, then as a teacher, of another family."""
 
     PARTNERS = dict(mmdet=('retinanet/retinanet_r18_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'),
                     mmseg=('pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py', 'fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'))
@@ -236,12 +237,13 @@ class Models:
             return dict(why=one_line(error))
         if not hasattr(network, 'backbone') or not isinstance(network, (BaseDetector, BaseSegmentor)):
             return dict(why=f'{type(network).__name__} is no detector or segmentor of its own')
+        other = partner.partition('/')[0]
         own = getattr(network.backbone, 'img_size', SIZES[1])  # BEiT takes no other
         for size in (*SIZES[1:], own if isinstance(own, int) else own[0]):
-            roles = {f'student of {partner}': role(network, self.partner('teacher', library, partner), size)}
-            if roles[f'student of {partner}']['passes']:
+            roles = {f'student of {other}': role(network, self.partner('teacher', library, partner), size)}
+            if roles[f'student of {other}']['passes']:
                 break
-        roles[f'teacher of {partner}'] = role(self.partner('student', library, partner), network, size)
+        roles[f'teacher of {other}'] = role(self.partner('student', library, partner), network, size)
         return dict(size=size, weights=sum(p.numel() for p in network.parameters()), roles=roles)
 
 
@@ -295,16 +297,18 @@ Made by `python tools/compat_matrix.py backbones` and `... models`, with `--page
 
 
 def page(rows: list[dict]) -> str:
+    partners = ' or '.join(path.partition('/')[2] for pair in Models.PARTNERS.values() for path in pair)
     parts = [INTRODUCTION]
-    for title, mark, found in (
-            ('Backbones', '.', 'every backbone that the three libraries register, in the smallest stock config that has it, under a plain classification head; '
-             'students of a stock Swin-T and ResNet-50, teachers of a ResNet-18 of a quarter of the width and of a ViT of four blocks'),
-            ('Whole models', '/', 'the smallest stock detector or segmentor of each config family that builds, as a student and as a teacher of '
-             f"one of another family ({' or '.join(p.partition('/')[2] for pair in Models.PARTNERS.values() for p in pair)})")):
-        chosen = sorted((row for row in rows if mark in row['name'].replace('.py', '').split(' ')[0] and (mark == '/') == ('/' in row['name'])),
-                        key=lambda row: (LIBRARIES.index(re.split('[./]', row['name'])[0]), row['name'].lower()))
+    for title, whole, what in (
+            ('Backbones', False, 'every backbone that the three libraries register, in the smallest stock config that has it, under a plain '
+             'classification head; students of a stock Swin-T and ResNet-50, teachers of a ResNet-18 of a quarter of the width (CNN) and of a '
+             'ViT of four blocks'),
+            ('Whole models', True, 'a stock detector or segmentor of each config family, of its three smallest the first that passes; students and '
+             f'teachers of one of another family ({partners})')):
+        chosen = [row for row in rows if ('/' in row['name']) == whole]
         if chosen:
-            parts.append(section(title, found, chosen))
+            chosen.sort(key=lambda row: (LIBRARIES.index(re.split('[./]', row['name'])[0]), row['name'].lower()))
+            parts.append(section(title, what, chosen))
     parts.append('Registered with the backbones, but none: ' + ', '.join(f'`{name}` ({why})' for name, why in PARTS.items()) + '.\n')
     return '\n'.join(parts)
 
@@ -312,10 +316,11 @@ def page(rows: list[dict]) -> str:
 def section(title: str, what: str, rows: list[dict]) -> str:
     built = [row for row in rows if 'roles' in row]
     passed = [row for row in built if outcome(row) == 'passes']
-    roles = [re.sub(r' of .*/.*', '', key) for key in built[0]['roles']]
+    families = [key.partition(' of ')[0] for key in built[0]['roles']]  # a model has one role of each
+    roles = families if len(set(families)) == len(families) else list(built[0]['roles'])
     lines = [f'## {title}', '', f'Rows: {what}.', '',
-             f'**{len(passed)} of the {len(built)} that can be built here pass ({len(passed) / len(built):.1%})**, {len(rows) - len(built)} cannot be '
-             f"built; {sum(row['seconds'] for row in rows) / 60:.0f} minutes on two shared CPU cores.", '',
+             f'**{len(passed)} of the {len(built)} that can be built here pass ({len(passed) / len(built):.1%})**, '
+             f"{len(rows) - len(built)} cannot be built; {sum(row['seconds'] for row in rows) / 60:.0f} minutes on two shared CPU cores.", '',
              f"| network | stock config | pixels | weights (M) | {' | '.join(roles)} |", '|' + '---|' * (len(roles) + 4)]
     for row in built:
         cells = [str(len(found['pairs'])) if found['passes'] else 'fails' for found in row['roles'].values()]
@@ -330,7 +335,7 @@ def section(title: str, what: str, rows: list[dict]) -> str:
 
 def reason(row: dict) -> str:
     known = EXPLANATIONS.get(row['name'])
-    raised = re.sub(r'(/[\w.+-]+){3,}/', '', outcome(row).removeprefix('cannot be built: ')).replace('|', '/')  # no folders of this machine
+    raised = outcome(row).removeprefix('cannot be built: ').replace('|', '/').replace('`', "'")
     return (f'{known}: ' if known else '') + f'`{raised[:240]}`'
 
 

@@ -42,8 +42,8 @@ def initialise(network: nn.Module) -> nn.Module:
 
 
 def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTURES) -> list:
-    """What pictures of a size hold: a label each, for a segmentor a map of labels and one of edges each, for a detector whatever any of them learns from: two
-    boxes with masks, the same as proposals, and a map of stuff and things.
+    """What pictures of a size hold: a label each; for a segmentor a map of labels and one of edges; for a detector whatever any of them learns
+    from: two boxes with masks, the same as proposals, none to be ignored, and a map of stuff and things.
     """
     libraries = {cls.__module__.partition('.')[0] for cls in type(student).__mro__}
     if 'mmseg' in libraries:

@@ -243,7 +243,8 @@ def test_a_batch_that_does_not_fit_names_pair_shapes_and_remedy(zoo):
     data = distiller.data_preprocessor(zoo.batch(size=(32, 32)), training=True)
     with pytest.raises(ConfigError) as caught:
         distiller.loss(**data)
-    for part in ("pair 'layer4': the student's 'backbone.layer4' gives (4, 64, 1, 1) and the teacher's 'backbone.layer4' (4, 64, 1, 1)", 'input_size', 'model.pairs', 'model.stages'):
+    for part in ("pair 'layer4': the student's 'backbone.layer4' gives (4, 64, 1, 1) and the teacher's 'backbone.layer4' (4, 64, 1, 1)",
+                 'input_size', 'model.pairs', 'model.stages'):
         assert part in str(caught.value), str(caught.value)
 
 
