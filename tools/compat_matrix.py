@@ -40,6 +40,9 @@ EXPLANATIONS = {
     'mmpretrain.SparseConvNeXt': "needs the mask of SparK's self-supervised training",
     'mmpretrain.SparseResNet': "needs the mask of SparK's self-supervised training",
     'mmseg.VPD': 'needs the class embeddings and the weights of Stable Diffusion',
+    'mmdet/common': 'a folder of base configs',
+    'mmdet/dyhead': "gives offsets of another grid than the output's, which torchvision's operator refuses",
+    'mmdet/tridentnet': 'its forward wants data samples, in tensor mode too',
 }
 #: Backbones that no stock config has and whose constructors want something: what they get.
 ARGUMENTS = {
@@ -288,7 +291,9 @@ INTRODUCTION = """# Which networks can teach and be taught
 Every pair below was built from one line, `SFKD(student, teacher)`, without a connector or a path in any config, and took one training
 step on two random pictures with random weights: data preprocessor, forward, all losses, backward, update. A cell says how many pairs of stages
 were found; a step passes if every loss is finite, and if two gradients behind the student's first layer, at its pictures, are finite and not
-zero: that of everything, and that of the distillation alone. Nothing here says how well anything learns.
+zero: that of everything, and that of the distillation alone. Nothing here says how well anything learns. Encoders that mmpretrain
+registers for self-supervised training only (their forward takes a mask) are not rows. A family is a folder of configs; several have one
+architecture.
 
 Made by `python tools/compat_matrix.py backbones` and `... models`, with `--page docs/compatibility.md`; rows in
 [results/compatibility.jsonl](results/compatibility.jsonl), pairs included. Look at one pair with `python tools/inspect_pair.py --student CONFIG
