@@ -16,9 +16,9 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / 'tools')]
+sys.path.insert(0, str(ROOT))
 
-from inspect_pair import random_samples, without_downloads  # noqa: E402
+from sfkd.analysis.trial import random_samples, without_downloads  # noqa: E402
 from sfkd.engine.running import load_config, prepare_process  # noqa: E402
 from sfkd.models.distillers import SFKD  # noqa: E402
 from sfkd.models.distillers.padding import picture_mask  # noqa: E402
@@ -126,7 +126,7 @@ class Steps:
         init_default_scope(config.get('default_scope', 'mmengine'))
         model = dict(config.model, input_size=size, **options)
         model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-        model.update(teacher=without_downloads(model['teacher'], model['data_preprocessor']), teacher_ckpt='init')
+        model.update(teacher=without_downloads(model['teacher'], 'model.teacher', model['data_preprocessor']), teacher_ckpt='init')
         self.distiller = MODELS.build(model).to(device).train()
         self.student_model, self.network = self.distiller.student, self.distiller.teacher.network
         if compiled:
