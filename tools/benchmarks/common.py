@@ -134,7 +134,7 @@ class Steps:
                 pair.compile()
         self.device, self.amp = device, amp
         self.inputs = torch.randn(batch, 3, *size, device=device)
-        samples = random_samples(self.student_model, size)
+        samples = random_samples(self.network, size)  # mmrazor's step asks for what the teacher learns from: masks
         if hasattr(samples[1], 'gt_instances'):
             samples[1].set_metainfo(dict(img_shape=(size[0], size[1] * 3 // 4)))
         self.samples = [copy.deepcopy(samples[i % 2]).to(device) for i in range(batch)]
