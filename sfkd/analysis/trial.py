@@ -32,12 +32,19 @@ def without_downloads(spec: str | dict | nn.Module, where: str, data_preprocesso
 
 
 def initialise(network: nn.Module) -> nn.Module:
-    """The network with the weights of its own ``init_cfg``; without mmengine's log entry for each of them."""
+    """The network with the weights of its own ``init_cfg``; without mmengine's log entry for each of them.
+
+    What no ``init_cfg`` covers may be as the memory was (TridentConv, some of DINO); where that is no number or a huge one it is drawn anew.
+    """
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')
     network.init_weights()
     logger.setLevel(level)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.is_floating_point() and not (parameter.abs() < 1e3).all():
+                parameter.normal_(std=0.02)
     return network
 
 

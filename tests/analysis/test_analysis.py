@@ -2,8 +2,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 
 from sfkd.analysis import linear_cka, report_terms
+from sfkd.analysis.trial import initialise
 from sfkd.models import SFKD
 from sfkd.models.connectors.align import standardise
 
@@ -71,3 +73,10 @@ def test_gradient_norms_are_those_of_a_backward_pass(report):
     assert found[2].gradients['spatial'] == pytest.approx(float(spatial.norm()), rel=1e-3)
     assert found[2].gradients['task'] == pytest.approx(float(flat(task).norm()), rel=1e-3)
     assert found[2].cosine == pytest.approx(float(F.cosine_similarity(flat(task), spatial + frequency, dim=0)), abs=1e-3)
+
+
+def test_weights_left_as_the_memory_was_are_drawn_anew():
+    network = BaseModule()
+    network.left, network.given = (torch.nn.Parameter(torch.tensor(values)) for values in ([1.0, float('nan')], [1.0, -2.0]))
+    initialise(network)
+    assert network.left.abs().max() < 1 and network.given.tolist() == [1.0, -2.0]
