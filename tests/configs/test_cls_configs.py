@@ -33,11 +33,6 @@ def name(path):
     return path.stem
 
 
-@pytest.fixture(autouse=True)
-def from_the_checkout(monkeypatch):
-    monkeypatch.chdir(ROOT)  # configs name their teachers from here
-
-
 def student_of(path):
     return path.stem.rpartition('_to_')[2]
 

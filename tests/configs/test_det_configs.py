@@ -30,11 +30,6 @@ SMALL = (256, 208)  # of 160x128: the deepest levels keep two rows
 every_config = pytest.mark.parametrize('path', DISTILLATIONS, ids=lambda path: path.stem)
 
 
-@pytest.fixture(autouse=True)
-def from_the_checkout(monkeypatch):
-    monkeypatch.chdir(ROOT)  # configs name their students from here
-
-
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
     """A folder of eleven pictures, of which the first is 128x128 and the last 128x160."""

@@ -38,11 +38,6 @@ SIZE = 128
 every_config = pytest.mark.parametrize('path', DISTILLATIONS, ids=lambda path: path.stem)
 
 
-@pytest.fixture(autouse=True)
-def from_the_checkout(monkeypatch):
-    monkeypatch.chdir(ROOT)  # configs name their students from here
-
-
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
     """Two pictures, 128x128 and 128x160, laid out as ADE20K."""
