@@ -1,16 +1,19 @@
 """Methods x pairs x seeds under one budget: train, score, and print mean, spread and paired differences.
 
-Every run of a pair and seed has the same data order and the same initial student. Results go to a file of JSON lines; runs that are in
-it are not repeated, so an interrupted comparison goes on where it stopped, and one run's crash ends only that run. Training sees
-neither the validation nor the test split; the last epoch is scored once, on the test split unless --split val is given.
+Every run of a pair and seed has the same data order and the same initial student; its methods train side by side in one process
+(tools/train_together.py). Results go to a file of JSON lines; runs that are in it are not repeated, so an interrupted comparison goes on
+where it stopped, and one method's crash ends only its own run. Training sees neither the validation nor the test split; the last epoch is
+scored once, on the test split unless --split val is given.
 
   python tools/compare.py                                        every pair, method and seed that the results file lacks, then the tables
   python tools/compare.py --pairs resnet_to_mixer --methods cwd --seeds 3 --results /tmp/again.jsonl      one cell again
+  python tools/compare.py --pairs resnet_to_mixer --methods sfkd sfkd+levels=1 sfkd+refine=True           variants, by options of the model
   python tools/compare.py --tune --pairs resnet_to_mixer swin_to_resnet8 --seeds 0      weights, on the validation split
   python tools/compare.py --tables-only --plot docs/results/cls.png
   python tools/compare.py --task det --methods alone sfkd --seeds 0 1 2
 """
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -25,31 +28,20 @@ from statistics import mean, stdev
 from threading import Lock
 
 from mmengine.config import Config
+from train_together import METHODS, PEERS
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.
 METRICS = dict(cls=('accuracy/top1', 'top-1', 1), det=('coco/bbox_mAP', 'box AP', 100), seg=('mIoU', 'mIoU', 1))
-#: Task -> pair -> (distillation config, the student's own config).
-PAIRS = dict(
-    cls=dict(resnet_to_mixer=('configs/mini/cls_resnet_to_mixer.py', 'configs/mini/cls_mixer.py'),
-             resnet_to_vit=('configs/mini/cls_resnet_to_vit.py', 'configs/mini/cls_vit.py'),
-             swin_to_resnet8=('configs/mini/cls_swin_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
-             resnet_to_resnet8=('configs/mini/cls_resnet_to_resnet8.py', 'configs/mini/cls_resnet8.py'),
-             resnet_to_swin=('configs/mini/cls_resnet_to_swin.py', 'configs/mini/cls_swin.py')),
-    det=dict(det_swin_to_resnet8=('configs/mini/det_swin_to_resnet8.py', 'configs/mini/det_gfl_resnet8.py'),
-             det_swin_to_mobilenet=('configs/mini/det_swin_to_mobilenet.py', 'configs/mini/det_fcos_mobilenet.py')),
-    seg=dict(seg_swin_to_resnet8=('configs/mini/seg_swin_to_resnet8.py', 'configs/mini/seg_fcn_resnet8.py')))
+#: Task -> pair -> config.
+PAIRS = {task: {pair: f'configs/mini/{prefix}{pair}.py' for pair in pairs} for task, prefix, pairs in (
+    ('cls', 'cls_', ('resnet_to_mixer', 'resnet_to_vit', 'swin_to_resnet8', 'resnet_to_resnet8', 'resnet_to_swin')),
+    ('det', '', ('det_swin_to_resnet8', 'det_swin_to_mobilenet')),
+    ('seg', '', ('seg_swin_to_resnet8', )))}
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
-#: Method -> its config, put in place of the pair's own; 'sfkd' is the pair's config as it stands, 'alone' the student's.
-METHODS = {'alone': None, 'sfkd': None} | {path.stem: str(path.relative_to(ROOT)) for path in sorted(ROOT.glob('configs/peers/*.py'))}
 BASELINES = ('alone', 'kd', 'aligned_mse')
 #: What --tune tries first: every weight of the method times these.
 FACTORS = (0.25, 1.0, 4.0)
-
-
-def full_name(method: str, options: list[str]) -> str:
-    """A distilling method with its options: 'sfkd+sigma=1.0'."""
-    return method if method == 'alone' else '+'.join([method, *(option.removeprefix('model.') for option in options)])
 
 
 def commit() -> str:
@@ -65,119 +57,118 @@ class Comparison:
         results: file of JSON lines; rows in it count as done.
         split: 'val' or 'test'.
         epochs: budget; None for that of the configs.
-        jobs: runs side by side.
-        gpus: indices that the runs share in turn; empty for the CPU, or for whatever a process sees.
+        together: the most methods of a pair and seed in one process.
+        jobs: processes side by side.
+        gpus: indices that the processes share in turn; empty for the CPU, or for whatever a process sees.
     """
 
-    def __init__(self, results: Path, split: str = 'test', epochs: int | None = None, jobs: int = 1, gpus: list[int] = ()):
-        self.results, self.split, self.epochs, self.jobs = results, split, epochs, jobs
+    def __init__(self, results: Path, split: str = 'test', epochs: int | None = None, together: int = 16, jobs: int = 1, gpus: list[int] = ()):
+        self.results, self.split, self.epochs, self.together, self.jobs = results, split, epochs, together, jobs
         self.rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
         self.gpus, self.lock, self.failed = Queue(), Lock(), 0
         for i in range(jobs):
             self.gpus.put(gpus[i % len(gpus)] if gpus else None)
 
-    def run(self, cells: list[tuple[str, str, int, list[str]]]) -> list[dict]:
-        """Run what is not done yet of (pair, method, seed, options); returns the rows of all that succeeded."""
-        names = [(pair, full_name(method, options), seed) for pair, method, seed, options in cells]
+    def run(self, cells: list[tuple[str, str, int]]) -> list[dict]:
+        """Run what is not done yet of (pair, method, seed); returns the rows of all that succeeded."""
         done = {self._key(row) for row in self.rows}
+        missing: dict[tuple[str, int], list[str]] = {}
+        for pair, method, seed in cells:
+            if (pair, method, seed, self.split) not in done:
+                missing.setdefault((pair, seed), []).append(method)
+        groups = [(pair, seed, methods[i:i + self.together]) for (pair, seed), methods in missing.items()
+                  for i in range(0, len(methods), self.together)]
         with ThreadPoolExecutor(self.jobs) as pool:
-            list(pool.map(lambda cell: self._cell(*cell), [cell for cell, name in zip(cells, names) if (*name, self.split) not in done]))
-        wanted = {(*name, self.split) for name in names}
+            list(pool.map(lambda group: self._group(*group), groups))
+        wanted = {(*cell, self.split) for cell in cells}
         return [row for row in self.rows if self._key(row) in wanted]
 
     @staticmethod
     def _key(row: dict) -> tuple:
         return row['pair'], row['method'], row['seed'], row['split']
 
-    def _cell(self, pair: str, method: str, seed: int, options: list[str]) -> None:
+    def _group(self, pair: str, seed: int, methods: list[str]) -> None:
         gpu = self.gpus.get()
         try:
-            row = self._train(pair, method, seed, options, gpu)
+            rows = self._train(pair, seed, methods, gpu)
         finally:
             self.gpus.put(gpu)
         with self.lock:
-            if row is None:
-                self.failed += 1
-                return
-            self.rows.append(row)
+            self.failed += len(methods) - len(rows)
+            self.rows += rows
             self.results.parent.mkdir(parents=True, exist_ok=True)
             with open(self.results, 'a') as file:
-                file.write(json.dumps(row) + '\n')
-        print(f"{pair} {row['method']} seed {seed}: {row['value']:.2f} ({row['seconds']} s)", flush=True)
+                file.writelines(json.dumps(row) + '\n' for row in rows)
+        for row in rows:
+            print(f"{pair} {row['method']} seed {seed}: {row['value']:.2f} ({row['seconds']} s)", flush=True)
 
-    def _train(self, pair: str, method: str, seed: int, options: list[str], gpu: int | None) -> dict | None:
-        """Train and score one cell; None if the process failed."""
+    def _train(self, pair: str, seed: int, methods: list[str], gpu: int | None) -> list[dict]:
+        """Train and score some methods of a pair and seed; the rows of those that ended."""
         task = TASK_OF[pair]
-        name, config, metric = full_name(method, options), PAIRS[task][pair][method == 'alone'], METRICS[task][0]
-        folder = ROOT / 'work_dirs/compare' / pair / name.replace('/', '_') / f'{self.split}{seed}'
+        config, metric = PAIRS[task][pair], METRICS[task][0]
+        folder = ROOT / 'work_dirs/compare' / pair / f'{self.split}{seed}' / hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / 'scores.json').unlink(missing_ok=True)
         budget = Config.fromfile(ROOT / config)
         epochs = self.epochs or budget.train_cfg.max_epochs
-        # One look, after the last epoch: whatever is scored on the way could be chosen from
-        arguments = ['--work-dir', folder, *(['--no-validate', '--test'] if self.split == 'test' else []), '--cfg-options',
-                     f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}',
-                     'default_hooks.checkpoint.save_best=None', f'default_hooks.checkpoint.interval={epochs}']
+        options = [f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}', f'default_hooks.checkpoint.interval={epochs}']
         if epochs != budget.train_cfg.max_epochs:
-            arguments += [f'param_scheduler.1.end={epochs}', f'param_scheduler.1.T_max={epochs - 1}']
-        if METHODS[method] is not None:
-            arguments = ['--method', METHODS[method], *arguments]
+            options += [f'param_scheduler.1.end={epochs}', f'param_scheduler.1.T_max={epochs - 1}']
+        command = [sys.executable, 'tools/train_together.py', config, '--methods', *methods, '--split', self.split, '--work-dir', str(folder),
+                   '--cfg-options', *options]
         environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
         if gpu is not None:
             environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
         started, version = time.time(), commit()
         with open(folder / 'log.txt', 'w') as log:
-            process = subprocess.Popen([sys.executable, 'tools/train.py', config, *map(str, arguments), *(options if method != 'alone' else [])],
-                                       cwd=ROOT, env=environment, stdout=log, stderr=log)
-            _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            print(f'FAILED: {pair} {name} seed {seed}, see {folder.relative_to(ROOT)}/log.txt', flush=True)
-            return None
-        if self.split == 'test':
-            value = json.loads((folder / 'score.json').read_text())[metric]
-        else:
-            scalars = max(folder.glob('*/vis_data/scalars.json'), key=os.path.getmtime).read_text().splitlines()
-            value = next(entry[metric] for entry in map(json.loads, reversed(scalars)) if metric in entry)
-        return dict(task=task, pair=pair, method=name, seed=seed, split=self.split, metric=metric, value=value, epochs=epochs,
-                    seconds=round(time.time() - started), cpu_seconds=round(usage.ru_utime + usage.ru_stime), config=config, commit=version)
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            _, _, usage = os.wait4(process.pid, 0)
+        scores = json.loads((folder / 'scores.json').read_text()) if (folder / 'scores.json').exists() else {}
+        if failed := [method for method in methods if method not in scores]:
+            print(f"FAILED: {pair} seed {seed}, {' '.join(failed)}: see {folder.relative_to(ROOT)}/log.txt", flush=True)
+        # The time is each method's share of the process's
+        return [dict(task=task, pair=pair, method=method, seed=seed, split=self.split, metric=metric, value=values[metric], epochs=epochs,
+                     seconds=round((time.time() - started) / len(methods)), cpu_seconds=round((usage.ru_utime + usage.ru_stime) / len(methods)),
+                     config=config, commit=version) for method, values in scores.items()]
 
 
-def tune(comparison: Comparison, method: str, pairs: list[str], seeds: list[int]) -> None:
+def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: list[int]) -> None:
     """The same number of trials for every method: its weights times each of FACTORS, then the best of these with its switch turned.
 
     The switch is logit KD beside feature losses, and the other temperature (1 or 4) for logit losses.
     """
-    base = weights(method)
-
-    def score(options: list[str]) -> float:
-        rows = comparison.run([(pair, method, seed, options) for pair in pairs for seed in seeds])
-        complete = len(rows) == len(pairs) * len(seeds)
-        return mean(row['value'] for row in rows) if complete else -math.inf
-    trials = {factor: [f'{key}={weight * factor:g}' for key, weight in base.items()] for factor in FACTORS}
-    scores = {factor: score(options) for factor, options in trials.items()}
-    best = max(scores, key=scores.get)
-    turned = trials[best] + switch(method)
-    scores[f'{best:g} and {turned[-1]}'] = score(turned)
-    print(f'TUNED {method}: ' + ', '.join(f'{trial}: {value:.2f}' for trial, value in scores.items()), flush=True)
+    def score(trials: list[str]) -> dict[str, float]:
+        rows = comparison.run([(pair, trial, seed) for pair in pairs for seed in seeds for trial in trials])
+        found = {trial: [row['value'] for row in rows if row['method'] == trial] for trial in trials}
+        return {trial: mean(values) if len(values) == len(pairs) * len(seeds) else -math.inf for trial, values in found.items()}
+    trials = {method: ['+'.join([method, *(f'{key}={weight * factor:g}' for key, weight in weights(method).items())]) for factor in FACTORS]
+              for method in methods}
+    scores = score([trial for of_method in trials.values() for trial in of_method])
+    turned = {method: max(of_method, key=scores.get) + '+' + switch(method) for method, of_method in trials.items()}
+    scores |= score(list(turned.values()))
+    for method in methods:
+        print(f'TUNED {method}: ' + ', '.join(f'{trial.removeprefix(method + "+")}: {scores[trial]:.2f}'
+                                              for trial in (*trials[method], turned[method])), flush=True)
 
 
 def weights(method: str) -> dict[str, float]:
-    """Config keys and values of a method's weights."""
+    """Keys, within the model, and values of a method's weights."""
     if method == 'sfkd':
-        return {'model.spatial_weight': 2.5, 'model.frequency_weight': 2.5}
-    model = Config.fromfile(ROOT / METHODS[method]).model
-    return {f'model.{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
+        return dict(spatial_weight=2.5, frequency_weight=2.5)
+    model = Config.fromfile(PEERS[method]).model
+    return {f'{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
             for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)}
 
 
-def switch(method: str) -> list[str]:
+def switch(method: str) -> str:
     """The option that --tune turns on in its last trial."""
     if method == 'sfkd':
-        return ['model.logit_weight=1.0']
-    model = Config.fromfile(ROOT / METHODS[method]).model
+        return 'logit_weight=1.0'
+    model = Config.fromfile(PEERS[method]).model
     for i, loss in enumerate(model.get('logits', [])):
         if not loss.get('weight', 1.0):
-            return [f'model.logits.{i}.weight=1.0']
-    return [f'model.logits.0.temperature={1.0 if model.logits[0].get("temperature", 1.0) == 4.0 else 4.0}']
+            return f'logits.{i}.weight=1.0'
+    return f'logits.0.temperature={1.0 if model.logits[0].get("temperature", 1.0) == 4.0 else 4.0}'
 
 
 def interval(values: list[float]) -> str:
@@ -197,8 +188,8 @@ def cells_of(rows: list[dict]) -> dict[str, dict[str, dict[int, float]]]:
 def table(rows: list[dict], baselines=BASELINES) -> str:
     """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline with its 95% interval."""
     measures = sorted({METRICS[row['task']][1] for row in rows})
-    lines = [f'| pair | method | seeds | {" / ".join(measures)} (%), mean ± sd | ' + ' | '.join(f'minus {b}' for b in baselines) + ' | CPU s a run |',
-             '|' + '---|' * (5 + len(baselines))]
+    lines = [f'| pair | method | seeds | {" / ".join(measures)} (%), mean ± sd | ' + ' | '.join(f'minus {b}' for b in baselines) + ' |',
+             '|' + '---|' * (4 + len(baselines))]
     for pair, methods in cells_of(rows).items():
         for method, by_seed in methods.items():
             differences = []
@@ -208,8 +199,7 @@ def table(rows: list[dict], baselines=BASELINES) -> str:
                 differences.append(interval(paired) if paired and method != baseline else '')
             values = list(by_seed.values())
             spread = f' ± {stdev(values):.2f}' if len(values) > 1 else ''
-            seconds = round(mean(row['cpu_seconds'] for row in rows if (row['pair'], row['method']) == (pair, method)))
-            lines.append(f'| {pair} | {method} | {len(values)} | {mean(values):.2f}{spread} | {" | ".join(differences)} | {seconds} |')
+            lines.append(f'| {pair} | {method} | {len(values)} | {mean(values):.2f}{spread} | {" | ".join(differences)} |')
     return '\n'.join(lines)
 
 
@@ -245,28 +235,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', choices=PAIRS, default='cls')
     parser.add_argument('--pairs', nargs='+', choices=TASK_OF, help="of the task; default: all but classification's resnet_to_swin")
-    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
+    parser.add_argument('--methods', nargs='+', default=METHODS, metavar='METHOD[+KEY=VALUE...]', help='see tools/train_together.py; default: all')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--split', choices=['val', 'test'], default='test')
     parser.add_argument('--epochs', type=int, help='budget of every run; default: that of the configs')
-    parser.add_argument('--options', nargs='+', default=[], metavar='KEY=VALUE', help='config options of the distilling methods; they become '
-                        "part of the method's name")
     parser.add_argument('--tune', action='store_true', help=f'{len(FACTORS) + 1} trials for every method, on the validation split')
-    parser.add_argument('--jobs', type=int, default=1, help='runs side by side')
-    parser.add_argument('--gpus', nargs='+', type=int, default=[], help='indices that the runs take turns on')
+    parser.add_argument('--together', type=int, default=16, help='the most methods of a pair and seed in one process')
+    parser.add_argument('--jobs', type=int, default=1, help='processes side by side')
+    parser.add_argument('--gpus', nargs='+', type=int, default=[], help='indices that the processes take turns on')
     parser.add_argument('--results', type=Path, help='default: docs/results/results_<task>.jsonl, or tuning_<task>.jsonl for --tune and --split val')
     parser.add_argument('--tables-only', action='store_true', help='run nothing')
     parser.add_argument('--plot', type=Path, metavar='FILE.png')
     args = parser.parse_args()
+    if unknown := [method for method in args.methods if method.partition('+')[0] not in METHODS]:
+        parser.error(f'--methods: there is no {unknown[0]}; methods are {", ".join(METHODS)}')
     split = 'val' if args.tune else args.split
     pairs = args.pairs or [pair for pair in PAIRS[args.task] if pair != 'resnet_to_swin']
     results = args.results or ROOT / f"docs/results/{'results' if split == 'test' else 'tuning'}_{args.task}.jsonl"
-    comparison = Comparison(results, split, args.epochs, args.jobs, args.gpus)
+    comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus)
     if args.tune:
-        for method in (method for method in args.methods if method != 'alone'):
-            tune(comparison, method, pairs, args.seeds)
+        tune(comparison, [method for method in args.methods if method != 'alone'], pairs, args.seeds)
     elif not args.tables_only:
-        comparison.run([(pair, method, seed, args.options) for seed, pair, method in product(args.seeds, pairs, args.methods)])
+        comparison.run([(pair, method, seed) for seed, pair, method in product(args.seeds, pairs, args.methods)])
     rows = [row for row in comparison.rows if row['split'] == split and row['pair'] in pairs]
     print(table(rows) + '\n\n' + ranks(rows))
     if args.plot:

@@ -1,4 +1,5 @@
+from .cohort import Cohort
 from .distiller import Distiller
 from .sfkd import SFKD
 
-__all__ = ['Distiller', 'SFKD']
+__all__ = ['Cohort', 'Distiller', 'SFKD']

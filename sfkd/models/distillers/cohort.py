@@ -1,0 +1,154 @@
+"""Many methods at once: students that train side by side on the same batches, with one pass of one teacher."""
+from __future__ import annotations
+
+import copy
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import Tensor, nn
+
+from ... import randomness
+from ...errors import ConfigError
+from ...registry import MODELS
+from .building import build_model
+from .distiller import Distiller
+from .taps import Taps
+from .teacher import Teacher
+
+
+class OnePass:
+    """The teacher's outputs of a batch, computed once for all distillers that ask (in the place of their ``cache``).
+
+    Args:
+        distillers: of the same teacher; all that any of them taps is read.
+    """
+
+    def __init__(self, distillers: list[Distiller]):
+        taps = [distiller.teacher.taps for distiller in distillers]
+        self.teacher: Teacher = copy.copy(distillers[0].teacher)
+        self.teacher.taps = Taps(self.teacher.network, dict.fromkeys(path for tap in taps for path in tap.paths),
+                                 raw=set().union(*(tap.raw for tap in taps)), stop=True)
+        self.inputs: Tensor | None = None
+
+    def __call__(self, teacher: Teacher, inputs: Tensor, mask: Tensor | None, data_samples: list) -> dict[str, Tensor]:
+        if inputs is not self.inputs:
+            self.features, self.inputs = self.teacher(inputs, mask), inputs
+        return self.features
+
+    def __deepcopy__(self, memo) -> 'OnePass':
+        return self
+
+
+@MODELS.register_module()
+class Cohort(BaseModel):
+    """Students of one config, each taught by another method, that share batches and the teacher's forward pass.
+
+    Each student starts, and is updated, as in a run of its own with the same seed: to the last bit, as long as no layer draws random
+    numbers in training (dropout; the students then share one stream). The optimizers come from :class:`CohortOptimizers`. In
+    ``predict`` and ``tensor`` mode the cohort is its member number ``shown``. A member that cannot be built, whose step raises or whose
+    loss is not finite drops out, and the others go on. One process: no distributed training.
+
+    Args:
+        members: ``{name: model config}``; distillers, all of the same student and teacher, or that student by itself (also as a path).
+        data_preprocessor: default for a student whose own config has none.
+
+    Raises:
+        ConfigError: if no member can be built.
+    """
+
+    #: Steps between two looks at whether the losses are finite: each waits for the device.
+    LOOK = 50
+
+    def __init__(self, members: dict[str, dict | str], data_preprocessor: dict | None = None):
+        built, self.dropped, self._random_states = {}, {}, []
+        start = end = randomness.get_state()
+        network = None
+        for name, config in members.items():
+            randomness.set_state(start)
+            if network is not None and not isinstance(config, str) and 'teacher' in config:
+                shared = dict(teacher=network) | (dict(teacher_ckpt=None) if config.get('teacher_ckpt') == 'init' else {})
+                config = {**config, **shared}
+            try:
+                member = build_model(config, f'members.{name}', data_preprocessor)
+            except ConfigError as error:
+                self.dropped[name] = str(error)
+                continue
+            if network is None and isinstance(member, Distiller):
+                network = member.teacher.network
+            built[name] = member
+            end = randomness.get_state()
+            self._random_states.append(end)
+        randomness.set_state(end)
+        if not built:
+            raise ConfigError([f'{name}: {problem}' for name, problem in self.dropped.items()])
+        super().__init__(data_preprocessor=next(iter(built.values())).data_preprocessor)
+        self.names, self.members, self.shown = list(built), nn.ModuleList(built.values()), 0
+        self.steps = 0
+        distillers = [member for member in self.members if isinstance(member, Distiller) and member.pairs]
+        if distillers:
+            one_pass = OnePass(distillers)
+            for distiller in distillers:
+                distiller.cache = one_pass
+
+    def init_weights(self) -> None:
+        """Initialise each member from where the random numbers stand after building it."""
+        for member, state in zip(self.members, self._random_states):
+            randomness.set_state(state)
+            member.init_weights()
+
+    def student(self, name: str) -> nn.Module:
+        """A member's student, a stock model."""
+        member = self.members[self.names.index(name)]
+        return member.student if isinstance(member, Distiller) else member
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+        """The forward pass of the member that is shown; see :class:`Distiller`."""
+        return self.members[self.shown](inputs, data_samples, mode)
+
+    def train_step(self, data, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """A step of each member that has not dropped out.
+
+        Returns:
+            dict: ``{'<name>.<loss>': scalar}``, for the log.
+        """
+        data = self.data_preprocessor(data, True)
+        looks, log = self.steps % self.LOOK == 0, {}
+        self.steps += 1
+        for name, member in zip(self.names, self.members):
+            if name not in self.dropped:
+                try:
+                    log |= {f'{name}.{key}': value for key, value in self._step(member, data, optim_wrapper[name], looks).items()}
+                except (RuntimeError, ValueError, ArithmeticError) as error:
+                    self.dropped[name] = f'step {self.steps}: {error}'
+                    print_log(f'{name} drops out: {self.dropped[name]}', 'current', level='ERROR')
+        if not log:
+            raise RuntimeError(f'every member has dropped out: {self.dropped}')
+        return log
+
+    @staticmethod
+    def _step(member: BaseModel, data: dict, optim_wrapper, looks: bool) -> dict[str, Tensor]:
+        with optim_wrapper.optim_context(member):
+            loss, log = member.parse_losses(member._run_forward(data, mode='loss'))
+        if looks and not torch.isfinite(loss):
+            raise FloatingPointError(f'the loss is {loss.item()}')
+        optim_wrapper.update_params(loss)
+        return log
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class CohortOptimizers:
+    """One optimizer for each member of a :class:`Cohort`: ``optim_wrapper = dict(constructor='CohortOptimizers', each=dict(...))``.
+
+    Args:
+        optim_wrapper_cfg: holds ``each``, the config of one, as a run of its own has it.
+        paramwise_cfg: unused; it is a part of ``each``.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: None = None):
+        self.each = optim_wrapper_cfg['each']
+
+    def __call__(self, cohort: Cohort) -> OptimWrapperDict:
+        return OptimWrapperDict(**{name: build_optim_wrapper(member, self.each) for name, member in zip(cohort.names, cohort.members)})

@@ -1,0 +1,77 @@
+"""Train one student by several methods at once: every batch is loaded once, every pass of the teacher is made once.
+
+Each student is, to the last bit, the one that tools/train.py gives with the same method and seed (if no layer draws random numbers in
+training). In the end all are scored after their last epoch. A method is 'alone', 'sfkd' (the config as it stands), the name of a config
+in configs/peers/, or one of these with options of the model: 'sfkd+refine=True'.
+
+  python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd aligned_mse sfkd sfkd+refine=True
+
+Writes <work dir>/<method>/student.pth, a stock checkpoint, and <work dir>/scores.json, {method: {metric: value}}.
+"""
+import json
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from sfkd.engine.checkpoint import stock_checkpoint, write_checkpoint
+from sfkd.engine.running import build_runner, check_data, errors_for_people, is_distillation, load_config, prepare_process, tool_parser
+from sfkd.errors import ConfigError, nearest
+
+PEERS = {path.stem: path for path in sorted(Path(__file__).resolve().parent.parent.glob('configs/peers/*.py'))}
+METHODS = ['alone', 'sfkd', *PEERS]
+
+
+def model_of(config_path: str, method: str) -> dict | str:
+    """The model config of a pair's student by a method; alone, the student as the pair's config names it.
+
+    Raises:
+        ConfigError: if there is no such method, or if what follows it is no option.
+    """
+    name, *options = method.split('+')
+    if name not in METHODS:
+        raise ConfigError(f"--methods: there is no '{name}'; nearest are {nearest(name, METHODS)}")
+    if wrong := [option for option in options if '=' not in option] or name == 'alone' and options:
+        raise ConfigError(f"--methods: '{method}': {wrong} cannot be; after a distilling method give options of its model, '+key=value'")
+    options = {f'model.{key}': DictAction._parse_iterable(value) for key, value in (option.split('=', 1) for option in options)}
+    config = load_config(config_path, options=options, method=str(PEERS[name]) if name in PEERS else None)
+    if not is_distillation(config):
+        raise ConfigError(f"'{config_path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
+    return config.model.student if name == 'alone' else config.model
+
+
+def train(args) -> None:
+    config = load_config(args.config, args.work_dir, args.cfg_options)
+    members = {method: model_of(args.config, method) for method in args.methods}
+    if args.split == 'val':
+        config.test_cfg, config.test_dataloader, config.test_evaluator = config.val_cfg, config.val_dataloader, config.val_evaluator
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    check_data(config, ('train', 'test'))
+    config.default_hooks.checkpoint.save_best = None  # nothing is scored on the way
+    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='sfkd.InvalidLossHook', interval=0)]  # never: a cohort looks itself
+    config.model = dict(type='sfkd.Cohort', members=members)
+    config.optim_wrapper = dict(constructor='CohortOptimizers', each=config.optim_wrapper)
+    runner = build_runner(config)
+    runner.train()
+    cohort, scores = runner.model, {}
+    for cohort.shown, name in enumerate(cohort.names):
+        if name not in cohort.dropped:
+            scores[name] = {key: float(value) for key, value in runner.test().items()}
+            checkpoint = dict(state_dict=cohort.student(name).state_dict(), meta=dict(epoch=runner.epoch, iter=runner.iter))
+            write_checkpoint(stock_checkpoint(checkpoint), Path(runner.work_dir, name, 'student.pth'))
+    Path(runner.work_dir, 'scores.json').write_text(json.dumps(scores) + '\n')
+    if cohort.dropped:
+        raise ConfigError([f'{name} dropped out: {why}' for name, why in cohort.dropped.items()])
+
+
+def main() -> None:
+    parser = tool_parser(__doc__)
+    parser.add_argument('--methods', nargs='+', required=True, metavar='METHOD[+KEY=VALUE...]')
+    parser.add_argument('--split', choices=['val', 'test'], default='test', help='what the students are scored on')
+    args = parser.parse_args()
+    prepare_process()
+    with errors_for_people():
+        train(args)
+
+
+if __name__ == '__main__':
+    main()
