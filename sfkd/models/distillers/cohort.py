@@ -65,19 +65,13 @@ class Cohort(BaseModel):
     def __init__(self, members: dict[str, dict | str], data_preprocessor: dict | None = None):
         built, self.dropped, self._random_states = {}, {}, []
         start = end = randomness.get_state()
-        network = None
         for name, config in members.items():
             randomness.set_state(start)
-            if network is not None and not isinstance(config, str) and 'teacher' in config:
-                shared = dict(teacher=network) | (dict(teacher_ckpt=None) if config.get('teacher_ckpt') == 'init' else {})
-                config = {**config, **shared}
             try:
                 member = build_model(config, f'members.{name}', data_preprocessor)
             except ConfigError as error:
                 self.dropped[name] = str(error)
                 continue
-            if network is None and isinstance(member, Distiller):
-                network = member.teacher.network
             built[name] = member
             end = randomness.get_state()
             self._random_states.append(end)
@@ -91,7 +85,7 @@ class Cohort(BaseModel):
         if distillers:
             one_pass = OnePass(distillers)
             for distiller in distillers:
-                distiller.cache = one_pass
+                distiller.cache, distiller.teacher = one_pass, one_pass.teacher  # frees the teacher that it was built with
 
     def init_weights(self) -> None:
         """Initialise each member from where the random numbers stand after building it."""
