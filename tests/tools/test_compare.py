@@ -3,16 +3,17 @@ import importlib.util
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-METRIC = 'accuracy/top1'
 
 
 @pytest.fixture(scope='module')
 def compare():
+    sys.path.insert(0, str(ROOT / 'tools'))  # where Python looks when it runs a tool
     spec = importlib.util.spec_from_file_location('compare', ROOT / 'tools/compare.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -32,11 +33,6 @@ def test_differences_are_paired_by_seed(compare):
     text = compare.table(rows('alone', {0: 10., 1: 20., 2: 99.}) + rows('sfkd', {1: 23., 0: 11.}))
     sfkd = next(line for line in text.splitlines() if '| sfkd |' in line)
     assert '17.00 ± 8.49' in sfkd and '+2.00 ± 12.71' in sfkd  # (11 - 10, 23 - 20); seed 2 has no partner
-
-
-def test_names_of_methods_with_options(compare):
-    assert compare.full_name('sfkd', ['model.sigma=1.0']) == 'sfkd+sigma=1.0'
-    assert compare.full_name('alone', ['model.sigma=1.0']) == 'alone'
 
 
 def test_ranks_are_of_the_methods_that_every_pair_has(compare):
@@ -62,22 +58,19 @@ def quick(compare, monkeypatch, digits):
     monkeypatch.setattr(compare.subprocess, 'Popen', lambda command, **kwargs: popen([*command, *small], **kwargs))
 
 
-def test_a_cell_that_crashes_leaves_the_others(compare, quick, tmp_path, capfd, monkeypatch):
-    monkeypatch.setitem(compare.METHODS, 'broken', 'no/such/file.py')
-    comparison = compare.Comparison(tmp_path / 'results.jsonl', 'val', epochs=2, jobs=2)
-    found = comparison.run([('resnet_to_mixer', method, 7, options)
-                            for method, options in (('broken', []), ('dkd', ['model.logits.0.weight=0.5']), ('alone', []))])
-    assert comparison.failed == 1 and 'FAILED: resnet_to_mixer broken seed 7' in capfd.readouterr().out
+def test_a_method_that_crashes_leaves_the_others(compare, quick, tmp_path, capfd):
+    comparison = compare.Comparison(tmp_path / 'results.jsonl', 'val', epochs=2, together=2, jobs=2)
+    methods = ['sfkd+wavelet=nonsense', 'dkd+logits.0.weight=0.5', 'alone']
+    found = comparison.run([('resnet_to_mixer', method, 7) for method in methods])
+    assert comparison.failed == 1 and 'FAILED: resnet_to_mixer seed 7, sfkd+wavelet=nonsense: see ' in capfd.readouterr().out
     written = {row['method']: row for row in map(json.loads, (tmp_path / 'results.jsonl').read_text().splitlines())}
-    assert set(written) == {'alone', 'dkd+logits.0.weight=0.5'} == {row['method'] for row in found}
+    assert set(written) == set(methods[1:]) == {row['method'] for row in found}
     row = written['dkd+logits.0.weight=0.5']
     assert {'task', 'pair', 'method', 'seed', 'split', 'metric', 'value', 'seconds', 'config', 'commit'} <= row.keys()
     assert row['split'] == 'val' and row['seed'] == 7 and row['epochs'] == 2 and 0 <= row['value'] <= 100 and row['cpu_seconds'] > 1
     comparison = compare.Comparison(tmp_path / 'results.jsonl', 'test', epochs=2)
-    tested, = comparison.run([('resnet_to_mixer', 'alone', 7, [])])
-    assert tested['split'] == 'test' and 'val' not in str(tested['metric'])
-    log = next((ROOT / 'work_dirs/compare/resnet_to_mixer/dkd+logits.0.weight=0.5/val7').glob('*/vis_data/scalars.json')).parent
-    assert sum(METRIC in line for line in (log / 'scalars.json').read_text().splitlines()) == 1  # scored once
+    tested, = comparison.run([('resnet_to_mixer', 'alone', 7)])
+    assert tested['split'] == 'test' and comparison.failed == 0
 
 
 def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, monkeypatch):
@@ -85,18 +78,26 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
     run = []
 
     def score(self, cells):
-        run.append([(method, options) for _, method, _, options in cells])
-        weight = float(cells[0][3][0].split('=')[1])
-        return [dict(value=10 * weight + len(cells[0][3])) for _ in cells]
+        run.append(cells)
+        return [dict(method=method, value=10 * float(method.split('=')[1].partition('+')[0]) + method.count('+')) for _, method, _ in cells]
     monkeypatch.setattr(compare.Comparison, 'run', score)
-    comparison = compare.Comparison(tmp_path / 'none.jsonl', 'val')
-    for method in compare.METHODS:
-        if method != 'alone':
-            run.clear()
-            compare.tune(comparison, method, ['resnet_to_mixer', 'swin_to_resnet8'], [0])
-            assert len(run) == 4 and all(len(cells) == 2 for cells in run), method
-            assert run[-1][0][1][:-1] == run[2][0][1], method  # the largest factor was best
-            assert '4 and model.' in capfd.readouterr().out, method
+    comparison, pairs = compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['resnet_to_mixer', 'swin_to_resnet8']
+    methods = [method for method in compare.METHODS if method != 'alone']
+    compare.tune(comparison, methods, pairs, [0])
+    first, second = run
+    assert len(first) == len(methods) * 2 * 3 and len(second) == len(methods) * 2
+    report = capfd.readouterr().out.splitlines()
+    for method, line in zip(methods, report, strict=True):
+        ours = [[trial for pair, trial, _ in cells if trial.partition('+')[0] == method and pair == pairs[0]] for cells in (first, second)]
+        assert ours[1][0].startswith(ours[0][2] + '+'), method  # the largest factor was best
+        assert line.startswith(f'TUNED {method}: ') and ours[1][0].removeprefix(method + '+') in line
+
+
+def test_tuning_does_not_choose_what_failed_on_a_pair(compare, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(compare.Comparison, 'run', lambda self, cells: [
+        dict(method=method, value=50.0) for pair, method, _ in cells if (pair, method) != ('resnet_to_mixer', 'kd+logits.0.weight=0.0625')])
+    compare.tune(compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['kd'], ['resnet_to_mixer', 'swin_to_resnet8'], [0])
+    assert 'logits.0.weight=0.0625: -inf, logits.0.weight=0.25: 50.00' in capfd.readouterr().out
 
 
 @pytest.mark.parametrize('task', ['cls', 'det', 'seg'])

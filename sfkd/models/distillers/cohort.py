@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import torch
 from mmengine.logging import print_log
@@ -117,7 +118,7 @@ class Cohort(BaseModel):
                     log |= {f'{name}.{key}': value for key, value in self._step(member, data, optim_wrapper[name], looks).items()}
                 except (RuntimeError, ValueError, ArithmeticError) as error:
                     self.dropped[name] = f'step {self.steps}: {error}'
-                    print_log(f'{name} drops out: {self.dropped[name]}', 'current', level='ERROR')
+                    print_log(f'{name} drops out: {self.dropped[name]}', 'current', level=logging.ERROR)
         if not log:
             raise RuntimeError(f'every member has dropped out: {self.dropped}')
         return log

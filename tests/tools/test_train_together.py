@@ -1,0 +1,40 @@
+"""Training many methods at once gives what training each alone does."""
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+PAIR = 'configs/mini/cls_resnet_to_mixer.py'
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+def test_each_student_and_score_is_that_of_train(tool, small, tmp_path):
+    """Also of a method with options; the students are stock checkpoints."""
+    tool('tools/train_together.py', PAIR, '--methods', 'alone', 'kd', 'sfkd+levels=1+frequency_weight=0.5', '--work-dir', tmp_path / 'all',
+         '--cfg-options', *small)
+    scores = json.loads((tmp_path / 'all/scores.json').read_text())
+    single = {'kd': ['--method', 'configs/peers/kd.py'], 'sfkd+levels=1+frequency_weight=0.5': []}
+    for i, (name, arguments) in enumerate(single.items()):
+        options = ['model.levels=1', 'model.frequency_weight=0.5'] if i else []
+        tool('tools/train.py', PAIR, *arguments, '--no-validate', '--test', '--work-dir', tmp_path / str(i), '--cfg-options', *small, *options)
+        ours, theirs = weights(tmp_path / 'all' / name / 'student.pth'), weights(tmp_path / str(i) / 'student_latest.pth')
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), name
+        assert scores[name] == json.loads((tmp_path / str(i) / 'score.json').read_text())
+    tool('tools/test.py', 'configs/mini/cls_mixer.py', tmp_path / 'all/alone/student.pth', '--out', tmp_path / 'stock.json',
+         '--work-dir', tmp_path / 'stock', '--cfg-options', *(option for option in small if 'data_root' in option))
+    assert scores['alone'] == json.loads((tmp_path / 'stock.json').read_text())
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ([PAIR, '--methods', 'sfdk'], "there is no 'sfdk'; nearest are 'sfkd'"),
+    ([PAIR, '--methods', 'kd+weight'], "['weight'] cannot be"),
+    ([PAIR, '--methods', 'alone+levels=1'], 'cannot be; after a distilling method'),
+    (['configs/mini/cls_mixer.py', '--methods', 'alone'], "'configs/mini/cls_mixer.py' trains a model alone"),
+])
+def test_what_is_no_method_is_said(tool, arguments, message):
+    assert message in tool('tools/train_together.py', *arguments, status=2)
