@@ -177,6 +177,24 @@ def test_a_detail_band_acts_on_itself_and_on_the_low_band_alone():
     assert all(torch.equal(a[1], b[1]) for a, b in zip(before, after))  # the other picture
 
 
+@pytest.mark.parametrize('part, branches', [
+    ('within', {'low_depthwise', 'low_pointwise', 'detail_depthwise', 'detail_pointwise'}), ('between', {'low_to_detail', 'detail_to_low'}),
+    ('low', {'low_depthwise', 'low_pointwise', 'detail_to_low'}), ('detail', {'detail_depthwise', 'detail_pointwise', 'low_to_detail'})])
+def test_a_part_of_ds2s_is_the_whole_with_the_rest_as_the_identity(part, branches):
+    whole, alone, given = DualStreamRefinement(4), DualStreamRefinement(4, part), bands()
+    perturb(alone)
+    assert {key.partition('.')[0] for key in alone.state_dict()} == branches
+    assert not whole.load_state_dict(alone.state_dict(), strict=False).unexpected_keys
+    for ours, expected in zip(alone(given).each(), whole(given).each(), strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert WaveletConnector(3, 4, refine=part).refine.state_dict().keys() == alone.state_dict().keys()
+
+
+def test_ds2s_names_its_parts():
+    with pytest.raises(ValueError, match="'within', 'between', 'low', 'detail', not 'lwo'"):
+        DualStreamRefinement(4, 'lwo')
+
+
 @pytest.mark.parametrize('pair, channels, student', [
     ('Swin-T to ResNet-18', (96, 192, 384, 768), 11.69e6), ('ViT-S to MobileNetV2', (384, ) * 4, 3.50e6),
     ('Mixer-B to ResNet-18', (768, ) * 4, 11.69e6)])

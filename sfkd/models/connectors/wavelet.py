@@ -43,10 +43,18 @@ class DualStreamRefinement(nn.Module):
 
     Args:
         channels: C of the bands.
+        only: one stage ('within' a band, 'between' the streams) or one stream ('low', 'detail'), for ablations; None for all.
+
+    Raises:
+        ValueError: if ``only`` is none of these.
     """
 
-    def __init__(self, channels: int):
+    PARTS = (None, 'within', 'between', 'low', 'detail')
+
+    def __init__(self, channels: int, only: str | None = None):
         super().__init__()
+        if only not in self.PARTS:
+            raise ValueError(f'DS2S has the parts {", ".join(map(repr, self.PARTS[1:]))}, not {only!r}')
         hidden = min(max(channels // 16, 4), 16)
 
         def depthwise(width: int) -> nn.Conv2d:
@@ -54,12 +62,20 @@ class DualStreamRefinement(nn.Module):
 
         def pointwise() -> nn.Sequential:
             return nn.Sequential(nn.GELU(), nn.Conv2d(channels, hidden, 1, bias=False), nn.Conv2d(hidden, channels, 1))
-        self.low_depthwise, self.low_pointwise = depthwise(channels), pointwise()
-        self.detail_depthwise, self.detail_pointwise = depthwise(3 * channels), pointwise()
-        self.low_to_detail, self.detail_to_low = depthwise(channels), depthwise(channels)
-        for last in (self.low_pointwise[-1], self.detail_pointwise[-1], self.low_to_detail, self.detail_to_low):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        self.low_pointwise = self.detail_pointwise = self.low_to_detail = self.detail_to_low = None
+        if only not in ('between', 'detail'):
+            self.low_depthwise, self.low_pointwise = depthwise(channels), pointwise()
+        if only not in ('between', 'low'):
+            self.detail_depthwise, self.detail_pointwise = depthwise(3 * channels), pointwise()
+        if only not in ('within', 'low'):
+            self.low_to_detail = depthwise(channels)
+        if only not in ('within', 'detail'):
+            self.detail_to_low = depthwise(channels)
+        last = [branch[-1] for branch in (self.low_pointwise, self.detail_pointwise) if branch is not None]
+        for layer in (*last, self.low_to_detail, self.detail_to_low):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, bands: Bands) -> Bands:
         """
@@ -69,13 +85,22 @@ class DualStreamRefinement(nn.Module):
         Returns:
             Bands: of the same shapes.
         """
-        low = bands.low + self.low_pointwise(self.low_depthwise(bands.low))
-        details = [self._refine_detail(d) for d in bands.details]
+        low, details = bands
+        if self.low_pointwise is not None:
+            low = low + self.low_pointwise(self.low_depthwise(low))
+        if self.detail_pointwise is not None:
+            details = tuple(self._refine_detail(d) for d in details)
         # Between the streams, each way from the other's first stage
-        energy = sum(F.adaptive_avg_pool2d(d.square().mean(2), low.shape[2:]) for d in details).add(1e-6).log()
-        gate = self.low_to_detail(low)
-        details = tuple(d * (1 + torch.tanh(F.interpolate(gate, d.shape[3:], mode='bilinear'))).unsqueeze(2) for d in details)
-        return Bands(low * (1 + torch.tanh(self.detail_to_low(energy))), details)
+        return Bands(low if self.detail_to_low is None else low * (1 + torch.tanh(self.detail_to_low(self._energy(details, low)))),
+                     details if self.low_to_detail is None else self._gated(details, self.low_to_detail(low)))
+
+    @staticmethod
+    def _energy(details: tuple[Tensor, ...], low: Tensor) -> Tensor:
+        return sum(F.adaptive_avg_pool2d(d.square().mean(2), low.shape[2:]) for d in details).add(1e-6).log()
+
+    @staticmethod
+    def _gated(details: tuple[Tensor, ...], gate: Tensor) -> tuple[Tensor, ...]:
+        return tuple(d * (1 + torch.tanh(F.interpolate(gate, d.shape[3:], mode='bilinear'))).unsqueeze(2) for d in details)
 
     def _refine_detail(self, detail: Tensor) -> Tensor:
         refined = self.detail_depthwise(detail.flatten(1, 2)).view_as(detail)
@@ -91,16 +116,16 @@ class WaveletConnector(nn.Module):
         teacher_channels: Ct.
         levels: J; falls to what a smaller grid allows.
         wavelet: any discrete wavelet that PyWavelets names; orthogonal ones keep energy.
-        refine: whether DS2S runs.
+        refine: whether DS2S runs, or which part of it alone (``only`` of :class:`DualStreamRefinement`).
         standardised: see :class:`Align`.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar', refine: bool = True,
+    def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar', refine: bool | str = True,
                  standardised: bool = True):
         super().__init__()
         self.align = Align(student_channels, teacher_channels, standardised)
         self.levels, self.wavelet = levels, wavelet
-        self.refine = DualStreamRefinement(teacher_channels) if refine else None
+        self.refine = DualStreamRefinement(teacher_channels, None if refine is True else refine) if refine else None
 
     def levels_on(self, grid: tuple[int, int]) -> int:
         """How many of the wanted levels a grid (h, w) allows."""

@@ -23,7 +23,7 @@ class SFKD(Distiller):
         temperature: of the logit distillation.
     """
 
-    def __init__(self, student, teacher, teacher_ckpt=None, pairs='auto', levels: int = 2, wavelet: str = 'haar', refine: bool = False,
+    def __init__(self, student, teacher, teacher_ckpt=None, pairs='auto', levels: int = 2, wavelet: str = 'haar', refine: bool | str = False,
                  spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5, logit_weight: float = 0.0,
                  temperature: float = 1.0, **kwargs):
         super().__init__(
