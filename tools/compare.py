@@ -28,7 +28,7 @@ from statistics import mean, stdev
 from threading import Lock
 
 from mmengine.config import Config
-from train_together import METHODS, PEERS
+from train_together import CONFIGS, METHODS, PEERS
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.
@@ -155,7 +155,7 @@ def weights(method: str) -> dict[str, float]:
     """Keys, within the model, and values of a method's weights."""
     if method == 'sfkd':
         return dict(spatial_weight=2.5, frequency_weight=2.5)
-    model = Config.fromfile(PEERS[method]).model
+    model = Config.fromfile(CONFIGS[method]).model
     return {f'{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
             for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)}
 
@@ -164,7 +164,7 @@ def switch(method: str) -> str:
     """The option that --tune turns on in its last trial."""
     if method == 'sfkd':
         return 'logit_weight=1.0'
-    model = Config.fromfile(PEERS[method]).model
+    model = Config.fromfile(CONFIGS[method]).model
     for i, loss in enumerate(model.get('logits', [])):
         if not loss.get('weight', 1.0):
             return f'logits.{i}.weight=1.0'
@@ -235,7 +235,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', choices=PAIRS, default='cls')
     parser.add_argument('--pairs', nargs='+', choices=TASK_OF, help="of the task; default: all but classification's resnet_to_swin")
-    parser.add_argument('--methods', nargs='+', default=METHODS, metavar='METHOD[+KEY=VALUE...]', help='see tools/train_together.py; default: all')
+    parser.add_argument('--methods', nargs='+', default=['alone', 'sfkd', *PEERS], metavar='METHOD[+KEY=VALUE...]',
+                        help='see tools/train_together.py; default: alone, sfkd and all of configs/peers')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--split', choices=['val', 'test'], default='test')
     parser.add_argument('--epochs', type=int, help='budget of every run; default: that of the configs')

@@ -2,7 +2,7 @@
 
 Each student is, to the last bit, the one that tools/train.py gives with the same method and seed (if no layer draws random numbers in
 training). In the end all are scored after their last epoch. A method is 'alone', 'sfkd' (the config as it stands), the name of a config
-in configs/peers/, or one of these with options of the model: 'sfkd+refine=True'.
+in configs/peers/ or configs/ablation/, or one of these with options of the model: 'sfkd+refine=True'.
 
   python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd aligned_mse sfkd sfkd+refine=True
 
@@ -17,8 +17,10 @@ from sfkd.engine.checkpoint import stock_checkpoint, write_checkpoint
 from sfkd.engine.running import build_runner, check_data, errors_for_people, is_distillation, load_config, prepare_process, tool_parser
 from sfkd.errors import ConfigError, nearest
 
-PEERS = {path.stem: path for path in sorted(Path(__file__).resolve().parent.parent.glob('configs/peers/*.py'))}
-METHODS = ['alone', 'sfkd', *PEERS]
+ROOT = Path(__file__).resolve().parent.parent
+PEERS, ABLATION = ({path.stem: path for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))} for folder in ('peers', 'ablation'))
+CONFIGS = PEERS | ABLATION
+METHODS = ['alone', 'sfkd', *CONFIGS]
 
 
 def model_of(config_path: str, method: str) -> dict | str:
@@ -33,7 +35,7 @@ def model_of(config_path: str, method: str) -> dict | str:
     if wrong := [option for option in options if '=' not in option] or name == 'alone' and options:
         raise ConfigError(f"--methods: '{method}': {wrong} cannot be; after a distilling method give options of its model, '+key=value'")
     options = {f'model.{key}': DictAction._parse_iterable(value) for key, value in (option.split('=', 1) for option in options)}
-    config = load_config(config_path, options=options, method=str(PEERS[name]) if name in PEERS else None)
+    config = load_config(config_path, options=options, method=str(CONFIGS[name]) if name in CONFIGS else None)
     if not is_distillation(config):
         raise ConfigError(f"'{config_path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
     return config.model.student if name == 'alone' else config.model

@@ -82,7 +82,7 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
         return [dict(method=method, value=10 * float(method.split('=')[1].partition('+')[0]) + method.count('+')) for _, method, _ in cells]
     monkeypatch.setattr(compare.Comparison, 'run', score)
     comparison, pairs = compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['resnet_to_mixer', 'swin_to_resnet8']
-    methods = [method for method in compare.METHODS if method != 'alone']
+    methods = ['sfkd', *compare.CONFIGS]
     compare.tune(comparison, methods, pairs, [0])
     first, second = run
     assert len(first) == len(methods) * 2 * 3 and len(second) == len(methods) * 2
