@@ -204,13 +204,17 @@ def table(rows: list[dict], baselines=BASELINES) -> str:
 
 
 def ranks(rows: list[dict]) -> str:
-    """Markdown: rank of each method on each pair by its mean, and the mean rank, of the methods that every pair has."""
+    """Markdown: mean ± standard deviation and, of the methods that every pair has, the rank on each pair and the mean rank."""
     cells = cells_of(rows)
     common = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
     place = {pair: {method: i for i, method in enumerate((m for m in methods if m in common), 1)} for pair, methods in cells.items()}
     order = sorted(common, key=lambda method: mean(ranking[method] for ranking in place.values()))
+
+    def cell(pair, method):
+        values = list(cells[pair][method].values())
+        return f'{mean(values):.2f}' + (f' ± {stdev(values):.2f}' if len(values) > 1 else '') + f' ({place[pair][method]})'
     lines = ['| method | ' + ' | '.join(place) + ' | mean rank |', '|' + '---|' * (len(place) + 2)]
-    return '\n'.join(lines + [f'| {method} | ' + ' | '.join(str(ranking[method]) for ranking in place.values())
+    return '\n'.join(lines + [f'| {method} | ' + ' | '.join(cell(pair, method) for pair in place)
                               + f' | {mean(ranking[method] for ranking in place.values()):.2f} |' for method in order])
 
 

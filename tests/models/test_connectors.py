@@ -134,6 +134,26 @@ def test_levels_fall_to_what_the_grid_allows(grid, levels):
     assert student.map.shape == teacher.map.shape == (2, 5, *grid)
 
 
+# ---- streams ----
+
+@pytest.mark.parametrize('grid, wavelet', [((8, 8), 'haar'), ((7, 5), 'haar'), ((12, 16), 'db2')])
+def test_two_streams_of_the_same_weights_are_one_projection(grid, wavelet):
+    apart, shared = (WaveletConnector(3, 5, wavelet=wavelet, refine=False, streams=streams).double() for streams in (True, False))
+    project, s, t = apart.align.project, randn(2, 3, *grid).double(), randn(2, 5, *grid, seed=1).double()
+    for conv in (project.low, project.detail):
+        conv.load_state_dict(shared.align.project.state_dict())
+    torch.testing.assert_close(apart(s, t)[0].map, shared(s, t)[0].map, rtol=1e-10, atol=1e-10)
+
+
+def test_each_stream_has_its_own_weights():
+    """By hand: a silent detail stream leaves what its band says at its grid, a silent low stream the rest."""
+    x, project = randn(1, 2, 4, 4).double(), WaveletConnector(2, 3, levels=1, refine=False, streams=True).double().align.project
+    low, detail = (conv.weight.detach()[..., 0, 0] for conv in (project.low, project.detail))
+    broad = F.avg_pool2d(x, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)  # what Haar's low band alone gives back
+    expected = torch.einsum('oc,nchw->nohw', low, broad) + torch.einsum('oc,nchw->nohw', detail, x - broad)
+    torch.testing.assert_close(project(x), expected, rtol=1e-10, atol=1e-12)
+
+
 # ---- DS2S ----
 
 def bands(channels=4, grid=(8, 8), levels=2):

@@ -39,7 +39,7 @@ def test_ranks_are_of_the_methods_that_every_pair_has(compare):
     measured = [row for pair, values in dict(a=(1., 3., 2.), b=(5., 4., 6.)).items()
                 for method, value in zip(('alone', 'kd', 'sfkd'), values) for row in rows(method, {0: value}, pair)]
     text = compare.ranks(measured + rows('cwd', {0: 9.}, 'a'))
-    assert '| kd | 1 | 3 | 2.00 |' in text and '| sfkd | 2 | 1 | 1.50 |' in text and 'cwd' not in text
+    assert '| kd | 3.00 (1) | 4.00 (3) | 2.00 |' in text and '| sfkd | 2.00 (2) | 6.00 (1) | 1.50 |' in text and 'cwd' not in text
 
 
 def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):

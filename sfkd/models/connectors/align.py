@@ -94,11 +94,13 @@ class Align(nn.Module):
         teacher_channels: Ct.
         standardised: whether both sides lose their scale and shift. Without it the projection has a bias and the teacher keeps its
             values: the regressor of FitNet (arXiv 1412.6550, section 2.2), and what CWD and FreeKD compare.
+        project: maps (N, Cs, h, w) to (N, Ct, h, w) in the place of the convolution.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, standardised: bool = True):
+    def __init__(self, student_channels: int, teacher_channels: int, standardised: bool = True, project: nn.Module | None = None):
         super().__init__()
-        self.project = nn.Conv2d(student_channels, teacher_channels, 1, bias=not standardised)  # standardise() would remove a bias
+        # standardise() would remove a bias
+        self.project = nn.Conv2d(student_channels, teacher_channels, 1, bias=not standardised) if project is None else project
         self.standardised = standardised
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -107,6 +107,35 @@ class DualStreamRefinement(nn.Module):
         return detail + self.detail_pointwise(refined.flatten(2, 3)).view_as(detail)  # the three bands as rows of one map
 
 
+class StreamProjection(nn.Module):
+    """A 1x1 projection for each stream of a map's bands, one for the low band and one for the details: what two networks say at low and at
+    high frequencies need not lie in the same channels. Linear; with the same weights twice it is one convolution. Ours.
+
+    Args:
+        student_channels: Cs.
+        teacher_channels: Ct.
+        levels, wavelet: see :class:`WaveletConnector`.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int, levels: int, wavelet: str):
+        super().__init__()
+        self.low, self.detail = (nn.Conv2d(student_channels, teacher_channels, 1, bias=False) for _ in range(2))
+        self.levels, self.wavelet = levels, wavelet
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: (N, Cs, h, w).
+
+        Returns:
+            Tensor: (N, Ct, h, w).
+        """
+        grid = x.shape[2:]
+        low, details = dwt2(x, min(self.levels, max_levels(grid, self.wavelet)), self.wavelet)
+        details = tuple(self.detail(d.flatten(2, 3)).unflatten(2, (3, -1)) for d in details)  # the three bands as rows of one map
+        return idwt2(Bands(self.low(low), details), self.wavelet, size=grid)
+
+
 @MODELS.register_module()
 class WaveletConnector(nn.Module):
     """Align, decompose by a multi-level DWT, refine the student's bands by DS2S (arXiv 2607.01906, read as in docs/method.md).
@@ -118,12 +147,14 @@ class WaveletConnector(nn.Module):
         wavelet: any discrete wavelet that PyWavelets names; orthogonal ones keep energy.
         refine: whether DS2S runs, or which part of it alone (``only`` of :class:`DualStreamRefinement`).
         standardised: see :class:`Align`.
+        streams: whether low band and details are projected apart (:class:`StreamProjection`).
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar', refine: bool | str = True,
-                 standardised: bool = True):
+                 standardised: bool = True, streams: bool = False):
         super().__init__()
-        self.align = Align(student_channels, teacher_channels, standardised)
+        project = StreamProjection(student_channels, teacher_channels, levels, wavelet) if streams else None
+        self.align = Align(student_channels, teacher_channels, standardised, project)
         self.levels, self.wavelet = levels, wavelet
         self.refine = DualStreamRefinement(teacher_channels, None if refine is True else refine) if refine else None
 

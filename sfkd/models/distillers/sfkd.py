@@ -15,7 +15,7 @@ class SFKD(Distiller):
 
     Args:
         student, teacher, teacher_ckpt, pairs, kwargs: see :class:`Distiller`.
-        levels, wavelet, refine: see :class:`WaveletConnector`.
+        levels, wavelet, refine, streams: see :class:`WaveletConnector`.
         spatial_weight: w_s of the band matching of each pair.
         frequency_weight: w_f of the GFFL of each pair.
         sigma: of the GFFL, relative to Nyquist.
@@ -24,11 +24,11 @@ class SFKD(Distiller):
     """
 
     def __init__(self, student, teacher, teacher_ckpt=None, pairs='auto', levels: int = 2, wavelet: str = 'haar', refine: bool | str = False,
-                 spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5, logit_weight: float = 0.0,
-                 temperature: float = 1.0, **kwargs):
+                 streams: bool = False, spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5,
+                 logit_weight: float = 0.0, temperature: float = 1.0, **kwargs):
         super().__init__(
             student, teacher, teacher_ckpt, pairs,
-            connector=dict(type='WaveletConnector', levels=levels, wavelet=wavelet, refine=refine),
+            connector=dict(type='WaveletConnector', levels=levels, wavelet=wavelet, refine=refine, streams=streams),
             losses=[dict(type='BandMSE', weight=spatial_weight, name='spatial'),
                     dict(type='GaussianFrequencyLoss', weight=frequency_weight, sigma=sigma, name='frequency')],
             logits=[dict(type='KLDivergence', weight=logit_weight, temperature=temperature, name='kd')],
