@@ -39,7 +39,7 @@ PAIRS = {task: {pair: f'configs/mini/{prefix}{pair}.py' for pair in pairs} for t
     ('det', '', ('det_swin_to_resnet8', 'det_swin_to_mobilenet')),
     ('seg', '', ('seg_swin_to_resnet8', )))}
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
-BASELINES = ('alone', 'kd', 'aligned_mse')
+BASELINES = ('alone', 'kd', 'aligned_mse', 'sfkd')
 #: What --tune tries first: every weight of the method times these.
 FACTORS = (0.25, 1.0, 4.0)
 
