@@ -68,7 +68,7 @@ def report_terms(distiller: Distiller, inputs: Tensor, data_samples: list, sigma
             grid = tuple(map(min, tap.shape[2:], target.shape[2:]))
             samples = [F.adaptive_avg_pool2d(x, grid).transpose(0, 1).flatten(1).T for x in (tap, target)]
         reports.append(PairReport(
-            pair.name, {key: float(value) for key, value in losses.items()},
+            pair.name, {key: value.item() for key, value in losses.items()},
             {key: float(g.norm()) for key, g in {**each, 'task': from_task}.items()},
             float(F.cosine_similarity(from_task, sum(each.values()), dim=0)), bands, kept, linear_cka(*samples)))
     return reports
