@@ -46,13 +46,6 @@ def load(pictures, pipeline):
     return pseudo_collate([dataset[i] for i in range(2)])
 
 
-def plain(config):
-    """Without the scope that mmengine notes in what it takes from another library's config."""
-    if isinstance(config, dict):
-        return {key: plain(value) for key, value in config.items() if key != '_scope_'}
-    return [plain(value) for value in config] if isinstance(config, (list, tuple)) else config
-
-
 def halves(path):
     return path.stem.removeprefix('det_').split('_to_')
 
@@ -78,7 +71,7 @@ def test_the_checkpoint_is_the_one_that_mmdet_publishes_for_the_teacher(path):
 
 
 @every_config
-def test_the_student_is_trained_as_alone(path):
+def test_the_student_is_trained_as_alone(path, plain):
     config, alone = Config.fromfile(path), load_config(STUDENTS[halves(path)[1]], 'test')
     assert plain(config.model.student) == plain(alone.model)
     for key in alone.keys() - {'model'}:

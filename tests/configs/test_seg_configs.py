@@ -59,13 +59,6 @@ def load(config, pictures, loader):
     return pseudo_collate([dataset[i] for i in (0, 10)])
 
 
-def plain(config):
-    """Without the scope that mmengine notes in what it takes from another library's config."""
-    if isinstance(config, dict):
-        return {key: plain(value) for key, value in config.items() if key != '_scope_'}
-    return [plain(value) for value in config] if isinstance(config, (list, tuple)) else config
-
-
 def halves(path):
     return path.stem.removeprefix('seg_').split('_to_')
 
@@ -92,7 +85,7 @@ def test_the_checkpoint_is_the_one_that_mmseg_publishes_for_the_teacher(path):
 
 
 @every_config
-def test_the_student_is_trained_as_alone(path):
+def test_the_student_is_trained_as_alone(path, plain):
     config, alone = Config.fromfile(path), load_config(STUDENTS[halves(path)[1]], 'test')
     assert plain(config.model.student) == plain(alone.model)
     for key in alone.keys() - {'model'}:
