@@ -8,11 +8,12 @@ import torch.nn.functional as F
 
 pytest.importorskip('mmdet')
 from mmdet.structures import DetDataSample  # noqa: E402
+from mmengine.optim import build_optim_wrapper  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
 from sfkd.errors import ConfigError  # noqa: E402
-from sfkd.models import SFKD, Distiller  # noqa: E402
-from sfkd.models.distillers.building import load_config  # noqa: E402
+from sfkd.models import SFKD, Cohort, Distiller  # noqa: E402
+from sfkd.models.distillers.building import build_model, load_config  # noqa: E402
 from sfkd.models.distillers.padding import on_grid, picture_mask  # noqa: E402
 from sfkd.models.distillers.pairing import match, probe  # noqa: E402
 from sfkd.models.distillers.taps import Taps  # noqa: E402
@@ -362,3 +363,30 @@ def test_losses_and_predictions_are_the_stock_detectors(zoo, config):
     for a, b in zip(distiller.eval().test_step(batch()), stock.eval().test_step(batch())):
         assert len(a.pred_instances) > 10
         assert all(torch.equal(a.pred_instances[key], b.pred_instances[key]) for key in ('bboxes', 'scores', 'labels'))
+
+
+# ---- cohort ----
+
+def test_detectors_of_a_cohort_are_those_of_runs_alone():
+    """Two steps on padded pictures: who comes second meets the same boxes and masks as in a run of its own."""
+    pair = dict(student=retinanet(), teacher=faster_rcnn(), teacher_ckpt='init', input_size=128)
+    members = dict(alone=retinanet(), sfkd=dict(type='SFKD', **pair), deepest=dict(type='SFKD', stages=[-1], **pair))
+    each = dict(optimizer=dict(type='SGD', lr=1e-3))
+
+    def seeded(build):
+        torch.manual_seed(0)
+        model = build()
+        model.init_weights()
+        return model.train()
+    cohort = seeded(lambda: Cohort(members))
+    optimizers = build_optim_wrapper(cohort, dict(constructor='CohortOptimizers', each=each))
+    for seed in range(2):
+        cohort.train_step(batch(seed=seed), optimizers)
+    assert not cohort.dropped
+    for (name, config), member in zip(members.items(), cohort.members):
+        single = seeded(lambda: build_model(copy.deepcopy(config), 'test'))
+        optimizer = build_optim_wrapper(single, copy.deepcopy(each))
+        for seed in range(2):
+            single.train_step(batch(seed=seed), optimizer)
+        for key, value in single.state_dict().items():
+            assert torch.equal(member.state_dict()[key], value), (name, key)
