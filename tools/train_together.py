@@ -43,6 +43,11 @@ def model_of(config_path: str, method: str) -> dict | str:
 
 def train(args) -> None:
     config = load_config(args.config, args.work_dir, args.cfg_options)
+    if args.launcher != 'none':
+        raise ConfigError(f'--launcher {args.launcher}: students that train together share one process; leave it out, or use tools/dist_train.sh '
+                          'for one method')
+    if any(str(hook.get('type')).endswith('EMAHook') for hook in config.get('custom_hooks') or []):
+        raise ConfigError('custom_hooks: an EMAHook averages one model, here there are several; use tools/train.py for each method')
     members = {method: model_of(args.config, method) for method in args.methods}
     if args.split == 'val':
         config.test_cfg, config.test_dataloader, config.test_evaluator = config.val_cfg, config.val_dataloader, config.val_evaluator

@@ -35,6 +35,13 @@ def test_each_student_and_score_is_that_of_train(tool, small, tmp_path):
     ([PAIR, '--methods', 'kd+weight'], "['weight'] cannot be"),
     ([PAIR, '--methods', 'alone+levels=1'], 'cannot be; after a distilling method'),
     (['configs/mini/cls_mixer.py', '--methods', 'alone'], "'configs/mini/cls_mixer.py' trains a model alone"),
+    ([PAIR, '--methods', 'alone', '--launcher', 'slurm'], '--launcher slurm: students that train together share one process'),
 ])
 def test_what_is_no_method_is_said(tool, arguments, message):
     assert message in tool('tools/train_together.py', *arguments, status=2)
+
+
+def test_an_average_of_weights_is_refused(tool, tmp_path):
+    config = tmp_path / 'ema.py'
+    config.write_text(f"_base_ = '{ROOT / PAIR}'\ncustom_hooks = [dict(type='EMAHook')]\n")
+    assert 'custom_hooks: an EMAHook averages one model' in tool('tools/train_together.py', config, '--methods', 'alone', status=2)
