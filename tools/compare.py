@@ -265,7 +265,7 @@ def main() -> None:
     rows = [row for row in comparison.rows if row['split'] == split and row['pair'] in pairs]
     print(table(rows) + '\n\n' + ranks(rows))
     if args.plot:
-        plot(rows, args.plot)
+        plot([row for row in rows if row['method'] in args.methods], args.plot)
     sys.exit(f'{comparison.failed} runs failed' if comparison.failed else 0)
 
 
