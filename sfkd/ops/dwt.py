@@ -5,7 +5,8 @@ are ours to choose. Haar with ``mode='zero'`` is the default: orthonormal at eve
 
 Two paths:
 
-* Haar is a butterfly of sums and differences, with the transposed butterfly as its gradient: fastest, right at every size.
+* Haar is a butterfly of sums and differences, with the transposed butterfly as its gradient (:mod:`.haar`): fastest, right at
+  every size.
 * Any other wavelet is filtered by pytorch_wavelets, asked only for what it differentiates rightly. By gradcheck of its
   1.3.0 over wavelets x modes x sizes (its values are right, its gradients often not):
 
@@ -33,13 +34,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import nearest
+from .haar import HaarAnalysis, HaarSynthesis
 
 if TYPE_CHECKING:
     import pywt
 
 MODES = ('zero', 'symmetric', 'periodization')
 HAAR = ('haar', 'db1')
-_CACHED_CELLS = 2**18  # of a map
 
 
 class Bands(NamedTuple):
@@ -81,7 +82,7 @@ def dwt2(x: Tensor, levels: int = 1, wavelet: str = 'haar', mode: str = 'zero') 
         raise ValueError(f'levels={levels} on a grid of {x.shape[-2]}x{x.shape[-1]}: {wavelet!r} allows '
                          f'{f"1 to {allowed}" if allowed else "none (0)"} there')
     if _in_place(wavelet) and (mode == 'zero' or not any(n % 2**levels for n in x.shape[-2:])):
-        low, *details = _HaarAnalysis.apply(x, levels)
+        low, *details = HaarAnalysis.apply(x, levels)
         return Bands(low, tuple(details))
     analyse = _haar_analysis if wavelet in HAAR else _analysis
     details = []
@@ -106,7 +107,7 @@ def idwt2(bands: Bands, wavelet: str = 'haar', mode: str = 'zero', size: tuple[i
     """
     _check_mode(mode)
     if _in_place(wavelet):
-        x = _HaarSynthesis.apply(tuple(2 * n for n in bands.details[0].shape[-2:]), bands.low, *bands.details)
+        x = HaarSynthesis.apply(tuple(2 * n for n in bands.details[0].shape[-2:]), bands.low, *bands.details)
     else:
         synthesise = _haar_synthesis if wavelet in HAAR else _synthesis
         x = bands.low
@@ -168,79 +169,9 @@ def _haar_synthesis(low: Tensor, detail: Tensor, wavelet: str, mode: str) -> Ten
     return torch.stack((sums + diffs, sums - diffs), dim=-2).flatten(-3, -2)
 
 
-# Haar without a compiler: all levels of a run of planes while they are in the cache, each band written once, in its place. Of an
-# orthonormal transform each pass is the other's gradient; autograd's own takes two to three times as long, as it fills and sums copies.
 def _in_place(wavelet: str) -> bool:
+    """Whether Haar runs as :mod:`.haar` has it: autograd's gradient of plain operations takes two to three times as long, unless compiled."""
     return wavelet in HAAR and not torch.compiler.is_compiling()
-
-
-class _HaarAnalysis(torch.autograd.Function):
-    """(N, C, H, W) -> low (N, C, h_J, w_J), then the details (N, C, 3, h_j, w_j), the finest first; an odd side is followed by a zero."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, levels: int) -> tuple[Tensor, ...]:
-        ctx.size = (h, w) = x.shape[-2:]
-        details = []
-        for _ in range(levels):
-            h, w = (h + 1) // 2, (w + 1) // 2
-            details.append(x.new_empty(*x.shape[:2], 3, h, w))
-        low = x.new_empty(*x.shape[:2], h, w)
-        for part, last, *bands in _runs(x, low, *details):
-            for detail in bands:
-                (height, width), (h, w) = part.shape[-2:], detail.shape[-2:]
-                sums, differences = (part.new_empty(len(part), h, 2 * w) for _ in range(2))
-                both, bottom = slice(height // 2), part[:, 1::2]
-                torch.lerp(part[:, :height - 1:2], bottom, 0.5, out=sums[:, both, :width])  # halved at once: float16 must not overflow
-                torch.sub(sums[:, both, :width], bottom, out=differences[:, both, :width])
-                if height % 2:
-                    for rows in (sums, differences):
-                        torch.mul(part[:, -1], 0.5, out=rows[:, -1, :width])
-                if width % 2:
-                    for rows in (sums, differences):
-                        rows[..., width:] = 0
-                part = last if detail is bands[-1] else part.new_empty(len(part), h, w)
-                lh, hl, hh = detail.unbind(1)
-                for rows, plus, minus in (sums, part, hl), (differences, lh, hh):
-                    left, right = rows[..., ::2], rows[..., 1::2]
-                    torch.add(left, right, out=plus)
-                    torch.sub(left, right, out=minus)
-        return low, *details
-
-    @staticmethod
-    def backward(ctx, low: Tensor, *details: Tensor) -> tuple[Tensor, None]:
-        return _HaarSynthesis.apply(ctx.size, low, *details), None
-
-
-class _HaarSynthesis(torch.autograd.Function):
-    """The reverse, to a size (H, W): twice that of the finest details, or one less where an odd side was followed by a zero."""
-
-    @staticmethod
-    def forward(ctx, size: tuple[int, int], low: Tensor, *details: Tensor) -> Tensor:
-        ctx.levels = len(details)
-        x = low.new_empty(*low.shape[:2], *size)
-        for full, part, *bands in _runs(x, low, *details):
-            for j in reversed(range(len(bands))):
-                (h, w), (lh, hl, hh) = bands[j].shape[-2:], bands[j].unbind(1)
-                height, width = bands[j - 1].shape[-2:] if j else size
-                sums, differences = (part.new_empty(len(part), h, 2 * w) for _ in range(2))
-                for rows, plus, minus in (sums, part, hl), (differences, lh, hh):
-                    torch.add(plus, minus, out=rows[..., ::2])
-                    torch.sub(plus, minus, out=rows[..., 1::2])
-                part = part.new_empty(len(part), height, width) if j else full
-                top, differences = part[:, ::2], differences[..., :width]
-                torch.lerp(sums[..., :width], differences, 0.5, out=top)
-                torch.sub(top[:, :height // 2], differences[:, :height // 2], out=part[:, 1::2])
-        return x
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *_HaarAnalysis.apply(gradient, ctx.levels)
-
-
-def _runs(first: Tensor, *others: Tensor):
-    """Tensors (N, C, ...) as runs of planes: on a CPU as many as stay in its cache, elsewhere all."""
-    planes = max(1, _CACHED_CELLS // first[0, 0].numel()) if first.device.type == 'cpu' else first.shape[0] * first.shape[1]
-    return zip(*(x.flatten(0, 1).split(planes) for x in (first, *others)))
 
 
 # The other wavelets.

@@ -7,6 +7,7 @@ import pywt
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from sfkd.ops import haar
 from sfkd.ops.dwt import MODES, Bands, _taps, dwt2, idwt2, max_levels
 
 WAVELETS = ('haar', 'db2', 'bior2.2')
@@ -139,6 +140,32 @@ def test_autocast_changes_nothing(wavelet):
     assert bands.low.dtype == torch.float32
     assert torch.equal(bands.details[0], dwt2(x, 1, wavelet).details[0])
     torch.testing.assert_close(again, x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize('size', (*SIZES, (1, 1), (2, 1), (16, 31)))
+def test_haars_loops_and_operations_agree(size):
+    """CPUs run the loops, accelerators and half precision the operations."""
+    x = random_map(3, *size)
+    h, w = ((n + 1) // 2 for n in size)
+    low, details, again = x.new_empty(3, h, w), x.new_empty(3, 3, h, w), torch.empty_like(x)
+    haar._analyse(x, low, details)
+    haar._synthesise(low, details, again)
+    torch.testing.assert_close(again, x, rtol=0, atol=1e-14)
+    mine = low.new_full(low.shape, torch.nan), details.new_full(details.shape, torch.nan), torch.full_like(x, torch.nan)
+    haar._compiled(haar._analyse_loops)(x.numpy(), *(y.numpy() for y in mine[:2]))
+    haar._compiled(haar._synthesise_loops)(*(y.numpy() for y in mine))
+    torch.testing.assert_close(mine, (low, details, again), rtol=0, atol=1e-14)
+
+
+def test_haar_takes_maps_and_gradients_in_any_layout():
+    x = random_map(2, 4, 7, 6, dtype=torch.float32)
+    last = x.to(memory_format=torch.channels_last).requires_grad_()
+    bands = dwt2(last, 2)
+    for mine, plain in zip(bands.each(), dwt2(x, 2).each(), strict=True):
+        assert torch.equal(mine, plain)
+    gradient, = torch.autograd.grad(sum(band.sum() for band in bands.each()), last)  # of a sum: one number, expanded
+    plain = [torch.ones(band.shape) for band in (bands.low, *bands.details)]
+    torch.testing.assert_close(gradient, idwt2(Bands(plain[0], tuple(plain[1:])), size=(7, 6)))
 
 
 def test_float16_does_not_overflow_before_its_bands_do():
