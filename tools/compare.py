@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import product
 from pathlib import Path
 from queue import Queue
@@ -54,7 +55,7 @@ class Comparison:
     """Runs cells and keeps their rows.
 
     Args:
-        results: file of JSON lines; rows in it count as done.
+        results: file of JSON lines; rows in it of the same split and budget count as done.
         split: 'val' or 'test'.
         epochs: budget; None for that of the configs.
         together: the most methods of a pair and seed in one process.
@@ -74,18 +75,30 @@ class Comparison:
         done = {self._key(row) for row in self.rows}
         missing: dict[tuple[str, int], list[str]] = {}
         for pair, method, seed in cells:
-            if (pair, method, seed, self.split) not in done:
+            if self._key_of(pair, method, seed) not in done:
                 missing.setdefault((pair, seed), []).append(method)
         groups = [(pair, seed, methods[i:i + self.together]) for (pair, seed), methods in missing.items()
                   for i in range(0, len(methods), self.together)]
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(lambda group: self._group(*group), groups))
-        wanted = {(*cell, self.split) for cell in cells}
+        wanted = {self._key_of(*cell) for cell in cells}
         return [row for row in self.rows if self._key(row) in wanted]
+
+    def budget(self, pair: str) -> int:
+        """Epochs of a run."""
+        return self.epochs or self._configured(pair)
+
+    @staticmethod
+    @cache
+    def _configured(pair: str) -> int:
+        return Config.fromfile(ROOT / PAIRS[TASK_OF[pair]][pair]).train_cfg.max_epochs
+
+    def _key_of(self, pair: str, method: str, seed: int) -> tuple:
+        return pair, method, seed, self.split, self.budget(pair)
 
     @staticmethod
     def _key(row: dict) -> tuple:
-        return row['pair'], row['method'], row['seed'], row['split']
+        return row['pair'], row['method'], row['seed'], row['split'], row['epochs']
 
     def _group(self, pair: str, seed: int, methods: list[str]) -> None:
         gpu = self.gpus.get()
@@ -109,10 +122,9 @@ class Comparison:
         folder = ROOT / 'work_dirs/compare' / pair / f'{self.split}{seed}' / hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / 'scores.json').unlink(missing_ok=True)
-        budget = Config.fromfile(ROOT / config)
-        epochs = self.epochs or budget.train_cfg.max_epochs
+        epochs = self.budget(pair)
         options = [f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}', f'default_hooks.checkpoint.interval={epochs}']
-        if epochs != budget.train_cfg.max_epochs:
+        if epochs != self._configured(pair):
             options += [f'param_scheduler.1.end={epochs}', f'param_scheduler.1.T_max={epochs - 1}']
         command = [sys.executable, 'tools/train_together.py', config, '--methods', *methods, '--split', self.split, '--work-dir', str(folder),
                    '--cfg-options', *options]
@@ -243,17 +255,20 @@ def main() -> None:
                         help='see tools/train_together.py; default: alone, sfkd and all of configs/peers')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--split', choices=['val', 'test'], default='test')
-    parser.add_argument('--epochs', type=int, help='budget of every run; default: that of the configs')
+    parser.add_argument('--epochs', type=int, help='budget of every run, 2 at least; default: that of the configs')
     parser.add_argument('--tune', action='store_true', help=f'{len(FACTORS) + 1} trials for every method, on the validation split')
     parser.add_argument('--together', type=int, default=16, help='the most methods of a pair and seed in one process')
     parser.add_argument('--jobs', type=int, default=1, help='processes side by side')
     parser.add_argument('--gpus', nargs='+', type=int, default=[], help='indices that the processes take turns on')
     parser.add_argument('--results', type=Path, help='default: docs/results/results_<task>.jsonl, or tuning_<task>.jsonl for --tune and --split val')
     parser.add_argument('--tables-only', action='store_true', help='run nothing')
+    parser.add_argument('--versus', nargs='+', default=BASELINES, metavar='METHOD', help='whose difference to each method the table gives')
     parser.add_argument('--plot', type=Path, metavar='FILE.png')
     args = parser.parse_args()
     if unknown := [method for method in args.methods if method.partition('+')[0] not in METHODS]:
         parser.error(f'--methods: there is no {unknown[0]}; methods are {", ".join(METHODS)}')
+    if args.epochs is not None and args.epochs < 2:
+        parser.error(f'--epochs {args.epochs}: the first of at least 2 epochs warms the learning rate up')
     split = 'val' if args.tune else args.split
     pairs = args.pairs or [pair for pair in PAIRS[args.task] if pair != 'resnet_to_swin']
     results = args.results or ROOT / f"docs/results/{'results' if split == 'test' else 'tuning'}_{args.task}.jsonl"
@@ -262,8 +277,8 @@ def main() -> None:
         tune(comparison, [method for method in args.methods if method != 'alone'], pairs, args.seeds)
     elif not args.tables_only:
         comparison.run([(pair, method, seed) for seed, pair, method in product(args.seeds, pairs, args.methods)])
-    rows = [row for row in comparison.rows if row['split'] == split and row['pair'] in pairs]
-    print(table(rows) + '\n\n' + ranks(rows))
+    rows = [row for row in comparison.rows if row['pair'] in pairs and row['split'] == split and row['epochs'] == comparison.budget(row['pair'])]
+    print(table(rows, args.versus) + '\n\n' + ranks(rows))
     if args.plot:
         plot([row for row in rows if row['method'] in args.methods], args.plot)
     sys.exit(f'{comparison.failed} runs failed' if comparison.failed else 0)

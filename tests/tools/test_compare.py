@@ -20,7 +20,7 @@ def compare():
 
 
 def rows(method, values, pair='resnet_to_mixer'):
-    return [dict(task='cls', pair=pair, method=method, seed=seed, split='test', value=value, seconds=10, cpu_seconds=20) for seed, value in values.items()]
+    return [dict(task='cls', pair=pair, method=method, seed=seed, split='test', value=value, epochs=6, seconds=10, cpu_seconds=20) for seed, value in values.items()]
 
 
 def test_interval_is_students_t(compare):
@@ -45,8 +45,8 @@ def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
     results, methods = tmp_path / 'results.jsonl', ('alone', 'kd', 'sfkd')
     results.write_text(''.join(json.dumps(row) + '\n' for method in methods for row in rows(method, {0: 50.})))
     text = tool('tools/compare.py', '--pairs', 'resnet_to_mixer', '--methods', *methods, '--seeds', 0, '--results', results,
-                '--plot', tmp_path / 'plot.png')
-    assert text.count('| 50.00 |') == 3 and len(results.read_text().splitlines()) == 3 and (tmp_path / 'plot.png').stat().st_size > 5000
+                '--versus', 'kd', '--plot', tmp_path / 'plot.png')
+    assert text.count('| 50.00 |') == 3 and text.count('|  +0.00 |') == 2 and 'minus kd |' in text and len(results.read_text().splitlines()) == 3 and (tmp_path / 'plot.png').stat().st_size > 5000
 
 
 @pytest.fixture
@@ -69,7 +69,17 @@ def test_a_method_that_crashes_leaves_the_others(compare, quick, tmp_path, capfd
     assert row['split'] == 'val' and row['seed'] == 7 and row['epochs'] == 2 and 0 <= row['value'] <= 100 and row['cpu_seconds'] > 1
     comparison = compare.Comparison(tmp_path / 'results.jsonl', 'test', epochs=2)
     tested, = comparison.run([('resnet_to_mixer', 'alone', 7)])
-    assert tested['split'] == 'test' and comparison.failed == 0
+    assert tested['split'] == 'test' and tested['epochs'] == 2 and comparison.failed == 0
+
+
+def test_another_budget_is_another_cell(compare, tmp_path, monkeypatch):
+    (tmp_path / 'results.jsonl').write_text(json.dumps(rows('alone', {0: 50.})[0]) + '\n')
+    trained = []
+    monkeypatch.setattr(compare.Comparison, '_train', lambda self, pair, seed, methods, gpu: trained.append(self.budget(pair)) or [])
+    for epochs in None, 6, 24:
+        found = compare.Comparison(tmp_path / 'results.jsonl', epochs=epochs).run([('resnet_to_mixer', 'alone', 0)])
+        assert bool(found) == (epochs != 24)
+    assert trained == [24]
 
 
 def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, monkeypatch):
