@@ -68,8 +68,8 @@ def dwt2(x: Tensor, levels: int = 1, wavelet: str = 'haar', mode: str = 'zero') 
         levels: 1 to :func:`max_levels`.
         wavelet: a discrete wavelet of PyWavelets, orthogonal or biorthogonal ('haar', 'db2', 'bior2.2', ...).
         mode: how the map goes on past its border: 'zero', 'symmetric' or 'periodization'. For Haar it only matters at
-            odd sizes: one zero, or the last sample once more. Energy is kept exactly by an orthogonal wavelet in
-            'periodization' at sizes that stay even, and by Haar in 'zero' at all sizes.
+            odd sizes: one zero, or the last sample once more. An orthogonal wavelet keeps the energy in 'zero' at all
+            sizes (:func:`is_isometric`), and in 'periodization' at sizes that stay even.
 
     Raises:
         ValueError: x is not (N, C, H, W); unknown wavelet or mode; levels out of range for the grid.
@@ -137,6 +137,15 @@ def max_levels(size: tuple[int, int], wavelet: str = 'haar') -> int:
     while min(height, width) >= taps:
         height, width, levels = (height + 1) // 2, (width + 1) // 2, levels + 1
     return levels
+
+
+def is_isometric(wavelet: str) -> bool:
+    """Whether :func:`dwt2` in zero mode keeps sums of squares and inner products, at every size and level: as an orthogonal wavelet does.
+
+    Raises:
+        ValueError: unknown wavelet.
+    """
+    return wavelet in HAAR or _wavelet(wavelet).orthogonal and wavelet != 'dmey'  # dmey's filters are an approximation
 
 
 def _check_mode(mode: str) -> None:

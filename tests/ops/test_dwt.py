@@ -8,7 +8,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from sfkd.ops import haar
-from sfkd.ops.dwt import MODES, Bands, _taps, dwt2, idwt2, max_levels
+from sfkd.ops.dwt import MODES, Bands, _taps, dwt2, idwt2, is_isometric, max_levels
 
 WAVELETS = ('haar', 'db2', 'bior2.2')
 SIZES = ((8, 8), (7, 7), (8, 7), (5, 12))
@@ -68,6 +68,13 @@ def test_haar_equals_pytorch_wavelets(size):
 def test_haar_keeps_the_energy_at_all_sizes(size):
     x = random_map(2, 3, *size)
     torch.testing.assert_close(energy(dwt2(x, max_levels(size))), x.square().sum(), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize('wavelet', ('haar', 'db2', 'sym4', 'coif1', 'bior2.2', 'dmey'))
+def test_isometric_wavelets_keep_the_energy_at_all_sizes(wavelet):
+    x = random_map(1, 2, 63, 70)
+    kept = energy(dwt2(x, max_levels(x.shape[2:], wavelet), wavelet)) / x.square().sum()
+    assert is_isometric(wavelet) == (abs(kept - 1) < 1e-9)  # PyWavelets tabulates its filters to about 1e-11
 
 
 @pytest.mark.parametrize('wavelet', ('db2', 'sym4', 'coif1'))

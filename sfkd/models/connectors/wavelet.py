@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...ops import Bands, dwt2, idwt2
-from ...ops.dwt import HAAR, max_levels
+from ...ops.dwt import is_isometric, max_levels
 from ...registry import MODELS
 from .align import Align
 
@@ -144,7 +144,7 @@ class WaveletConnector(nn.Module):
         student_channels: Cs.
         teacher_channels: Ct.
         levels: J; falls to what a smaller grid allows.
-        wavelet: any discrete wavelet that PyWavelets names; orthogonal ones keep energy.
+        wavelet: any discrete wavelet that PyWavelets names; orthogonal ones keep energy, so that losses of squares need no bands.
         refine: whether DS2S runs, or which part of it alone (``only`` of :class:`DualStreamRefinement`).
         standardised: see :class:`Align`.
         streams: whether low band and details are projected apart (:class:`StreamProjection`).
@@ -185,7 +185,7 @@ class WaveletConnector(nn.Module):
         return Decomposed(student if mask is None else student * mask, bands), teacher
 
     def _decomposed(self, x: Tensor, levels: int) -> Decomposed:
-        return Decomposed(x, partial(dwt2, x, levels, self.wavelet), isometric=self.wavelet in HAAR)
+        return Decomposed(x, partial(dwt2, x, levels, self.wavelet), isometric=is_isometric(self.wavelet))
 
 
 def _shrunk(mask: Tensor, band: Tensor) -> Tensor:

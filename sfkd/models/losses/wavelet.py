@@ -15,7 +15,7 @@ class BandMSE(nn.Module):
 
     Args:
         balance: 'gain' (default) divides each band's mean by its gain 4^j, the most by which an orthonormal band of level j can
-            exceed the map in variance; by Parseval the sum over unrefined Haar bands then equals the plain MSE of the maps, and is computed
+            exceed the map in variance; by Parseval the sum over unrefined bands of an orthogonal wavelet then equals the plain MSE of the maps, and is computed
             as that, without any bands. 'none' takes the plain mean of each band, so that LL_J counts up to 4^J times.
 
     Raises:
