@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
+from sfkd.ops import spectral
 from sfkd.ops.spectral import _transfer, gaussian_frequency_loss, gaussian_frequency_loss_fft, gaussian_transfer
 
-SIZES = ((8, 8), (7, 7), (4, 9), (6, 11), (15, 12), (1, 5), (1, 1))  # on both sides of the tiny-grid switch
+SIZES = ((8, 8), (7, 7), (4, 9), (6, 11), (15, 12), (1, 5), (1, 1), (52, 13), (13, 48), (48, 50))  # tiny, plain, with long sides
 
 
 def random_pair(*shape, dtype=torch.float64):
@@ -61,11 +62,25 @@ def test_transfer_is_symmetric_cached_and_an_average(n):
     torch.testing.assert_close(gaussian_transfer(n, None), torch.eye(n))
 
 
-@pytest.mark.parametrize('size', ((3, 4), (9, 8)))
+@pytest.mark.parametrize('size', ((3, 4), (9, 8), (2, 50)))
 def test_gradients(size):
     student, teacher = (x.requires_grad_() for x in random_pair(1, 1, *size))
     assert gradcheck(gaussian_frequency_loss, (student, teacher))
     assert gradgradcheck(gaussian_frequency_loss, (student, teacher))
+
+
+def test_runs_of_planes_are_one_mean(monkeypatch):
+    student, teacher = (x.permute(0, 1, 3, 2) for x in random_pair(5, 3, 50, 11))
+    whole = gaussian_frequency_loss(student, teacher)
+    monkeypatch.setattr(spectral, '_CACHED_CELLS', 4 * 50 * 11)  # 15 planes in runs of 4
+    torch.testing.assert_close(gaussian_frequency_loss(student, teacher), whole, rtol=1e-13, atol=0)
+
+
+@pytest.mark.filterwarnings('ignore:Dynamo detected a call to a `functools.lru_cache`')
+def test_compiles_to_one_graph():
+    student, teacher = random_pair(2, 3, 14, 50)
+    compiled = torch.compile(gaussian_frequency_loss, backend='eager', fullgraph=True)
+    torch.testing.assert_close(compiled(student, teacher), gaussian_frequency_loss(student, teacher))
 
 
 @pytest.mark.parametrize('size', ((7, 7), (14, 13)))
