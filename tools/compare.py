@@ -278,6 +278,10 @@ def main() -> None:
     elif not args.tables_only:
         comparison.run([(pair, method, seed) for seed, pair, method in product(args.seeds, pairs, args.methods)])
     rows = [row for row in comparison.rows if row['pair'] in pairs and row['split'] == split and row['epochs'] == comparison.budget(row['pair'])]
+    if args.tables_only and not rows:
+        held = sorted({(row['pair'], row['split'], row['epochs']) for row in comparison.rows})
+        sys.exit(f'{results}: no row of {", ".join(pairs)}, split {split}, with the epochs asked for (--epochs; else the configs\' own). The file holds '
+                 + ('; '.join(f'{pair}, {split}, {epochs} epochs' for pair, split, epochs in held) or 'none at all') + '.')
     print(table(rows, args.versus) + '\n\n' + ranks(rows))
     if args.plot:
         plot([row for row in rows if row['method'] in args.methods], args.plot)

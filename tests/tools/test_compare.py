@@ -116,6 +116,18 @@ def test_the_page_has_the_table_of_the_results_file(compare, task, page):
     assert len(lines) >= 2 and not [line for line in lines if line not in text]
 
 
+def test_the_page_has_the_table_of_the_longer_runs(compare):
+    lines = compare.table(results_of('cls', 'long')).splitlines()[2:]
+    text = (ROOT / 'docs/ablation.md').read_text()
+    assert len(lines) == 12 and not [line for line in lines if line not in text]
+
+
+def test_a_table_without_rows_says_which_the_file_has():
+    asked = subprocess.run([sys.executable, ROOT / 'tools/compare.py', '--tables-only', '--results', ROOT / 'docs/results/long_cls.jsonl'],
+                           capture_output=True, text=True)
+    assert asked.returncode == 1 and 'long_cls.jsonl: no row of' in asked.stderr and 'swin_to_resnet8, test, 24 epochs' in asked.stderr
+
+
 def test_the_readme_ranks_the_methods_as_the_results_file_does(compare):
     measured = results_of('cls')
     lines = compare.ranks([row for row in measured if row['pair'] != 'resnet_to_swin']).splitlines()[2:]
@@ -123,5 +135,5 @@ def test_the_readme_ranks_the_methods_as_the_results_file_does(compare):
     assert len(lines) >= 2 and not [line for line in lines if line not in text]
 
 
-def results_of(task):
-    return [json.loads(line) for line in (ROOT / f'docs/results/results_{task}.jsonl').read_text().splitlines()]
+def results_of(task, kind='results'):
+    return [json.loads(line) for line in (ROOT / f'docs/results/{kind}_{task}.jsonl').read_text().splitlines()]
