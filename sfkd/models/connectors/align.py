@@ -2,68 +2,11 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...ops import at_least_float32, standardise
 from ...registry import MODELS
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """All-reduce with its gradient: a statistic that every process uses gets every process's gradient."""
-
-    @staticmethod
-    def forward(ctx, tensor):
-        tensor = tensor.clone()
-        dist.all_reduce(tensor)
-        return tensor
-
-    @staticmethod
-    def backward(ctx, gradient):
-        gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient
-
-
-def at_least_float32(features: Tensor) -> Tensor:
-    """Half precision becomes float32, float64 stays: means and variances over a map are rounded too far in half precision."""
-    return features.to(torch.promote_types(features.dtype, torch.float32))
-
-
-def standardise(features: Tensor, mask: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """Zero mean and unit variance of each channel over batch and grid, of the batch joined over all processes.
-
-    Parameter-free (as PKD does, arXiv 2207.02039, section 3.2): a learned layer on the teacher's side could collapse both sides to a
-    constant. Always float32 (float64 stays), also under autocast.
-
-    Args:
-        features: (N, C, h, w).
-        mask: (N, 1, h, w) of zeros and ones, the cells that count; the others become 0.
-
-    Returns:
-        Tensor: (N, C, h, w).
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        features = at_least_float32(features)
-        joined = dist.is_initialized() and dist.get_world_size() > 1
-        if mask is None and not joined:
-            return F.batch_norm(features, None, None, training=True, eps=eps)
-        if mask is None:
-            variance, mean = torch.var_mean(features, (0, 2, 3), correction=0)
-            count = mean.new_full((), features.numel() / features.shape[1])
-        else:
-            mask = mask.to(features)
-            count = mask.sum()
-            mean = (features * mask).sum((0, 2, 3)) / count.clamp_min(1)
-            variance = ((features - mean.view(1, -1, 1, 1)).square() * mask).sum((0, 2, 3)) / count.clamp_min(1)
-        if joined:
-            sums, total = _SumOverProcesses.apply(torch.cat([mean * count, count.view(1)])).split([mean.numel(), 1])
-            joint_mean = sums / total
-            # Spread within each process plus spread between their means: no difference of large squares
-            variance = _SumOverProcesses.apply((variance + (mean - joint_mean).square()) * count) / total
-            mean = joint_mean
-        features = (features - mean.view(1, -1, 1, 1)) * torch.rsqrt(variance + eps).view(1, -1, 1, 1)
-        return features if mask is None else features * mask
 
 
 def onto_one_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +59,7 @@ class Align(nn.Module):
         student, teacher = onto_one_grid(student, teacher)
         student = self.project(student)
         if self.standardised:
-            return standardise(student, mask), standardise(teacher, mask)
+            return standardise(student, teacher, mask=mask)
         student, teacher = at_least_float32(student), at_least_float32(teacher)
         return (student, teacher) if mask is None else (student * mask, teacher * mask)
 
@@ -152,5 +95,5 @@ class CommonGrid(nn.Module):
         """
         student, teacher = onto_one_grid(student, teacher)
         if self.standardised:
-            return standardise(student, mask), standardise(teacher, mask)
+            return standardise(student, teacher, mask=mask)
         return (student, teacher) if mask is None else muted(student, teacher, mask)

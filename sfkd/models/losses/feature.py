@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...ops import at_least_float32
 from ...registry import MODELS
 from ..connectors import Decomposed
-from ..connectors.align import at_least_float32
 
 
 @MODELS.register_module()
