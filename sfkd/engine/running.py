@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import ctypes
 import gc
 import logging
 import os
@@ -49,12 +50,27 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
 
 
 def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
-    """Before anything is built: refuse unsafe checkpoints, quiet what no user can act on, and join the other processes on a CPU."""
+    """Before anything is built: refuse unsafe checkpoints, quiet what no user can act on, keep memory, and join the other processes on a CPU."""
     forbid_unsafe_loading()
+    keep_freed_memory()
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     warnings.filterwarnings('ignore', category=FutureWarning)
     if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')  # mmengine's own launcher knows GPUs only
+
+
+def keep_freed_memory() -> None:
+    """Without a GPU: have glibc keep the memory of freed tensors for the next ones.
+
+    By default it hands large ones back to the system, and each step asks for them anew, page by page, cleared by the kernel
+    (docs/benchmarks.md). Other C libraries and systems are left as they are.
+    """
+    if sys.platform == 'linux' and not torch.cuda.is_available():
+        most, trim_threshold, mmap_threshold = 2 ** 31 - 1, -1, -3  # the numbers are those of malloc.h
+        with contextlib.suppress(AttributeError):  # no mallopt: not glibc
+            allocator = ctypes.CDLL(None)
+            allocator.mallopt(trim_threshold, most)
+            allocator.mallopt(mmap_threshold, most)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from common import PAIRS, Steps, finish, interleaved, milliseconds, parser, ratio, show, start
+from common import PAIRS, Steps, finish, interleaved, milliseconds, parser, prepare_process, ratio, show, start
 
 SIZE, BATCH = 224, 2
 SERIES = dict(
@@ -51,6 +51,7 @@ def row(series: str, value: str, seconds: dict[str, list[float]]) -> dict:
 
 def one_process(rank: int, count: int, args: argparse.Namespace, folder: str) -> None:
     """Steps of one of several processes; the first writes the seconds of each round."""
+    prepare_process()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     backend = 'gloo'
