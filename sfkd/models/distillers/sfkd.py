@@ -11,7 +11,7 @@ class SFKD(Distiller):
 
     Each pair goes through a :class:`WaveletConnector`; its bands are matched in space (:class:`BandMSE`), its map in frequency
     (:class:`GaussianFrequencyLoss`), both refined by DS2S where ``refine`` is set; the logits by :class:`KLDivergence`. A weight of 0
-    removes a term. DS2S is off by default because it has cost accuracy wherever it was measured (docs/ablation.md).
+    removes a term. DS2S is off by default: it costs accuracy in short trainings and gains none in longer ones (docs/ablation.md).
 
     Args:
         student, teacher, teacher_ckpt, pairs, kwargs: see :class:`Distiller`.
