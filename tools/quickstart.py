@@ -23,8 +23,8 @@ PAIRS = dict(
              sfkd='configs/mini/seg_swin_to_resnet8.py'))
 
 
-def run(arguments: list[str], log: Path, title: str, metric: str, factor: float = 1) -> list[tuple[int, float]]:
-    """Run one of the tools, everything it prints going to a log file, one line an epoch to the screen.
+def run(arguments: list[str], log: Path, title: str, done: str, metric: str, factor: float = 1) -> list[tuple[int, float]]:
+    """Run one of the tools, everything it prints going to a log file; to the screen goes one line an epoch and one that says it is `done`.
 
     Returns:
         list: (epoch, metric on the validation split in %), for a training.
@@ -47,13 +47,13 @@ def run(arguments: list[str], log: Path, title: str, metric: str, factor: float 
     if process.returncode:
         print(''.join(log.read_text().splitlines(keepends=True)[-15:]), file=sys.stderr)
         sys.exit(f'{title}: exit status {process.returncode}; the whole log is {log}')
-    print(f'  {title:<16} done in {time.time() - started:.0f} s', flush=True)
+    print(f'  {title:<16} {done} in {time.time() - started:.0f} s', flush=True)
     return curve
 
 
 def score(config: str, checkpoint: str, out: Path, title: str, metric: str) -> float:
     run(['tools/test.py', config, checkpoint, '--work-dir', str(out / 'test'), '--out', str(out / 'score.json')], out / 'test.log', title,
-        metric)
+        'scored', metric)
     return json.loads((out / 'score.json').read_text())[metric]
 
 
@@ -91,8 +91,8 @@ def main() -> None:
     for step, (name, title) in enumerate(dict(student='student alone', sfkd='student, SFKD').items(), 2):
         print(f'{step}/3 {title}: {pair[name]}', flush=True)
         begun, folder = time.time(), out / name
-        curves[title] = run(['tools/train.py', pair[name], '--work-dir', str(folder), *options], folder / 'train.log', title, metric,
-                            factor)
+        curves[title] = run(['tools/train.py', pair[name], '--work-dir', str(folder), *options], folder / 'train.log', title, 'trained',
+                            metric, factor)
         seconds[name] = time.time() - begun
         last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
         scores[name] = score(pair[name], str(last), folder, title, metric)
@@ -110,7 +110,7 @@ def main() -> None:
     if args.task != 'cls':
         last = {name: out / name / Path((out / name / 'last_checkpoint').read_text().strip()).name for name in ('student', 'sfkd')}
         run(['tools/draw_predictions.py', str(out / 'predictions.png'), 'teacher', *pair['teacher'], 'alone', pair['student'],
-             str(last['student']), 'SFKD', pair['sfkd'], str(last['sfkd'])], out / 'draw.log', 'pictures', metric)
+             str(last['student']), 'SFKD', pair['sfkd'], str(last['sfkd'])], out / 'draw.log', 'pictures', 'drawn', metric)
 
 
 if __name__ == '__main__':
