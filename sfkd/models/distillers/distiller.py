@@ -293,10 +293,14 @@ class Distiller(BaseModel):
     @staticmethod
     def _build_logits(losses, student: Probe, teacher: Probe) -> Pair:
         heads = [_scores(found) for found in (student, teacher)]
-        if any(isinstance(head, str) for head in heads) or heads[0].channels != heads[1].channels:
-            seen = ['no logits' if isinstance(head, str) else f'{head.channels} classes' for head in heads]
-            raise ConfigError(f'model.logits: the student has {seen[0]} and the teacher {seen[1]}; a logit loss compares the same classes: '
-                              'give a teacher of the same classes, or set the logit weight to 0')
+        if any(isinstance(head, str) for head in heads):
+            student, teacher = ('has none' if isinstance(head, str) else f'has {head.channels}' for head in heads)
+            raise ConfigError(f'model.logits: these losses compare the class scores of whole pictures, of which the student {student} and the '
+                              f"teacher {teacher}. Set the logit weight to 0; class maps are a pair of their own: pairs=['auto', dict("
+                              "student='decode_head.conv_seg', teacher='decode_head.conv_seg', connector=dict(type='CommonGrid'), losses=[...])]")
+        if heads[0].channels != heads[1].channels:
+            raise ConfigError(f'model.logits: the student has {heads[0].channels} classes and the teacher {heads[1].channels} '
+                              'classes; a logit loss compares the same classes: give a teacher of the same classes, or set the logit weight to 0')
         return Pair('logits', *heads, None, _build_losses(losses, 'model.logits'))
 
     def _wire(self, checkpoint: str | None) -> None:
