@@ -29,6 +29,7 @@ from statistics import mean, stdev
 from threading import Lock
 
 from mmengine.config import Config
+from scipy.stats import t as student_t
 from train_together import CONFIGS, METHODS, PEERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,7 +114,7 @@ class Comparison:
             with open(self.results, 'a') as file:
                 file.writelines(json.dumps(row) + '\n' for row in rows)
         for row in rows:
-            print(f"{pair} {row['method']} seed {seed}: {row['value']:.2f} ({row['seconds']} s)", flush=True)
+            print(f"{pair} {row['method']} seed {seed}: {percent(row):.2f} ({row['seconds']} s)", flush=True)
 
     def _train(self, pair: str, seed: int, methods: list[str], gpu: int | None) -> list[dict]:
         """Train and score some methods of a pair and seed; the rows of those that ended."""
@@ -151,7 +152,7 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
     """
     def score(trials: list[str]) -> dict[str, float]:
         rows = comparison.run([(pair, trial, seed) for pair in pairs for seed in seeds for trial in trials])
-        found = {trial: [row['value'] for row in rows if row['method'] == trial] for trial in trials}
+        found = {trial: [percent(row) for row in rows if row['method'] == trial] for trial in trials}
         return {trial: mean(values) if len(values) == len(pairs) * len(seeds) else -math.inf for trial, values in found.items()}
     trials = {method: ['+'.join([method, *(f'{key}={weight * factor:g}' for key, weight in weights(method).items())]) for factor in FACTORS]
               for method in methods}
@@ -185,15 +186,21 @@ def switch(method: str) -> str:
 
 def interval(values: list[float]) -> str:
     """Mean and 95% confidence interval of a mean (Student's t)."""
-    t = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}.get(len(values), 1.96)
-    return f'{mean(values):+6.2f} ± {t * stdev(values) / math.sqrt(len(values)):.2f}' if len(values) > 1 else f'{mean(values):+6.2f}'
+    if len(values) == 1:
+        return f'{mean(values):+6.2f}'
+    t = round(student_t.ppf(0.975, len(values) - 1), 2)  # as printed in tables of it
+    return f'{mean(values):+6.2f} ± {t * stdev(values) / math.sqrt(len(values)):.2f}'
+
+
+def percent(row: dict) -> float:
+    return row['value'] * METRICS[row['task']][2]
 
 
 def cells_of(rows: list[dict]) -> dict[str, dict[str, dict[int, float]]]:
     """``{pair: {method: {seed: value in %}}}``, methods from best to worst."""
     cells: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
-        cells.setdefault(row['pair'], {}).setdefault(row['method'], {})[row['seed']] = row['value'] * METRICS[row['task']][2]
+        cells.setdefault(row['pair'], {}).setdefault(row['method'], {})[row['seed']] = percent(row)
     return {pair: dict(sorted(methods.items(), key=lambda item: -mean(item[1].values()))) for pair, methods in cells.items()}
 
 

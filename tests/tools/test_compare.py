@@ -26,6 +26,7 @@ def rows(method, values, pair='resnet_to_mixer'):
 def test_interval_is_students_t(compare):
     assert compare.interval([1., 2., 3.]) == ' +2.00 ± 2.48'  # 4.303 * 1 / sqrt(3)
     assert compare.interval([-1.5]) == ' -1.50'
+    assert compare.interval([0., 2.] * 8) == ' +1.00 ± 0.55'  # 2.131 * sqrt(16 / 15) / 4
 
 
 def test_differences_are_paired_by_seed(compare):
@@ -88,7 +89,7 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
 
     def score(self, cells):
         run.append(cells)
-        return [dict(method=method, value=10 * float(method.split('=')[1].partition('+')[0]) + method.count('+')) for _, method, _ in cells]
+        return [dict(task='cls', method=method, value=10 * float(method.split('=')[1].partition('+')[0]) + method.count('+')) for _, method, _ in cells]
     monkeypatch.setattr(compare.Comparison, 'run', score)
     comparison, pairs = compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['resnet_to_mixer', 'swin_to_resnet8']
     methods = ['sfkd', *compare.CONFIGS]
@@ -104,7 +105,7 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
 
 def test_tuning_does_not_choose_what_failed_on_a_pair(compare, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(compare.Comparison, 'run', lambda self, cells: [
-        dict(method=method, value=50.0) for pair, method, _ in cells if (pair, method) != ('resnet_to_mixer', 'kd+logits.0.weight=0.0625')])
+        dict(task='cls', method=method, value=50.0) for pair, method, _ in cells if (pair, method) != ('resnet_to_mixer', 'kd+logits.0.weight=0.0625')])
     compare.tune(compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['kd'], ['resnet_to_mixer', 'swin_to_resnet8'], [0])
     assert 'logits.0.weight=0.0625: -inf, logits.0.weight=0.25: 50.00' in capfd.readouterr().out
 
