@@ -108,6 +108,7 @@ class Teacher:
         Returns:
             dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients.
         """
+        inputs = inputs.detach()  # torch 2.6's autocast would keep its copy of pictures that take gradients, born here, for the student
         if self.affine is not None:
             scale, shift, flip = self.affine
             inputs = torch.addcmul(shift, inputs.flip(1) if flip else inputs, scale)
