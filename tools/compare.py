@@ -258,7 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', choices=PAIRS, default='cls')
     parser.add_argument('--pairs', nargs='+', choices=TASK_OF, help="of the task; default: all but classification's resnet_to_swin")
-    parser.add_argument('--methods', nargs='+', default=['alone', 'sfkd', *PEERS], metavar='METHOD[+KEY=VALUE...]',
+    parser.add_argument('--methods', nargs='+', metavar='METHOD[+KEY=VALUE...]',
                         help='see tools/train_together.py; default: alone, sfkd and all of configs/peers')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--split', choices=['val', 'test'], default='test')
@@ -268,10 +268,12 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=1, help='processes side by side')
     parser.add_argument('--gpus', nargs='+', type=int, default=[], help='indices that the processes take turns on')
     parser.add_argument('--results', type=Path, help='default: docs/results/results_<task>.jsonl, or tuning_<task>.jsonl for --tune and --split val')
-    parser.add_argument('--tables-only', action='store_true', help='run nothing')
+    parser.add_argument('--tables-only', action='store_true', help='run nothing; the ranks are among the --methods, or all that the file holds')
     parser.add_argument('--versus', nargs='+', default=BASELINES, metavar='METHOD', help='whose difference to each method the table gives')
     parser.add_argument('--plot', type=Path, metavar='FILE.png')
     args = parser.parse_args()
+    every = args.methods is None or not args.tables_only  # a single cell run again is ranked among all that the file holds
+    args.methods = args.methods or ['alone', 'sfkd', *PEERS]
     if unknown := [method for method in args.methods if method.partition('+')[0] not in METHODS]:
         parser.error(f'--methods: there is no {unknown[0]}; methods are {", ".join(METHODS)}')
     if args.epochs is not None and args.epochs < 2:
@@ -289,7 +291,7 @@ def main() -> None:
         held = sorted({(row['pair'], row['split'], row['epochs']) for row in comparison.rows})
         sys.exit(f'{results}: no row of {", ".join(pairs)}, split {split}, with the epochs asked for (--epochs; else the configs\' own). The file holds '
                  + ('; '.join(f'{pair}, {split}, {epochs} epochs' for pair, split, epochs in held) or 'none at all') + '.')
-    print(table(rows, args.versus) + '\n\n' + ranks(rows))
+    print(table(rows, args.versus) + '\n\n' + ranks([row for row in rows if every or row['method'] in args.methods]))
     if args.plot:
         plot([row for row in rows if row['method'] in args.methods], args.plot)
     sys.exit(f'{comparison.failed} runs failed' if comparison.failed else 0)

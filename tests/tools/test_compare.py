@@ -129,6 +129,14 @@ def test_a_table_without_rows_says_which_the_file_has():
     assert asked.returncode == 1 and 'long_cls.jsonl: no row of' in asked.stderr and 'swin_to_resnet8, test, 24 epochs' in asked.stderr
 
 
+def test_the_page_ranks_six_methods_of_the_longer_runs(tool):
+    text = tool('tools/compare.py', '--tables-only', '--epochs', 24, '--results', ROOT / 'docs/results/long_cls.jsonl', '--pairs', 'resnet_to_mixer',
+                'swin_to_resnet8', '--methods', 'alone', 'kd', 'aligned_mse', 'pkd', 'cwd', 'sfkd')
+    mean_rank = {line.split('|')[1].strip(): float(line.split('|')[-2]) for line in text.rpartition('mean rank')[2].splitlines()[2:] if line}
+    assert mean_rank == dict(sfkd=1.5, aligned_mse=2.5, pkd=3.0, cwd=3.0, kd=5.0, alone=6.0)
+    assert '(1.5; aligned MSE 2.5, PKD and CWD 3)' in (ROOT / 'docs/ablation.md').read_text()
+
+
 def test_the_readme_ranks_the_methods_as_the_results_file_does(compare):
     measured = results_of('cls')
     lines = compare.ranks([row for row in measured if row['pair'] != 'resnet_to_swin']).splitlines()[2:]
