@@ -2,7 +2,11 @@
 
 Importing the package registers every component with mmengine. It imports torch and mmengine, none of the model libraries.
 """
-from . import compat, engine, models  # noqa: F401  (the latter two register)
-from .version import __version__  # noqa: F401
+from . import compat
+from .distillation import Distillation
+from .openmmlab import SFKD, Distiller
+from .version import __version__
 
 compat.install()  # imports nothing: only if mmcv asks for its compiled operators and has none
+
+__all__ = ['SFKD', 'Distillation', 'Distiller', '__version__']

@@ -10,8 +10,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import checkpoint
 
-from sfkd.models import SFKD
-from sfkd.models.distillers.building import build_model
+from sfkd import SFKD
+from sfkd.openmmlab.building import build_model
 
 FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 SIZE = 64  # pixels, where a test says nothing else
@@ -65,7 +65,7 @@ def distil(student, teacher, teacher_ckpt='init', seed=0, kind=SFKD, **kwargs):
     torch.manual_seed(seed)
     distiller = kind(student, teacher, teacher_ckpt, **dict(dict(input_size=SIZE), **kwargs))
     with torch.no_grad():
-        for tensor in (*distiller.teacher.network.state_dict().values(), *distiller.student.parameters()):
+        for tensor in (*distiller.distillation.teacher.network.state_dict().values(), *distiller.student.parameters()):
             if tensor.is_floating_point():
                 tensor += 0.02 * torch.rand_like(tensor)
     return distiller

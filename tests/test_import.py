@@ -6,7 +6,7 @@ import pytest
 from mmengine.registry import MODELS, DefaultScope
 
 import sfkd
-from sfkd.models import SFKD, Distiller
+from sfkd import SFKD, Distiller
 
 
 def test_import_is_light():

@@ -18,9 +18,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from sfkd.analysis import PairReport, report_terms
-from sfkd.engine.checkpoint import read_checkpoint
-from sfkd.engine.running import check_data, errors_for_people, load_config, prepare_process
+from sfkd.checkpoint import read_checkpoint
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.running import check_data, errors_for_people, load_config, prepare_process
 from sfkd.registry import MODELS
 
 

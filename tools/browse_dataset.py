@@ -11,8 +11,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import set_random_seed
 
 from sfkd.datasets import contact_sheet, overlay
-from sfkd.engine.running import check_data, errors_for_people, load_config, prepare_process
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.running import check_data, errors_for_people, load_config, prepare_process
 
 
 def parse_args() -> argparse.Namespace:

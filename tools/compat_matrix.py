@@ -15,20 +15,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import sfkd  # noqa: F401, I001: before mmpretrain's models, which import mmdet's
 import torch
+from mmdet.models import BaseDetector
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
-from mmdet.models import BaseDetector
 from mmpretrain.models import LinearClsHead
 from mmseg.models import BaseSegmentor
 from torch import nn
 
+from sfkd import SFKD
 from sfkd.analysis.trial import initialise, training_step, without_downloads, works
-from sfkd.engine.running import prepare_process
-from sfkd.models import SFKD
-from sfkd.models.distillers.building import load_config
+from sfkd.openmmlab.building import read_config
+from sfkd.openmmlab.running import prepare_process
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
 SIZES = (64, 128, 224, 320, 512)  # the first that a network takes
@@ -152,7 +151,7 @@ def small(kind: str, size: int) -> nn.Module:
 
 def stock(path: str, **backbone) -> nn.Module:
     """A stock model with random weights."""
-    config = load_config(path, path)
+    config = read_config(path, path)
     model = dict(config.model, backbone=dict(config.model.backbone, **backbone)) if backbone else config.model
     return initialise(without_downloads(model, path, config.get('data_preprocessor'), config.get('default_scope')))
 
@@ -164,7 +163,7 @@ def role(student: nn.Module, teacher: nn.Module, size: int) -> dict:
         step = training_step(distiller)
     except Exception as error:  # whatever any library raises is a result here
         return dict(passes=False, why=one_line(error))
-    found = dict(passes=works(step), pairs=[(pair.student, pair.teacher) for pair in distiller.pairs], **{
+    found = dict(passes=works(step), pairs=[(pair.student_path, pair.teacher_path) for pair in distiller.distillation.pairs], **{
         key: float(f'{step[key]:.3g}') for key in ('gradient', 'distillation_gradient')})
     return found if found['passes'] else dict(found, why='a loss or gradient is zero or not finite')
 

@@ -15,9 +15,9 @@ from mmengine.dataset import pseudo_collate
 from test import load_strictly
 
 from sfkd.datasets import contact_sheet
-from sfkd.engine.running import errors_for_people, is_distillation, load_config, prepare_process, student_config
 from sfkd.errors import ConfigError
-from sfkd.models.distillers.building import build_model
+from sfkd.openmmlab.building import build_model
+from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process, student_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -4,10 +4,10 @@ Of a plain config's checkpoint the model itself is taken (to publish a teacher, 
 """
 import argparse
 
-from sfkd.engine.checkpoint import read_checkpoint, stock_checkpoint, write_checkpoint
-from sfkd.engine.running import errors_for_people, is_distillation, load_config, prepare_process, student_config
+from sfkd.checkpoint import read_checkpoint, stock_checkpoint, write_checkpoint
 from sfkd.errors import ConfigError
-from sfkd.models.distillers.building import build_model
+from sfkd.openmmlab.building import build_model
+from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process, student_config
 
 
 def main() -> None:

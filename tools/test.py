@@ -5,10 +5,19 @@ from pathlib import Path
 
 import torch
 
-from sfkd.engine.checkpoint import read_checkpoint, stock_weights
-from sfkd.engine.running import (
-    build_runner, check_data, errors_for_people, is_distillation, leaving_together, load_config, prepare_process, student_config, tool_parser)
+from sfkd.checkpoint import read_checkpoint, stock_weights
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.running import (
+    build_runner,
+    check_data,
+    errors_for_people,
+    is_distillation,
+    leaving_together,
+    load_config,
+    prepare_process,
+    student_config,
+    tool_parser,
+)
 
 
 def parse_args() -> argparse.Namespace:

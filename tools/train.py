@@ -5,8 +5,16 @@ from pathlib import Path
 
 import torch
 
-from sfkd.engine.running import build_runner, check_data, errors_for_people, leaving_together, load_config, prepare_process, tool_parser
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.running import (
+    build_runner,
+    check_data,
+    errors_for_people,
+    leaving_together,
+    load_config,
+    prepare_process,
+    tool_parser,
+)
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,9 +13,17 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from sfkd.engine.checkpoint import stock_checkpoint, write_checkpoint
-from sfkd.engine.running import build_runner, check_data, errors_for_people, is_distillation, load_config, prepare_process, tool_parser
+from sfkd.checkpoint import stock_checkpoint, write_checkpoint
 from sfkd.errors import ConfigError, nearest
+from sfkd.openmmlab.running import (
+    build_runner,
+    check_data,
+    errors_for_people,
+    is_distillation,
+    load_config,
+    prepare_process,
+    tool_parser,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS, ABLATION = ({path.stem: path for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))} for folder in ('peers', 'ablation'))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import nn
 
-from ..models.distillers import Distiller
-from ..models.distillers.pairing import Probe, Stage, probe, pyramid, stages
+from ..features.probe import Probe, Stage, probe
+from ..features.stages import pyramid, stages
+from ..openmmlab.distiller import Distiller
 
 
 def tappable(network: nn.Module, found: Probe) -> list[Stage]:
@@ -24,29 +25,30 @@ def draw_pairs(distiller: Distiller, file: str | Path) -> None:
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    teacher = distiller.teacher
+    companion = distiller.distillation
+    teacher = companion.teacher
     sides = []
-    for name, network, size, learns in (('student', distiller.student, distiller.input_size, True),
-                                        ('teacher', teacher.network, teacher.input_size or distiller.input_size, False)):
+    for name, network, size, learns in (('student', distiller.student, companion.input_size, True),
+                                        ('teacher', teacher.network, teacher.input_size or companion.input_size, False)):
         title = f'{name}: {type(network).__name__}, {type(network.backbone).__name__}' if hasattr(network, 'backbone') else name
         sides.append((title, tappable(network, probe(network, size, learns=learns))))
     for side, (_, found) in enumerate(sides):  # those that the user named, and heads
         known = {stage.path for stage in found}
-        found += {pair.stages[side].path: pair.stages[side] for pair in distiller.pairs if pair.stages[side].path not in known}.values()
+        found += {pair.stages[side].path: pair.stages[side] for pair in companion.pairs if pair.stages[side].path not in known}.values()
     rows = max(len(found) for _, found in sides)
     figure, axis = plt.subplots(figsize=(8, 0.6 + 0.5 * rows), layout='constrained')
     centres: list[dict[str, float]] = []
     for x, (title, found) in zip((0, 1), sides):
         heights = {stage.path: -(i + 0.5) * rows / len(found) for i, stage in enumerate(found)}
         centres.append(heights)
-        taught = {pair.stages[x].path for pair in distiller.pairs}
+        taught = {pair.stages[x].path for pair in companion.pairs}
         axis.text(x, 0.35, title, ha='center', weight='bold')
         for stage in found:
             grid = f"{stage.channels} x {'x'.join(map(str, stage.grid))}" + (f', stride {stage.stride}' if stage.stride else '')
             colour = 'tab:blue' if stage.path in taught else '0.75'
             axis.text(x, heights[stage.path], f'{stage.path}\n{grid}', ha='center', va='center', fontsize=8,
                       bbox=dict(boxstyle='round', facecolor='white', edgecolor=colour, linewidth=1.5))
-    for pair in distiller.pairs:
+    for pair in companion.pairs:
         student, teacher = (heights[stage.path] for heights, stage in zip(centres, pair.stages))
         axis.annotate('', (0.27, student), (0.73, teacher), arrowprops=dict(arrowstyle='->', color='tab:blue'))
     axis.set(xlim=(-0.35, 1.35), ylim=(-rows, 0.8))

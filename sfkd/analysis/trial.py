@@ -5,13 +5,14 @@ import math
 
 import numpy as np
 import torch
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
-from ..models.distillers import Distiller
-from ..models.distillers.building import build_model
+from ..openmmlab.building import build_model
+from ..openmmlab.building import initialise as initialise_quietly
+from ..openmmlab.distiller import Distiller
 
 PICTURES = 2
 
@@ -36,11 +37,7 @@ def initialise(network: nn.Module) -> nn.Module:
 
     What no ``init_cfg`` covers may be as the memory was (TridentConv, some of DINO); where that is no number or a huge one it is drawn anew.
     """
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')
-    network.init_weights()
-    logger.setLevel(level)
+    initialise_quietly(network)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.is_floating_point() and not (parameter.abs() < 1e3).all():
@@ -88,13 +85,13 @@ def training_step(distiller: Distiller, count: int = PICTURES) -> dict[str, floa
     torch.manual_seed(0)
     for key in ('epoch', 'iter'):  # some heads ask the runner how far it is
         MessageHub.get_current_instance().update_info(key, 0)
-    size, preprocessor = distiller.input_size, distiller.data_preprocessor
+    size, preprocessor = distiller.distillation.input_size, distiller.data_preprocessor
     if hasattr(preprocessor, 'size'):  # mmseg's configs pad to a crop of their own
         preprocessor.size, preprocessor.size_divisor = size, None
     data = preprocessor(dict(inputs=list(torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)),
                              data_samples=random_samples(distiller.student, size, count)), training=True)
     images = data['inputs'].requires_grad_()
-    revert_sync_batchnorm(distiller.student)  # as mmengine's runner does where there is one process
+    revert_sync_batchnorm(distiller)  # as mmengine's runner does where there is one process
     distiller.train()
     losses = distiller(images, data['data_samples'], mode='loss')
     taught = sum(value for key, value in losses.items() if key.startswith('distill.'))

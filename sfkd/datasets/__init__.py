@@ -1,5 +1,13 @@
-from .digits_wild import (DEFAULT_COUNTS, MAKE_COMMAND, SEG_CLASSES, contact_sheet, generate_cls, generate_det, generate_seg,
-                          overlay)
+from .digits_wild import (
+                          DEFAULT_COUNTS,
+                          MAKE_COMMAND,
+                          SEG_CLASSES,
+                          contact_sheet,
+                          generate_cls,
+                          generate_det,
+                          generate_seg,
+                          overlay,
+)
 from .replay import ReplayedDataset
 from .scenes import CLASSES, SPLITS, PlacedDigit, Scene, SceneGenerator, split_digits
 

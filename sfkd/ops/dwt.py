@@ -26,7 +26,7 @@ Two paths:
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -222,7 +222,7 @@ def _filter(function: str, wavelet: str, mode: str, *inputs: Tensor):
     return tuple(band.to(dtype) for band in out) if isinstance(out, tuple) else out.to(dtype)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _library():
     with warnings.catch_warnings():  # its __init__ imports the deprecated pkg_resources
         warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
@@ -239,7 +239,7 @@ def _taps(wavelet: str, synthesis: bool, device: torch.device, dtype: torch.dtyp
     return tuple(torch.tensor(taps, dtype=dtype, device=device) for taps in filters)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _wavelet(name: str) -> pywt.Wavelet:
     import pywt
     names = pywt.wavelist(kind='discrete')

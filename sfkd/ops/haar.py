@@ -8,7 +8,7 @@ PyTorch has no vector code that reads every other number. Elsewhere, and in half
 """
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ def _run(loops, operations, *maps: Tensor) -> None:
         operations(*planes)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compiled(loops):
     import numba  # here: its import takes a third of a second
     return numba.njit(loops, nogil=True)

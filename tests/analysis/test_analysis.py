@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 
+from sfkd import SFKD
 from sfkd.analysis import linear_cka, report_terms
 from sfkd.analysis.trial import initialise
-from sfkd.models import SFKD
 from sfkd.ops import standardise
 
 RESNET = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
@@ -45,14 +45,14 @@ def test_report_names_every_feature_pair_and_term(report):
 
 def test_bands_hold_all_the_energy(report):
     distiller, images, _, found = report
-    features = distiller.teacher(images)
+    features = distiller.distillation.teacher(images)
     for r in found:
         teacher, residual, ratio = zip(*r.bands.values())
         assert sum(teacher) == pytest.approx(1, abs=1e-5) and sum(residual) == pytest.approx(1, abs=1e-5)
         # Parseval: all bands' residual energy over all bands' teacher energy is the MSE of the standardised maps
         mse = r.losses['spatial'] / 3.0
-        pair = next(pair for pair in distiller.pairs if pair.name == r.name)
-        energy = standardise(features[pair.teacher])[0].square().mean()
+        pair = next(pair for pair in distiller.distillation.pairs if pair.name == r.name)
+        energy = standardise(features[pair.teacher_path])[0].square().mean()
         assert sum(t * q for t, q in zip(teacher, ratio)) == pytest.approx(mse / float(energy), rel=1e-3)
         assert 0 < r.kept[0] < 1 and r.losses['frequency'] / 2.0 == pytest.approx(r.kept[1] * mse, rel=1e-3)
     assert list(found[0].bands) == ['LL2', 'LH1', 'HL1', 'HH1', 'LH2', 'HL2', 'HH2']
@@ -60,10 +60,10 @@ def test_bands_hold_all_the_energy(report):
 
 def test_gradient_norms_are_those_of_a_backward_pass(report):
     distiller, images, samples, found = report
-    with distiller.taps.capture((64, 64)) as taps:
+    with distiller.distillation.taps.capture((64, 64)) as taps:
         task = distiller.student(images, samples, mode='loss')['loss']
-    pair = distiller.pairs[2]
-    terms = pair(taps[pair.student], distiller.teacher(images)[pair.teacher])
+    pair = distiller.distillation.pairs[2]
+    terms = pair(taps[pair.student_path], distiller.distillation.teacher(images)[pair.teacher_path])
     weights = list(distiller.student.parameters())
 
     def flat(loss):

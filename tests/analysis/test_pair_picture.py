@@ -18,4 +18,4 @@ def test_stages_and_links(zoo, tmp_path, monkeypatch, pairs):
     assert (0, 'student: ImageClassifier, MlpMixer') in texts
     if pairs != 'auto':
         assert (1, 'backbone.layer2.0\n16 x 8x8, stride 8') in texts  # a module that is no stage's end
-    assert len(links) == len(distiller.pairs)
+    assert len(links) == len(distiller.distillation.pairs)

@@ -80,14 +80,13 @@ STOCK = ['retinanet/retinanet_r50_fpn_1x_coco.py', 'faster_rcnn/faster-rcnn_r50_
 @pytest.mark.parametrize('name', STOCK)
 def test_stock_detectors_train_and_predict(name):
     pytest.importorskip('mmdet')
+    from mmdet.registry import MODELS
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
+    from mmdet.utils import register_all_modules
     from mmengine.hub import get_config
     from mmengine.registry import DefaultScope
     from mmengine.structures import InstanceData
-
-    from mmdet.registry import MODELS
-    from mmdet.utils import register_all_modules
     register_all_modules(init_default_scope=False)
     config = get_config(f'mmdet::{name}').model
     config.backbone.update(depth=50, init_cfg=None)

@@ -117,15 +117,15 @@ def test_training_step(path):
         distiller = MODELS.build(dict(config.model, teacher_ckpt='init', data_preprocessor=config.data_preprocessor))
         optimizer = build_optim_wrapper(distiller, config.optim_wrapper)
     distiller.train()
-    features = [pair for pair in distiller.pairs if pair.name != 'logits']
-    assert len(features) >= 3 and len(features) + 1 == len(distiller.pairs)
+    features = [pair for pair in distiller.distillation.pairs if pair.name != 'logits']
+    assert len(features) >= 3 and len(features) + 1 == len(distiller.distillation.pairs)
     decays = RECIPES[student_of(path)][2] if path in CIFAR_DISTILLATIONS else {1e-4}
     assert {group['weight_decay'] for group in optimizer.param_groups} == decays
 
     gradients = {}
     for key, parameter in distiller.named_parameters():
         parameter.register_hook(lambda gradient, key=key: gradients.update({key: gradient.norm()}))
-    key, first = next((key, p) for key, p in distiller.named_parameters() if key.startswith('student.'))
+    key, first = next(iter(distiller.student.named_parameters()))
     before = first.detach().clone()
     batch = dict(inputs=torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8),
                  data_samples=[DataSample().set_gt_label(label) for label in (3, 7)])

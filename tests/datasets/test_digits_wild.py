@@ -11,7 +11,16 @@ import torch
 from mmengine.config import Config
 from sklearn.datasets import load_digits
 
-from sfkd.datasets import CLASSES, MAKE_COMMAND, SPLITS, SceneGenerator, contact_sheet, generate_cls, scenes, split_digits
+from sfkd.datasets import (
+    CLASSES,
+    MAKE_COMMAND,
+    SPLITS,
+    SceneGenerator,
+    contact_sheet,
+    generate_cls,
+    scenes,
+    split_digits,
+)
 from sfkd.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 mmdet = pytest.importorskip('mmdet')
 from sfkd.datasets import generate_det  # noqa: E402
-from sfkd.models.distillers.building import build_model  # noqa: E402
+from sfkd.openmmlab.building import build_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR, ALONE = 'configs/mini/det_swin_to_resnet8.py', 'configs/mini/det_gfl_resnet8.py'

@@ -75,8 +75,9 @@ def test_exported_student_is_the_stock_model(tool, tmp_path, distilled, suffix):
     stock.load_state_dict(weights(out), strict=True)
 
     distillation = Config.fromfile(ROOT / PAIR)
-    from sfkd.models import SFKD
     from mmengine.registry import DefaultScope
+
+    from sfkd import SFKD
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = dict(distillation.model, teacher='configs/mini/cls_resnet.py', teacher_ckpt='init', logit_weight=1.0)
         model.pop('type')

@@ -10,9 +10,8 @@ import os
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
-
 from common import PAIRS, Steps, finish, parser, show, start
+from torch import Tensor
 
 MIB = 2**20
 

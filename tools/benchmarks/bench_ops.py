@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Callable
 
 import torch
+from common import finish, interleaved, milliseconds, parser, ratio, show, start
 from torch import Tensor
 
-from common import finish, interleaved, milliseconds, parser, ratio, show, start
 from sfkd.ops import dwt2, gaussian_frequency_loss, gaussian_frequency_loss_fft
 
 #: Common grids and channels of the flagship pairs, at their configs' image sizes and half their batch (cls 32, det 2, seg 2).

@@ -13,9 +13,8 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.nn.parallel import DistributedDataParallel
-
 from common import PAIRS, Steps, finish, interleaved, milliseconds, parser, prepare_process, ratio, show, start
+from torch.nn.parallel import DistributedDataParallel
 
 SIZE, BATCH = 224, 2
 SERIES = dict(
@@ -37,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 def build(config: str, device: str, size: int, batch: int = BATCH, by_bands: bool = False, levels: int = 2, **options) -> Steps:
     steps = Steps(config, (size, size), batch, device, levels=levels, **options)
     if by_bands:
-        for pair in steps.distiller.pairs:
+        for pair in steps.distiller.distillation.pairs:
             if 'spatial' in pair.losses:
                 pair.losses['spatial'].balance = 'none'
     return steps

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from sfkd import SFKD  # noqa: E402
 from sfkd.analysis.trial import random_samples, without_downloads  # noqa: E402
-from sfkd.engine.running import load_config, prepare_process  # noqa: E402
-from sfkd.models.distillers import SFKD  # noqa: E402
-from sfkd.models.distillers.padding import picture_mask  # noqa: E402
-from sfkd.models.distillers.taps import Taps  # noqa: E402
+from sfkd.features.taps import Taps  # noqa: E402
+from sfkd.openmmlab.masks import picture_mask  # noqa: E402
+from sfkd.openmmlab.running import load_config, prepare_process  # noqa: E402
 from sfkd.registry import MODELS  # noqa: E402
 
 #: The flagship pair of each task: its config and the image size and batch that a CPU takes seconds for.
@@ -128,9 +128,9 @@ class Steps:
         model.setdefault('data_preprocessor', config.get('data_preprocessor'))
         model.update(teacher=without_downloads(model['teacher'], 'model.teacher', model['data_preprocessor']), teacher_ckpt='init')
         self.distiller = MODELS.build(model).to(device).train()
-        self.student_model, self.network = self.distiller.student, self.distiller.teacher.network
+        self.student_model, self.network = self.distiller.student, self.distiller.distillation.teacher.network
         if compiled:
-            for pair in self.distiller.pairs:
+            for pair in self.distiller.distillation.pairs:
                 pair.compile()
         self.device, self.amp = device, amp
         self.inputs = torch.randn(batch, 3, *size, device=device)
@@ -156,22 +156,22 @@ class Steps:
     def teacher(self) -> None:
         """The teacher's forward pass to its deepest tap, without gradients."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.amp):
-            self.distiller.teacher(self.inputs, self.mask)
+            self.distiller.distillation.teacher(self.inputs, self.mask)
 
     def sfkd(self) -> None:
         self._train(lambda *batch: self.distiller(*batch, mode='loss'))
 
     def kd(self) -> Callable | None:
         """The step of logit distillation alone; None where the heads give no class scores."""
-        if not any(pair.name == 'logits' for pair in self.distiller.pairs):
+        if not any(pair.name == 'logits' for pair in self.distiller.distillation.pairs):
             return None
         distiller = SFKD(self.student_model, self.network, spatial_weight=0, frequency_weight=0, logit_weight=1,
-                         input_size=self.distiller.input_size).to(self.device).train()
+                         input_size=self.distiller.distillation.input_size).to(self.device).train()
         return lambda: self._train(lambda *batch: distiller(*batch, mode='loss'))
 
     def mmrazor(self) -> Callable:
         """The same pairs, connectors and losses in the step of mmrazor 1.0."""
-        step = MMRazorStep(self.student_model, copy.deepcopy(self.network), self.distiller.pairs)
+        step = MMRazorStep(self.student_model, copy.deepcopy(self.network), self.distiller.distillation.pairs)
         return lambda: self._train(step)
 
 

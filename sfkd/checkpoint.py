@@ -1,0 +1,204 @@
+"""Checkpoints: read without running foreign code, written so that an interruption leaves the old file whole."""
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mmengine
+import mmengine.runner.checkpoint
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dist import barrier
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from .errors import ConfigError
+
+
+def _history_method(owner, name: str):
+    """Stands in for ``getattr`` while unpickling: mmengine's HistoryBuffer stores references to its own four methods."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')
+    return getattr(owner, name)
+
+
+_NUMPY = np._core if hasattr(np, '_core') else np.core
+#: What a checkpoint may contain besides tensors and plain containers: what mmengine's own runner writes, and nothing that can call code.
+SAFE_GLOBALS = [_NUMPY.multiarray._reconstruct, _NUMPY.multiarray.scalar, np.ndarray, np.dtype, HistoryBuffer, ConfigDict, slice,
+                (_history_method, 'builtins.getattr'), *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}]
+
+
+def forbid_unsafe_loading() -> None:
+    """Make every ``torch.load`` of this process, mmengine's included, refuse pickled code, whatever its caller asks for.
+
+    mmengine falls back to ``weights_only=False`` by itself, which torch's own switch overrules, and its own list of what is safe
+    contains ``getattr``, which is not.
+    """
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    mmengine.runner.checkpoint.get_torch_safe_globals = lambda: SAFE_GLOBALS
+
+
+def read_checkpoint(path: str, where: str) -> dict:
+    """Read a checkpoint without running code from it.
+
+    Args:
+        path: a ``.pth`` or ``.safetensors`` file, or an http(s) or ``open-mmlab://`` address (downloaded once to torch's hub folder).
+        where: the config key or argument that named it, for messages.
+
+    Raises:
+        ConfigError: if it is missing, damaged, or needs pickled code.
+    """
+    file = Path(_download(path, where) if '://' in path else path)
+    if not file.is_file():
+        raise ConfigError(f"{where}: there is no checkpoint '{path}'")
+    try:
+        if file.suffix == '.safetensors':
+            from safetensors.torch import load_file
+            return load_file(file)
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            found = torch.load(file, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r'GLOBAL (\S+)', str(error))
+        if refused is None:
+            raise _damaged(file, where, 'not a file that torch.save writes') from error
+        raise ConfigError(
+            f"{where}: '{path}' needs pickled code to load ({refused[1]}), which is refused because it could run anything. If you trust "
+            "its origin, convert it once: python -c \"import torch; c = torch.load('IN.pth', weights_only=False); "
+            "torch.save(c['state_dict'], 'OUT.pth')\"") from error
+    except Exception as error:  # torch and safetensors raise many types for a truncated file
+        raise _damaged(file, where, str(error).partition('\n')[0]) from error
+    if not isinstance(found, dict):
+        raise _damaged(file, where, f'it holds a {type(found).__name__}')
+    return found
+
+
+@CheckpointLoader.register_scheme(prefixes=r'.*\.safetensors$')
+def load_from_safetensors(filename: str, map_location=None) -> dict:
+    """Lets mmengine's ``init_cfg`` and ``load_from`` read what tools/export_student.py writes."""
+    return read_checkpoint(filename, 'checkpoint')
+
+
+def _damaged(file: Path, where: str, why: str) -> ConfigError:
+    return ConfigError(f"{where}: '{file}' is damaged or no checkpoint ({file.stat().st_size} bytes; {why}); get it again")
+
+
+def _download(address: str, where: str) -> str:
+    if address.startswith('open-mmlab://'):
+        from mmengine.runner.checkpoint import get_external_models
+        models = get_external_models()
+        name = address.removeprefix('open-mmlab://')
+        if name not in models:
+            raise ConfigError(f"{where}: '{address}' is none of mmengine's {len(models)} named models")
+        address = models[name]
+        address = address if '://' in address else f'https://download.openmmlab.com/{address}'
+    target = Path(torch.hub.get_dir(), 'checkpoints', address.rpartition('/')[2])
+    first = int(os.environ.get('LOCAL_RANK', 0)) == 0  # one process a machine downloads, the others wait for its file
+    if not first:
+        barrier()
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest = re.search(r'-([a-f0-9]{8,})\.', target.name)  # OpenMMLab's names end in the start of their SHA-256
+        try:
+            torch.hub.download_url_to_file(address, str(target), hash_prefix=digest[1] if digest else None)
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(f"{where}: cannot download '{address}': {error}. Without a network, download it elsewhere and "
+                              'give the file') from error
+    if first:
+        barrier()
+    return str(target)
+
+
+@dataclass
+class LoadReport:
+    """Which keys of a network a checkpoint filled.
+
+    Attributes:
+        loaded: number of keys loaded.
+        not_loaded: keys of the network that the file lacks or has in another shape.
+        unused: keys of the file that the network lacks.
+        example: one key of the file.
+        shapes: for a key of another shape, how it differs.
+    """
+    loaded: int
+    not_loaded: list[str]
+    unused: list[str]
+    example: str
+    shapes: dict[str, str] = field(default_factory=dict)
+
+    def why(self, key: str) -> str:
+        return f': {self.shapes[key]}' if key in self.shapes else ''
+
+
+def weights_of(checkpoint: dict) -> dict[str, Tensor]:
+    """The weights inside a checkpoint: under ``state_dict`` or ``model``, or the checkpoint itself; without DDP's ``module.``."""
+    for key in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+    return {key.removeprefix('module.'): value for key, value in checkpoint.items() if torch.is_tensor(value)}
+
+
+def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
+    """Load what fits of a checkpoint into a network.
+
+    Raises:
+        ConfigError: as :func:`read_checkpoint`.
+    """
+    weights = stock_weights(read_checkpoint(path, where))
+    example = next(iter(weights), 'none')
+    shapes: dict[str, str] = {}
+    while True:
+        try:  # the network's own version conversions run inside, so shapes can only be compared by trying
+            missing, unused = network.load_state_dict(weights, strict=False)
+            break
+        except RuntimeError as error:
+            found = re.findall(r'size mismatch for (\S+): (.*)', str(error))
+            mismatched = {key: text for key, text in found if key in weights}
+            if not mismatched:
+                raise ConfigError(f"{where}: '{path}': {error}") from error
+            shapes |= mismatched
+            weights = {key: value for key, value in weights.items() if key not in mismatched}
+    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+    unused = [key for key in unused if not key.endswith('num_batches_tracked')]
+    return LoadReport(len(weights) - len(unused), missing, unused, example, shapes)
+
+
+def stock_weights(checkpoint: dict) -> dict[str, Tensor]:
+    """The weights that a stock model loads: all but those of a distillation beside it."""
+    return {key: value for key, value in weights_of(checkpoint).items() if not key.startswith('distillation.')}
+
+
+def stock_checkpoint(checkpoint: dict) -> dict:
+    """A checkpoint as a stock one: :func:`stock_weights`, and the metadata that stock tools read."""
+    meta = {key: value for key, value in checkpoint.get('meta', {}).items() if key in ('dataset_meta', 'epoch', 'iter')}
+    return dict(meta={**meta, 'mmengine_version': mmengine.__version__}, state_dict=stock_weights(checkpoint))
+
+
+def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
+    """Write a ``.pth`` (all of it) or a ``.safetensors`` (the weights alone), whole or not at all.
+
+    Raises:
+        ConfigError: if the file name ends in neither.
+    """
+    path = Path(path)
+    if path.suffix not in ('.pth', '.safetensors'):
+        raise ConfigError(f"'{path}' must end in .pth or .safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    os.close(handle)
+    try:
+        if path.suffix == '.pth':
+            torch.save(checkpoint, temporary)
+        else:
+            from safetensors.torch import save_file
+            save_file({key: value.clone(memory_format=torch.contiguous_format) for key, value in weights_of(checkpoint).items()}, temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

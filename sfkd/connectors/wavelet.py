@@ -1,0 +1,193 @@
+"""The wavelet connector: align, decompose, refine."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import Bands, dwt2, idwt2
+from ..ops.dwt import is_isometric, max_levels
+from ..registry import MODELS
+from .align import Align
+
+
+class Decomposed:
+    """An aligned map and its sub-bands.
+
+    Args:
+        map: (N, C, h, w).
+        bands: its wavelet bands, or a function that gives them, called once and only if somebody asks for them.
+        isometric: whether the bands are an orthonormal transform of the map, so that sums of squares over all bands are those over the map
+            (Parseval) and such a loss needs no bands.
+    """
+
+    def __init__(self, map: Tensor, bands: Bands | Callable[[], Bands], isometric: bool = False):
+        self.map, self.isometric, self._bands = map, isometric, bands
+
+    @property
+    def bands(self) -> Bands:
+        if callable(self._bands):
+            self._bands = self._bands()
+        return self._bands
+
+
+class DualStreamRefinement(nn.Module):
+    """DS2S: refines the student's bands in two streams (low band, details) and two stages (within a band, between the streams).
+
+    The name and the two directions are of arXiv 2607.01906; the layers are ours. Every branch ends in zeros, so that it starts as the
+    identity. Weights are shared over levels, the pointwise ones over the three detail bands too, and go through at most 16 channels:
+    what is refined is one map's bands, and the whole must stay small beside the student (126 C weights at most).
+
+    Args:
+        channels: C of the bands.
+        only: one stage ('within' a band, 'between' the streams) or one stream ('low', 'detail'), for ablations; None for all.
+
+    Raises:
+        ValueError: if ``only`` is none of these.
+    """
+
+    PARTS = (None, 'within', 'between', 'low', 'detail')
+
+    def __init__(self, channels: int, only: str | None = None):
+        super().__init__()
+        if only not in self.PARTS:
+            raise ValueError(f'DS2S has the parts {", ".join(map(repr, self.PARTS[1:]))}, not {only!r}')
+        hidden = min(max(channels // 16, 4), 16)
+
+        def depthwise(width: int) -> nn.Conv2d:
+            return nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+        def pointwise() -> nn.Sequential:
+            return nn.Sequential(nn.GELU(), nn.Conv2d(channels, hidden, 1, bias=False), nn.Conv2d(hidden, channels, 1))
+        self.low_pointwise = self.detail_pointwise = self.low_to_detail = self.detail_to_low = None
+        if only not in ('between', 'detail'):
+            self.low_depthwise, self.low_pointwise = depthwise(channels), pointwise()
+        if only not in ('between', 'low'):
+            self.detail_depthwise, self.detail_pointwise = depthwise(3 * channels), pointwise()
+        if only not in ('within', 'low'):
+            self.low_to_detail = depthwise(channels)
+        if only not in ('within', 'detail'):
+            self.detail_to_low = depthwise(channels)
+        last = [branch[-1] for branch in (self.low_pointwise, self.detail_pointwise) if branch is not None]
+        for layer in (*last, self.low_to_detail, self.detail_to_low):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, bands: Bands) -> Bands:
+        """
+        Args:
+            bands: low (N, C, h, w), details (N, C, 3, h_j, w_j).
+
+        Returns:
+            Bands: of the same shapes.
+        """
+        low, details = bands
+        if self.low_pointwise is not None:
+            low = low + self.low_pointwise(self.low_depthwise(low))
+        if self.detail_pointwise is not None:
+            details = tuple(self._refine_detail(d) for d in details)
+        # Between the streams, each way from the other's first stage
+        return Bands(low if self.detail_to_low is None else low * (1 + torch.tanh(self.detail_to_low(self._energy(details, low)))),
+                     details if self.low_to_detail is None else self._gated(details, self.low_to_detail(low)))
+
+    @staticmethod
+    def _energy(details: tuple[Tensor, ...], low: Tensor) -> Tensor:
+        return sum(F.adaptive_avg_pool2d(d.square().mean(2), low.shape[2:]) for d in details).add(1e-6).log()
+
+    @staticmethod
+    def _gated(details: tuple[Tensor, ...], gate: Tensor) -> tuple[Tensor, ...]:
+        return tuple(d * (1 + torch.tanh(F.interpolate(gate, d.shape[3:], mode='bilinear'))).unsqueeze(2) for d in details)
+
+    def _refine_detail(self, detail: Tensor) -> Tensor:
+        refined = self.detail_depthwise(detail.flatten(1, 2)).view_as(detail)
+        return detail + self.detail_pointwise(refined.flatten(2, 3)).view_as(detail)  # the three bands as rows of one map
+
+
+class StreamProjection(nn.Module):
+    """A 1x1 projection for each stream of a map's bands, one for the low band and one for the details: what two networks say at low and at
+    high frequencies need not lie in the same channels. Linear; with the same weights twice it is one convolution. Ours.
+
+    Args:
+        student_channels: Cs.
+        teacher_channels: Ct.
+        levels, wavelet: see :class:`WaveletConnector`.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int, levels: int, wavelet: str):
+        super().__init__()
+        self.low, self.detail = (nn.Conv2d(student_channels, teacher_channels, 1, bias=False) for _ in range(2))
+        self.levels, self.wavelet = levels, wavelet
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: (N, Cs, h, w).
+
+        Returns:
+            Tensor: (N, Ct, h, w).
+        """
+        grid = x.shape[2:]
+        low, details = dwt2(x, min(self.levels, max_levels(grid, self.wavelet)), self.wavelet)
+        details = tuple(self.detail(d.flatten(2, 3)).unflatten(2, (3, -1)) for d in details)  # the three bands as rows of one map
+        return idwt2(Bands(self.low(low), details), self.wavelet, size=grid)
+
+
+@MODELS.register_module()
+class WaveletConnector(nn.Module):
+    """Align, decompose by a multi-level DWT, refine the student's bands by DS2S (arXiv 2607.01906, read as in docs/method.md).
+
+    Args:
+        student_channels: Cs.
+        teacher_channels: Ct.
+        levels: J; falls to what a smaller grid allows.
+        wavelet: any discrete wavelet that PyWavelets names; orthogonal ones keep energy, so that losses of squares need no bands.
+        refine: whether DS2S runs, or which part of it alone (``only`` of :class:`DualStreamRefinement`).
+        standardised: see :class:`Align`.
+        streams: whether low band and details are projected apart (:class:`StreamProjection`).
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar', refine: bool | str = True,
+                 standardised: bool = True, streams: bool = False):
+        super().__init__()
+        project = StreamProjection(student_channels, teacher_channels, levels, wavelet) if streams else None
+        self.align = Align(student_channels, teacher_channels, standardised, project)
+        self.levels, self.wavelet = levels, wavelet
+        self.refine = DualStreamRefinement(teacher_channels, None if refine is True else refine) if refine else None
+
+    def levels_on(self, grid: tuple[int, int]) -> int:
+        """How many of the wanted levels a grid (h, w) allows."""
+        return min(self.levels, max_levels(grid, self.wavelet))
+
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Decomposed, Decomposed]:
+        """
+        Args:
+            student: (N, Cs, hs, ws).
+            teacher: (N, Ct, ht, wt).
+            mask: see :class:`Align`.
+
+        Returns:
+            tuple: both decomposed on the common grid with Ct channels; the student's map is rebuilt from its refined bands.
+        """
+        student, teacher = self.align(student, teacher, mask)
+        grid = student.shape[2:]
+        levels = self.levels_on(grid)
+        teacher = self._decomposed(teacher, levels)
+        if self.refine is None:
+            return self._decomposed(student, levels), teacher
+        bands = self.refine(dwt2(student, levels, self.wavelet))
+        if mask is not None:  # what the refinement spread into the padding is nobody's
+            bands = Bands(bands.low * _shrunk(mask, bands.low), tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
+        student = idwt2(bands, self.wavelet, size=grid)
+        return Decomposed(student if mask is None else student * mask, bands), teacher
+
+    def _decomposed(self, x: Tensor, levels: int) -> Decomposed:
+        return Decomposed(x, partial(dwt2, x, levels, self.wavelet), isometric=is_isometric(self.wavelet))
+
+
+def _shrunk(mask: Tensor, band: Tensor) -> Tensor:
+    """The mask on a band's grid: a coefficient counts if any cell under it does."""
+    return F.adaptive_max_pool2d(mask, band.shape[-2:])

@@ -1,0 +1,216 @@
+"""From what a config asks for to pairs that fit: every path, shape and argument is checked against a dry run of both networks."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from ..connectors import WaveletConnector
+from ..errors import ConfigError, Problems, nearest
+from ..features.matching import match
+from ..features.probe import Probe, Stage, probe
+from ..features.stages import MIN_GRID, stages
+from ..registry import MODELS
+from .pair import Pair
+
+AUTOMATIC = ('auto', 'head')
+HEAD = 'head'  # the module whose output are a classifier's scores
+Size = tuple[int, int]
+
+
+def teaches(pairs: str | Sequence[str | dict], losses: Sequence[dict], logits: Sequence[dict]) -> bool:
+    """Whether anything is left to teach once what has weight 0 is taken out."""
+    return bool(_weighted(logits)) or any(_weighted(_losses_of(entry, losses)) for entry in _entries(pairs))
+
+
+def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_input_size: Size, *, pairs: str | Sequence[str | dict],
+             connector: dict | None, losses: Sequence[dict], logits: Sequence[dict], chosen: Sequence[int] | None) -> list[Pair]:
+    """Find, check and build the pairs of two networks.
+
+    Args:
+        student, teacher: any modules that take pictures (N, 3, H, W).
+        input_size, teacher_input_size: (H, W) of the dry runs.
+        pairs, connector, losses, logits: see :class:`~sfkd.distillation.Distillation`.
+        chosen: indices of the automatic pairs; None for all.
+
+    Raises:
+        ConfigError: with every problem found, each by its key.
+    """
+    entries = [entry for entry in _entries(pairs) if _weighted(_losses_of(entry, losses))]
+    logits = _weighted(logits)
+    if not (entries or logits):
+        return []
+    _check_entries(entries)
+    head = bool(logits) or any(HEAD in (entry if isinstance(entry, str) else entry['student'] + entry['teacher']) for entry in entries)
+    workshop = _Workshop(probe(student, input_size, head, learns=True), probe(teacher, teacher_input_size, head))
+    named: list[dict] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            found = _automatic(entry, student, teacher, workshop.student_probe, workshop.teacher_probe)
+            named += [dict(student=s, teacher=t) for s, t in _choose(found, chosen)]
+        else:
+            named.append(entry)
+    problems, built = Problems(), []
+    for i, entry in enumerate(named):
+        with problems.collected():
+            built.append(workshop.pair(f'pairs[{i}]', entry['student'], entry['teacher'], entry.get('connector', connector),
+                                       _weighted(_losses_of(entry, losses))))
+    if logits:
+        with problems.collected():
+            built.append(workshop.logits(logits))
+    problems.raise_all()
+    _make_names_unique(built)
+    return built
+
+
+# ---- what was asked for ----
+
+def _entries(pairs: str | Sequence[str | dict]) -> list[str | dict]:
+    entries = [pairs] if isinstance(pairs, str) else list(pairs)
+    if unknown := [entry for entry in entries if isinstance(entry, str) and entry not in AUTOMATIC]:
+        raise ConfigError([f"pairs: '{entry}' is neither 'auto', 'head', nor a dict(student=path, teacher=path)" for entry in unknown])
+    return entries
+
+
+def _check_entries(entries: list[str | dict]) -> None:
+    if lacking := [(i, side) for i, entry in enumerate(entries) for side in ('student', 'teacher')
+                   if not isinstance(entry, str) and side not in entry]:
+        raise ConfigError([f"pairs[{i}]: no '{side}'; each pair is dict(student=path, teacher=path)" for i, side in lacking])
+
+
+def _losses_of(entry: str | dict, losses: Sequence[dict]) -> Sequence[dict]:
+    return losses if isinstance(entry, str) else entry.get('losses', losses)
+
+
+def _weighted(losses: Sequence[dict]) -> list[dict]:
+    return [loss for loss in losses if loss.get('weight', 1)]
+
+
+def _automatic(kind: str, student: nn.Module, teacher: nn.Module, student_probe: Probe, teacher_probe: Probe) -> list[tuple[str, str]]:
+    """Paths of the pairs that 'auto' or 'head' stand for."""
+    if kind == 'head':
+        found = [(stage.path, HEAD) for stage in stages(student, student_probe)]
+    else:
+        found = [(s.path, t.path) for s, t in match(student, teacher, student_probe, teacher_probe)]
+    if not found:
+        raise ConfigError(f"pairs: '{kind}' found no stages of the same stride in student and teacher; name the pairs: "
+                          'pairs=[dict(student=path, teacher=path)]')
+    return found
+
+
+def _choose(found: list[tuple[str, str]], chosen: Sequence[int] | None) -> list[tuple[str, str]]:
+    if outside := [i for i in chosen or () if not -len(found) <= i < len(found)]:
+        raise ConfigError(f'stages: {outside} of {len(found)} automatic pairs; give indices from {-len(found)} to {len(found) - 1}')
+    return found if chosen is None else [found[i] for i in chosen]
+
+
+def _make_names_unique(pairs: list[Pair]) -> None:
+    names = [pair.name for pair in pairs]
+    for i, pair in enumerate(pairs):  # one student stage may learn from several teacher stages
+        if names.count(pair.name) > 1:
+            pair.name = f'{pair.name}_{i}'
+
+
+# ---- what is built ----
+
+class _Workshop:
+    """Builds pairs between what two dry runs showed."""
+
+    def __init__(self, student_probe: Probe, teacher_probe: Probe):
+        self.student_probe, self.teacher_probe = student_probe, teacher_probe
+
+    def pair(self, where: str, student_path: str, teacher_path: str, connector: dict | None, losses: list[dict]) -> Pair:
+        problems, found = Problems(), []
+        for side, seen, path in (('student', self.student_probe, student_path), ('teacher', self.teacher_probe, teacher_path)):
+            with problems.collected():
+                found.append(_stage(seen, path, f'{where}.{side}'))
+        problems.raise_all()
+        student, teacher = found
+        if student.is_scores and connector is not None:
+            raise ConfigError(f"{where}: '{student.path}' gives class scores, {student.layout}, and a connector takes a map; set "
+                              'connector=None for this pair, or give the losses in logits=')
+        if connector is not None:
+            connector = _build(dict(connector, student_channels=student.channels, teacher_channels=teacher.channels), f'{where}.connector')
+        self._check_grid(where, student, teacher, connector)
+        name = student.path.removeprefix('backbone.').replace('.', '_').replace('[', '_').replace(']', '')
+        built = Pair(name, student, teacher, connector, _build_losses(losses, where))
+        if connector is None:  # nothing brings the two to one shape
+            _compare_once(built, where)
+        return built
+
+    def logits(self, losses: list[dict]) -> Pair:
+        heads = []
+        for seen in (self.student_probe, self.teacher_probe):
+            heads.append(_scores(seen, HEAD))
+        if None in heads:
+            student, teacher = ('has none' if head is None else f'has {head.channels}' for head in heads)
+            raise ConfigError(f'logits: these losses compare the class scores of whole pictures, of which the student {student} and the '
+                              f"teacher {teacher}. Set the logit weight to 0; class maps are a pair of their own: pairs=['auto', dict("
+                              "student='decode_head.conv_seg', teacher='decode_head.conv_seg', connector=dict(type='CommonGrid'), losses=[...])]")
+        student, teacher = heads
+        if student.channels != teacher.channels:
+            raise ConfigError(f'logits: the student has {student.channels} classes and the teacher {teacher.channels} '
+                              'classes; a logit loss compares the same classes: give a teacher of the same classes, or set the logit weight to 0')
+        return Pair('logits', student, teacher, None, _build_losses(losses, 'logits'))
+
+    def _check_grid(self, where: str, student: Stage, teacher: Stage, connector: nn.Module | None) -> None:
+        grid = student.grid if teacher.is_scores else tuple(map(min, student.grid, teacher.grid))
+        if not student.is_scores and min(grid) < MIN_GRID or isinstance(connector, WaveletConnector) and not connector.levels_on(grid):
+            (h, w), size = student.grid, self.student_probe.image_size
+            raise ConfigError(f"{where}: '{student.path}' gives {h}x{w} and '{teacher.path}' {teacher.grid[0]}x{teacher.grid[1]} for an input of "
+                              f'{size[0]}x{size[1]}; that is too small a grid for any level: tap earlier stages, or train at a larger input_size')
+
+
+def _scores(seen: Probe, path: str) -> Stage | None:
+    """The class scores that a module gives; None if it gives none."""
+    shape = seen.shapes.get(path, ())
+    return Stage(path, shape[1], (1, 1), 0, f'a tensor {tuple(shape)}') if len(shape) == 2 else None
+
+
+def _stage(seen: Probe, path: str, where: str) -> Stage:
+    """The map or the class scores at a path."""
+    if scores := _scores(seen, path):
+        return scores
+    if path == HEAD:
+        raise ConfigError(f"{where}: '{path}' gives no class scores (N, classes)")
+    output = seen.outputs.get(path)
+    if isinstance(output, Stage):
+        return output
+    near = nearest(path, [p for p, o in seen.outputs.items() if isinstance(o, Stage)])
+    if output is None:
+        raise ConfigError(f"{where}: no module '{path}' gives an output; nearest: {near}")
+    raise ConfigError(f"{where}: '{path}' gives {output}, which is no feature map; nearest: {near}")
+
+
+def _compare_once(pair: Pair, where: str) -> None:
+    """Raise if the losses of a pair without a connector cannot compare the two shapes."""
+    student, teacher = pair.student_stage, pair.teacher_stage
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('error', 'Using a target size')  # torch only warns of shapes that broadcast
+            pair(*(torch.zeros(2, *stage.shape) for stage in (student, teacher)))
+    except (RuntimeError, ValueError, UserWarning) as error:
+        remedy = 'give a teacher of the same classes' if student.is_scores else "give connector=dict(type='Align')"
+        shapes = ('x'.join(map(str, (stage.channels, *stage.grid))) for stage in (student, teacher))
+        raise ConfigError(f"{where}: without a connector, '{student.path}' {next(shapes)} and '{teacher.path}' {next(shapes)} cannot be "
+                          f'compared ({error}); {remedy}') from error
+
+
+def _build(config: dict, where: str) -> nn.Module:
+    """Build a connector or loss of ours, or with a prefix in its type of another library, whatever the config's default scope."""
+    try:
+        return MODELS.build(dict(dict(_scope_='sfkd'), **config))
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise ConfigError(f"{where}: cannot build '{config.get('type')}': {error}") from error
+
+
+def _build_losses(configs: list[dict], where: str) -> dict[str, tuple[float, nn.Module]]:
+    built: dict[str, tuple[float, Callable]] = {}
+    for config in map(dict, configs):
+        weight, name = config.pop('weight', 1), config.pop('name', config['type'].rpartition('.')[2])
+        if name in built:
+            raise ConfigError(f"{where}.losses: two are called '{name}'; give each a name of its own: name='...'")
+        built[name] = float(weight), _build(config, f'{where}.losses')
+    return built

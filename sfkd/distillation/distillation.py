@@ -1,0 +1,149 @@
+"""The whole flow of a distillation, in plain PyTorch: a companion beside a student that it does not own."""
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, nn
+
+from ..features.padding import TaughtCells
+from ..features.taps import Taps
+from .assembly import assemble
+from .method import sfkd
+from .pair import Pair, common_grid
+from .teacher import Teacher
+
+
+class Taught:
+    """What a student was taught in one pass; there once the ``with`` block has ended.
+
+    Attributes:
+        losses: ``{'distill.<pair>.loss_<name>': weighted scalar}``.
+    """
+
+    def __init__(self):
+        self._losses: dict[str, Tensor] | None = None
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        if self._losses is None:
+            raise RuntimeError("the distillation's losses are there after its with block, in which the student's forward pass runs")
+        return self._losses
+
+    @property
+    def loss(self) -> Tensor | float:
+        """The sum of the losses; 0.0 where there is none."""
+        return sum(self.losses.values(), 0.0)
+
+
+class Distillation(nn.Module):
+    """A frozen teacher beside a student: watches the student's own forward pass, and says by how much its features miss the teacher's.
+
+    The student stays what it is: no hook, wrapper or extra weight outside of the ``with`` block. The module's own parameters are the
+    connectors'; the teacher is none of its children (:class:`Teacher`)::
+
+        distillation = Distillation(student, teacher, input_size=224)
+        optimizer = torch.optim.AdamW([*student.parameters(), *distillation.parameters()])
+        with distillation(images) as taught:
+            loss = F.cross_entropy(student(images), labels)
+        (loss + taught.loss).backward()
+
+    Args:
+        student: any module whose ``forward`` takes pictures (N, 3, H, W).
+        teacher: the same, or a :class:`Teacher` (own normalisation, own size of pictures). Becomes frozen and eval.
+        pairs: 'auto' (stage with stage, by stride or relative depth, see features/matching.py), 'head' (each of the student's stages with
+            the teacher's class scores), or a list of these and of ``dict(student=path, teacher=path)``, each with optional ``connector``
+            and ``losses`` of its own. A path is a module's, with an index where it gives several maps: ``neck[0]``.
+        stages: which of the automatic pairs, as indices from shallow to deep (``[-1]``: the deepest); None for all.
+        connector: default connector config; receives ``student_channels`` and ``teacher_channels``. None compares outputs as they are.
+        losses: default list of loss configs for each pair; ``weight`` (default 1) and ``name`` (default: the type) are ours, the rest is
+            the loss's. A loss of weight 0 is not built, nor a pair without losses. None takes SFKD's connector and losses.
+        logits: list of loss configs on the outputs of both ``head`` modules.
+        input_size: of the training pictures, (H, W) or one number, for the dry run.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+
+    def __init__(self, student: nn.Module, teacher: nn.Module | Teacher, pairs: str | Sequence[str | dict] = 'auto', *,
+                 stages: Sequence[int] | None = None, connector: dict | None = None, losses: Sequence[dict] | None = None,
+                 logits: Sequence[dict] = (), input_size: int | tuple[int, int] = 224):
+        super().__init__()
+        if losses is None:
+            method = sfkd()
+            connector, losses = connector or method['connector'], method['losses']
+        self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
+        self.input_size = as_size(input_size)
+        self.watching = False  # whether a with block is open
+        self.pairs: Sequence[Pair] = nn.ModuleList(assemble(
+            student, self.teacher.network, self.input_size, self.teacher.input_size or self.input_size, pairs=pairs, connector=connector,
+            losses=losses, logits=logits, chosen=stages))
+        students, teachers = ([getattr(pair, f'{side}_stage') for pair in self.pairs] for side in ('student', 'teacher'))
+        self.taps = Taps.on(student, students)
+        if self.pairs:
+            self.teacher.tap(Taps.on(self.teacher.network, teachers, stop=True), self.input_size)
+
+    @contextlib.contextmanager
+    def forward(self, images: Tensor, picture_mask: Tensor | None = None, taught_mask: Tensor | None = None,
+                rows: list[int] | None = None) -> Iterator[Taught]:
+        """Within the context, run the student once on the same pictures; afterwards the context's value holds the losses.
+
+        Args:
+            images: (N, 3, H, W), as normalised for the student.
+            picture_mask: (N, 1, H, W), 1 where there is picture; None where nothing is padded.
+            taught_mask: (N, 1, H, W), 1 where there is something to teach; None where that is everywhere.
+            rows: of the teacher cache, one a picture.
+        """
+        taught = Taught()
+        if not self.pairs:
+            yield taught
+            taught._losses = {}
+            return
+        # First, so that its memory is free again when the student's activations pile up
+        teacher_features = self.teacher(images, picture_mask, rows)                   # {path: (N, C', h', w')}
+        self.watching = True
+        try:
+            with self.taps.capture(images.shape[2:]) as student_features:             # {path: (N, C, h, w)}
+                yield taught
+        finally:
+            self.watching = False
+        taught._losses = self.compare(student_features, teacher_features, taught_mask)
+
+    def compare(self, student_features: dict[str, Tensor], teacher_features: dict[str, Tensor],
+                taught_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """The losses of all pairs.
+
+        Args:
+            student_features, teacher_features: ``{path: tapped output}`` of the same pictures.
+            taught_mask: see :meth:`forward`.
+
+        Returns:
+            dict: ``{'distill.<pair>.loss_<name>': weighted scalar}``.
+        """
+        losses: dict[str, Tensor] = {}
+        taps = [(pair, student_features[pair.student_path], teacher_features[pair.teacher_path]) for pair in self.pairs]
+        cells = None if taught_mask is None else TaughtCells(
+            taught_mask, [common_grid(student, teacher) for _, student, teacher in taps if teacher.dim() == 4])
+        for pair, student, teacher in taps:
+            losses |= pair(student, teacher, cells)
+        return losses
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self.teacher.apply_(fn)  # it is no child, and is moved and cast with the connectors
+        return self
+
+    def summary(self) -> str:
+        """How many pairs and weights there are, and a line for each pair."""
+        own = set(self.parameters())
+        weights, extra = sum(p.numel() for p in self.taps.network.parameters() if p not in own), sum(p.numel() for p in own)
+        refinement = sum(p.numel() for name, p in self.named_parameters() if '.refine.' in name)
+        share = f' ({refinement:,} of them, {refinement / weights:.1%}, in DS2S)' if refinement else ''
+        lines = [f'distillation: {len(self.pairs)} pairs; beside the student\'s {weights:,} weights, connectors train {extra:,}{share}; '
+                 'none is in the exported student']
+        return '\n'.join(lines + [f'  {pair.summary()}' for pair in self.pairs])
+
+
+def as_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """(H, W) of one number or two."""
+    return (size, size) if isinstance(size, int) else tuple(size)

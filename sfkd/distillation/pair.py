@@ -1,0 +1,101 @@
+"""A pair: one tap of the student, one of the teacher, the connector between them, and the losses."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..connectors import Decomposed, WaveletConnector
+from ..connectors.align import muted
+from ..errors import ConfigError
+from ..features.padding import TaughtCells, on_grid
+from ..features.probe import Stage
+from ..losses import is_mean_over_grid
+
+
+class Pair(nn.Module):
+    """What one stage of the student learns from one of the teacher.
+
+    Args:
+        name: part of the losses' names.
+        student, teacher: the tapped stages.
+        connector: ``(student, teacher[, mask]) -> (student, teacher)``; None compares the outputs as they are.
+        losses: ``{name: (weight, loss)}``.
+    """
+
+    def __init__(self, name: str, student: Stage, teacher: Stage, connector: nn.Module | None,
+                 losses: dict[str, tuple[float, nn.Module]]):
+        super().__init__()
+        self.name, self.student_stage, self.teacher_stage = name, student, teacher
+        self.connector = connector
+        self.weights = {key: weight for key, (weight, _) in losses.items()}
+        self.losses = nn.ModuleDict({key: loss for key, (_, loss) in losses.items()})
+
+    @property
+    def stages(self) -> tuple[Stage, Stage]:
+        """The student's and the teacher's."""
+        return self.student_stage, self.teacher_stage
+
+    @property
+    def student_path(self) -> str:
+        return self.student_stage.path
+
+    @property
+    def teacher_path(self) -> str:
+        return self.teacher_stage.path
+
+    def forward(self, student: Tensor, teacher: Tensor, taught: TaughtCells | None = None) -> dict[str, Tensor]:
+        """
+        Args:
+            student, teacher: the tapped outputs, (N, C, h, w) or class scores (N, classes).
+            taught: where there is something to teach; None where that is everywhere. Only maps are masked, not scores.
+
+        Returns:
+            dict: ``{'distill.<pair>.loss_<name>': weighted scalar}``; mmengine sums what has 'loss' in its name.
+
+        Raises:
+            ConfigError: naming the pair, both shapes and what can be done, where this batch does not fit.
+        """
+        grid = common_grid(student, teacher)
+        scale = 1.0 if taught is None or teacher.dim() != 4 else taught.scale(grid)
+        student, teacher = self.connect(student, teacher, taught)
+        return {f'distill.{self.name}.loss_{key}': self.weights[key] * (scale if is_mean_over_grid(loss) else 1.0) * loss(student, teacher)
+                for key, loss in self.losses.items()}
+
+    def connect(self, student: Tensor, teacher: Tensor, taught: TaughtCells | None = None) -> tuple[Tensor | Decomposed, Tensor | Decomposed]:
+        """What the losses compare. Arguments and errors as of :meth:`forward`."""
+        grid = common_grid(student, teacher)
+        self._check(student, teacher, grid)
+        if taught is None or teacher.dim() != 4:
+            return (student, teacher) if self.connector is None else self.connector(student, teacher)
+        mask = taught.on(grid)
+        if self.connector is not None:
+            return self.connector(student, teacher, mask)
+        if student.shape != teacher.shape:  # for a loss that pools each side
+            return tuple(x * on_grid(taught.pixels, x.shape[2:]) for x in (student, teacher))
+        return muted(student, teacher, mask)  # the same on both sides, and low: a softmax over the positions must not follow the padding
+
+    def _check(self, student: Tensor, teacher: Tensor, grid: tuple[int, ...]) -> None:
+        """Raise where this batch gives other shapes than the pair was built for."""
+        problem = None
+        if isinstance(self.connector, WaveletConnector) and not self.connector.levels_on(grid):
+            problem = f'a grid of {grid[0]}x{grid[1]} is too small for any level'
+        elif self.connector is None and student.shape[2:] != teacher.shape[2:] and self.student_stage.grid == self.teacher_stage.grid:
+            problem = 'without a connector their grids must be the same, as they were in the dry run'
+        if problem:
+            raise ConfigError(
+                f"pair '{self.name}': the student's '{self.student_path}' gives {tuple(student.shape)} and the teacher's '{self.teacher_path}' "
+                f'{tuple(teacher.shape)}: {problem}. Leave the pair out with stages=, name others in pairs=, or give the size of the '
+                'smallest batch as input_size=, so that what does not fit is left out')
+
+    def summary(self) -> str:
+        """One line: both stages, the grid, the levels, the weighted losses."""
+        s, t = self.student_stage, self.teacher_stage
+        text = f'{s.path} {s.channels}x{s.grid[0]}x{s.grid[1]} <- {t.path} {t.channels}x{t.grid[0]}x{t.grid[1]}'
+        if isinstance(self.connector, WaveletConnector):
+            levels = self.connector.levels_on(tuple(map(min, s.grid, t.grid)))
+            text += f', {levels} of {self.connector.levels} levels' + (' (more do not fit)' if levels < self.connector.levels else '')
+        return text + ': ' + ', '.join(f'{weight:g} x {key}' for key, weight in self.weights.items())
+
+
+def common_grid(student: Tensor, teacher: Tensor) -> tuple[int, ...]:
+    """The smaller of two maps' sides in each direction; empty for class scores."""
+    return tuple(map(min, student.shape[2:], teacher.shape[2:]))

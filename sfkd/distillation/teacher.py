@@ -1,0 +1,141 @@
+"""The frozen teacher: absent from everything that trains, saves or averages the student."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..checkpoint import load_weights
+from ..errors import ConfigError
+from ..features.probe import random_pictures
+from ..features.taps import Taps
+
+
+class Normalisation(NamedTuple):
+    """How a network's pictures are normalised: ``(x - mean) / std`` of values 0 to 255.
+
+    Attributes:
+        mean, std: (3,), in the order of the channels that the network gets.
+        reversed: whether these are the loaded channels (BGR with OpenCV) in reverse.
+    """
+    mean: Tensor
+    std: Tensor
+    reversed: bool = False
+
+
+class Teacher:
+    """A network that only shows its features.
+
+    Not an ``nn.Module``, so that the module holding it has it in no ``state_dict()``, no ``parameters()``, no optimizer, no DDP and
+    no EMA copy, and cannot switch it to train mode. ``to()``, ``cuda()`` and ``half()`` of that module reach it through
+    :meth:`apply_`.
+
+    Args:
+        network: becomes frozen and eval; its ``forward`` takes pictures alone.
+        own: how its pictures were normalised when it was trained; None takes the student's pictures as they are.
+        student: how the student's are. Where the two differ, one affine map turns the student's pictures into the teacher's.
+        input_size: (H, W) to which pictures are resized for the teacher; None keeps the student's.
+    """
+
+    def __init__(self, network: nn.Module, own: Normalisation | None = None, student: Normalisation | None = None,
+                 input_size: tuple[int, int] | None = None):
+        self.network = network.eval().requires_grad_(False)
+        self.input_size = input_size
+        self.affine = self._affine(student, own) if student and own else None
+        self.taps: Taps | None = None
+        self._begun: set[str] = set()
+        self._ended: set[str] = set()
+
+    @staticmethod
+    def _affine(student: Normalisation, teacher: Normalisation) -> tuple[Tensor, Tensor, bool] | None:
+        """(scale, shift, flip) with teacher_input = flip(student_input) * scale + shift; None where nothing differs."""
+        (s_mean, s_std, s_reversed), (t_mean, t_std, t_reversed) = student, teacher
+        flip = s_reversed != t_reversed
+        if flip:
+            s_mean, s_std = s_mean.flip(0), s_std.flip(0)
+        if not flip and torch.equal(s_mean, t_mean) and torch.equal(s_std, t_std):
+            return None
+        return (s_std / t_std).view(1, -1, 1, 1), ((s_mean - t_mean) / t_std).view(1, -1, 1, 1), flip
+
+    def load(self, checkpoint: str, where: str = 'model.teacher_ckpt') -> None:
+        """Load a checkpoint and report every key that did not fit.
+
+        Args:
+            checkpoint: a ``.pth`` or ``.safetensors`` file, or an http(s) or ``open-mmlab://`` address.
+            where: the config key, for messages.
+
+        Raises:
+            ConfigError: if the file is missing, damaged or unsafe, or if it leaves a weight that the taps need at random.
+        """
+        keys = load_weights(self.network, checkpoint, where)
+        needed = [key for key in keys.not_loaded if self._runs(key)]
+        if needed:
+            total = len(keys.not_loaded) + keys.loaded
+            raise ConfigError(
+                f"{where}: '{checkpoint}' is not of this teacher: {len(needed)} weights that the taps need are missing or of another "
+                f"shape (such as '{needed[0]}'{keys.why(needed[0])}), {keys.loaded} of {total} were found. Keys in the file look like "
+                f"'{keys.example}'. Give the checkpoint of the config in model.teacher; a distillation checkpoint must go "
+                'through tools/export_student.py first')
+        print_log(f'teacher: {keys.loaded} weights from {checkpoint}', 'current')
+        if keys.not_loaded or keys.unused:
+            print_log(f'teacher: not loaded (no tap needs them): {keys.not_loaded or "none"}; '
+                      f'in the file but not in the model: {keys.unused or "none"}', 'current')
+
+    def _runs(self, key: str) -> bool:
+        """Whether the weight is of a module that runs before the deepest tap.
+
+        Some modules use a child's weights without calling it (attention its ``out_proj``): those of a parent that ran to its end count too.
+        """
+        owner = key.rpartition('.')[0]
+        return owner in self._begun or owner.rpartition('.')[0] in self._ended
+
+    def tap(self, taps: Taps, image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """Set what to read, and read it once from two random pictures of ``image_size``, noting which modules have run."""
+        self.taps = taps
+        self._begun, self._ended = set(), set()
+        hooks = []
+        for path, module in self.network.named_modules():
+            hooks += [module.register_forward_pre_hook(lambda _, __, path=path: self._begun.add(path)),
+                      module.register_forward_hook(lambda _, __, ___, path=path: self._ended.add(path))]
+        try:
+            return self(random_pictures(self.network, image_size))
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> dict[str, Tensor]:
+        """Read the taps.
+
+        Args:
+            inputs: (N, 3, H, W), as normalised for the student.
+            mask: (N, 1, H, W), 1 where there is picture: padding is 0 for the teacher too, whatever its normalisation.
+            rows: unused; a cache in the teacher's place finds its rows by them.
+
+        Returns:
+            dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients.
+        """
+        inputs = inputs.detach()  # torch 2.6's autocast would keep its copy of pictures that take gradients, born here, for the student
+        if self.affine is not None:
+            scale, shift, flip = self.affine
+            inputs = torch.addcmul(shift, inputs.flip(1) if flip else inputs, scale)
+            inputs = inputs if mask is None else inputs * mask
+        if self.input_size and inputs.shape[2:] != self.input_size:
+            inputs = F.interpolate(inputs, self.input_size, mode='bilinear', antialias=True)
+        with self.taps.capture(inputs.shape[2:]) as features:
+            self.network(inputs)
+        return features
+
+    def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Move or cast all of the teacher's tensors, as ``nn.Module._apply`` does."""
+        self.network._apply(function)
+        self.network.to(next(self.network.parameters()).device)  # parts that keep a device beside their tensors learn it by .to() alone
+        if self.affine is not None:
+            self.affine = (*map(function, self.affine[:2]), self.affine[2])
+
+    def __deepcopy__(self, memo) -> Teacher:
+        return self  # frozen: an EMA copy of the student needs no second teacher

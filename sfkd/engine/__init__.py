@@ -1,1 +1,0 @@
-from . import hooks  # noqa: F401  (they register)

@@ -1,0 +1,47 @@
+"""Masks on the grids of maps: where a batch has something to teach."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A mask (N, 1, H, W) on a coarser grid: a cell counts if any of its pixels does, as in mmdet's valid flags."""
+    return mask if mask.shape[2:] == torch.Size(grid) else F.adaptive_max_pool2d(mask, grid)
+
+
+class TaughtCells:
+    """A mask on the grids of several pairs, and by how much a mean over a whole grid falls short of one over the cells that teach.
+
+    With several processes that share is one of the joined batch, so that together they compute what one would: a message a step.
+
+    Args:
+        pixels: (N, 1, H, W), 1 where there is something to teach.
+        grids: (h, w) of each pair.
+    """
+
+    def __init__(self, pixels: Tensor, grids: Iterable[tuple[int, int]]):
+        self.pixels = pixels
+        self._masks = {grid: on_grid(pixels, grid) for grid in dict.fromkeys(grids)}
+        with torch.no_grad():
+            counts = torch.stack([mask.sum(dtype=torch.float32) for mask in self._masks.values()]) if self._masks else pixels.new_zeros(0)
+            if _processes() > 1 and self._masks:
+                dist.all_reduce(counts)
+                counts = counts / _processes()
+        self._counts = dict(zip(self._masks, counts.unbind()))
+
+    def on(self, grid: tuple[int, int]) -> Tensor:
+        """The mask (N, 1, h, w) on a coarser grid."""
+        return self._masks[grid] if grid in self._masks else on_grid(self.pixels, grid)
+
+    def scale(self, grid: tuple[int, int]) -> Tensor:
+        """A scalar, at least 1: what a mean over one of the given grids is to be multiplied by."""
+        return self._masks[grid].numel() / self._counts[grid].clamp_min(1)
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -1,0 +1,125 @@
+"""Taps: intermediate outputs of a network, by dotted module path. The only place with forward hooks, but for the dry run's."""
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .layouts import LayoutError, as_map
+from .probe import Stage
+
+
+@torch.inference_mode(False)
+def _kept(output):
+    """A tensor of inference mode as a plain one that losses may use: a copy, since autograd refuses the original and no version tells whether
+    a later layer overwrites it. In the usual layout: a map that was tokens lies channels last, and each loss would read it with strides."""
+    return output.clone(memory_format=torch.contiguous_format) if torch.is_tensor(output) else output
+
+
+class _AllTapped(Exception):
+    """Leaves a network after its deepest tap."""
+
+
+def split_path(path: str) -> tuple[str, tuple[int, ...]]:
+    """``'neck[2]'`` -> ``('neck', (2,))``: a module's path and what to pick from its output."""
+    module, *indices = re.split(r'\[(\d+)\]', path)
+    return module, tuple(int(i) for i in indices[::2])
+
+
+def pick(calls: list, indices: tuple[int, ...]):
+    """The part of a module's outputs that a path names; None while it has not been computed.
+
+    Args:
+        calls: the module's output of each call so far.
+        indices: into the tuple or list that its one call returned, or (a module that runs once a level) first the call.
+    """
+    found = calls
+    if len(calls) == 1 and (not indices or isinstance(calls[0], (tuple, list))):
+        found = calls[0]
+    for i in indices:
+        if not isinstance(found, (tuple, list)) or i >= len(found):
+            return None
+        found = found[i]
+    return found
+
+
+class Taps:
+    """Reads the outputs of named modules during one forward pass.
+
+    Hooks exist only inside :meth:`capture`: copies, checkpoints and compiled versions of the network never carry them.
+
+    Args:
+        network: any module.
+        paths: what to read, by :func:`as_map`: module paths, with an index where a module returns several maps (``neck[0]``) or runs
+            several times (``bbox_head.cls[2]``, the third call).
+        raw: those of them whose outputs are given as they are (logits).
+        copied: those of them whose outputs a later layer overwrites; outside inference mode all others are views.
+        stop: leave the network once every tap has fired. The network's own output is then lost.
+    """
+
+    def __init__(self, network: nn.Module, paths: Iterable[str], raw: Iterable[str] = (), stop: bool = False, copied: Iterable[str] = ()):
+        self.network, self.stop = network, stop
+        self.raw, self.copied = set(raw), set(copied)
+        self.paths = {path: split_path(path) for path in paths}
+
+    @classmethod
+    def on(cls, network: nn.Module, stages: Iterable[Stage], stop: bool = False) -> Taps:
+        """The taps of stages that a dry run found: scores as they are, and a copy of what a later layer overwrites."""
+        stages = list(stages)
+        return cls(network, dict.fromkeys(stage.path for stage in stages), [stage.path for stage in stages if stage.is_scores], stop,
+                   [stage.path for stage in stages if stage.overwritten])
+
+    @contextlib.contextmanager
+    def capture(self, image_size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
+        """Within the context, run the network once on inputs of ``image_size``; afterwards the dict holds ``{path: output}``.
+
+        Raises:
+            RuntimeError: if a tapped module did not run, ran more than once without an index, or (outside inference mode, in which outputs
+                are copied) its output was overwritten in place by a later layer.
+        """
+        found: dict[str, Tensor] = {}
+        versions: dict[str, int] = {}
+        calls: dict[str, list] = {module: [] for module, _ in self.paths.values()}
+
+        def read(module, output):
+            calls[module].append(output)
+            for path, (owner, indices) in self.paths.items():
+                if owner != module:
+                    continue
+                if path in found:
+                    if not indices:
+                        raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: name the call, '{path}[0]'")
+                    continue
+                output = pick(calls[module], indices)
+                if output is not None:
+                    try:
+                        found[path] = output if path in self.raw else as_map(output, image_size)
+                    except LayoutError as error:
+                        raise LayoutError(f"tap '{path}' of {type(self.network).__name__}: {error}; tap another module") from error
+                    if torch.is_inference_mode_enabled():
+                        found[path] = _kept(found[path])
+                        continue
+                    if path in self.copied:
+                        found[path] = found[path].clone()
+                    if torch.is_tensor(found[path]):
+                        versions[path] = found[path]._version
+            if self.stop and len(found) == len(self.paths):
+                raise _AllTapped
+
+        hooks = [self.network.get_submodule(module).register_forward_hook(lambda _, __, output, module=module: read(module, output))
+                 for module in calls]
+        try:
+            yield found
+        except _AllTapped:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for path in self.paths:
+            if path not in found:
+                raise RuntimeError(f"tap '{path}' of {type(self.network).__name__} did not run in this forward pass")
+            if path in versions and found[path]._version != versions[path]:
+                raise RuntimeError(f"the output of tap '{path}' was overwritten in place by a later layer: tap the module after it")

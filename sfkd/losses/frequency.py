@@ -1,0 +1,33 @@
+"""GFFL: the Gaussian-filtered frequency loss."""
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..connectors import Decomposed
+from ..ops import gaussian_frequency_loss
+from ..registry import MODELS
+from .base import DistillationLoss
+
+
+@MODELS.register_module()
+class GaussianFrequencyLoss(DistillationLoss):
+    """Mean square of the Gaussian-filtered spectrum of student - teacher (GFFL, arXiv 2607.01906; form and place are ours).
+
+    Args:
+        sigma: width of the Gaussian relative to the Nyquist frequency; None keeps every frequency, which is plain MSE (Parseval).
+    """
+
+    def __init__(self, sigma: float | None = 0.5):
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, student: Decomposed | Tensor, teacher: Decomposed | Tensor) -> Tensor:
+        """
+        Args:
+            student, teacher: what a connector gives: maps (N, C, h, w), plain or decomposed, of which the (refined) map counts.
+
+        Returns:
+            Tensor: scalar.
+        """
+        student, teacher = (side.map if isinstance(side, Decomposed) else side for side in (student, teacher))
+        return gaussian_frequency_loss(student, teacher, self.sigma)

@@ -1,0 +1,97 @@
+"""Losses on the relations between the pictures of a batch."""
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..registry import MODELS
+from .base import DistillationLoss
+
+
+def embed(features: Tensor) -> Tensor:
+    """Globally pooled maps (N, C, h, w) -> (N, C), float32 at least."""
+    return (features if features.dtype == torch.float64 else features.float()).mean((2, 3))
+
+
+@MODELS.register_module()
+class CorrelationCongruence(DistillationLoss):
+    """Mean square of student - teacher of the batch's kernel matrices (CC, Peng et al., arXiv 1904.01802, section 3).
+
+    The kernel is the Gaussian RBF of L2-normalised embeddings by its Taylor series: the sum over p = 0..order of
+    exp(-2 gamma) (2 gamma)^p / p! (a . b)^p. The paper's other kernels, MMD and bilinear, are left out. The batch is that of one process.
+
+    Args:
+        gamma: of exp(-gamma |a - b|^2), > 0.
+        order: of the series, >= 1.
+    """
+
+    mean_over_grid = False
+
+    def __init__(self, gamma: float = 0.4, order: int = 2):
+        super().__init__()
+        self.factors = [math.exp(-2 * gamma) * (2 * gamma)**p / math.factorial(p) for p in range(order + 1)]
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """
+        Args:
+            student: (N, Cs, hs, ws).
+            teacher: (N, Ct, ht, wt).
+
+        Returns:
+            Tensor: scalar, >= 0.
+        """
+        def kernel(features):
+            embeddings = F.normalize(embed(features), dim=1)
+            cosine = embeddings @ embeddings.T
+            return sum(factor * cosine**p for p, factor in enumerate(self.factors))  # (N, N)
+        with torch.autocast(student.device.type, enabled=False):
+            return F.mse_loss(kernel(student), kernel(teacher))
+
+
+@MODELS.register_module()
+class RelationalKD(DistillationLoss):
+    """Huber loss, of threshold 1, on a batch's distances and angles (RKD, Park et al., arXiv 1904.05068, section 3.2).
+
+    Distances are relative to their mean over the batch's pairs; angles are cosines at each vertex of each triple. Both losses are means
+    over all N^2 pairs and N^3 triples, as in the authors' code, so that the weights keep their meaning; those that repeat a picture add
+    0. The batch is that of one process; memory grows with N^3 and N^2 C.
+
+    Args:
+        distance_weight: of the distances.
+        angle_weight: of the angles.
+    """
+
+    mean_over_grid = False
+
+    def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0):
+        super().__init__()
+        self.distance_weight, self.angle_weight = distance_weight, angle_weight
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """
+        Args:
+            student: (N, Cs, hs, ws), of two pictures or more.
+            teacher: (N, Ct, ht, wt).
+
+        Returns:
+            Tensor: scalar, >= 0.
+        """
+        with torch.autocast(student.device.type, enabled=False):
+            (s_distances, s_angles), (t_distances, t_angles) = map(self._relations, (student, teacher))
+            return (self.distance_weight * F.smooth_l1_loss(s_distances, t_distances)
+                    + self.angle_weight * F.smooth_l1_loss(s_angles, t_angles))
+
+    @staticmethod
+    def _relations(features: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, N) distances over their mean, (N, N, N) cosines at the first index; 0 where two pictures coincide."""
+        embeddings = embed(features)
+        edges = embeddings - embeddings.unsqueeze(1)                       # (N, N, C)
+        squares = edges.square().sum(2)
+        apart = squares > 0                                                # a root has no slope at 0, an edge of length 0 no direction
+        distances = squares.where(apart, 1).sqrt() * apart
+        mean = distances.sum() / max(len(embeddings) * (len(embeddings) - 1), 1)
+        directions = edges / distances.where(apart, 1).unsqueeze(2)
+        return distances / mean.clamp_min(torch.finfo(mean.dtype).tiny), directions @ directions.mT

@@ -1,8 +1,0 @@
-from .feature import ChannelWiseDivergence, CosineDistance, DetailL1, FeatureMSE
-from .frequency import GaussianFrequencyLoss
-from .logits import DIST, DKD, KLDivergence, OFALoss
-from .relation import CorrelationCongruence, RelationalKD
-from .wavelet import BandInfoNCE, BandMSE
-
-__all__ = ['BandInfoNCE', 'BandMSE', 'ChannelWiseDivergence', 'CorrelationCongruence', 'CosineDistance', 'DIST', 'DKD', 'DetailL1',
-           'FeatureMSE', 'GaussianFrequencyLoss', 'KLDivergence', 'OFALoss', 'RelationalKD']

@@ -1,0 +1,198 @@
+"""OpenMMLab's face of a distillation: a model that *is* the stock student, with a companion under one name."""
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from .. import randomness
+from ..distillation import Distillation, Teacher, sfkd
+from ..distillation.assembly import teaches
+from ..distillation.distillation import as_size
+from ..errors import ConfigError, Problems
+from ..registry import register_entry_point
+from .building import build_model, initialise, normalisation_of
+from .masks import picture_mask, rows_of, taught_mask
+
+NAME = 'distillation'  # of the companion in the student
+
+
+@register_entry_point
+class Distiller:
+    """Trains a student of any task with its own losses and a frozen teacher's features or logits.
+
+    ``Distiller(...)`` builds the stock student and makes it an object of a subclass of its own class, which differs in one thing: the
+    training losses have the companion's beside the student's own. So the student keeps its class, its attributes, the names and the order of
+    its weights, and whatever finds a part by its name (layer decay, ``load_from``, hooks of others) finds it. The companion is the
+    module ``distillation`` (:class:`~sfkd.distillation.Distillation`). With no pair left (every weight 0) training is the student's
+    own, bit for bit. Config problems are reported together, before the first batch.
+
+    Args:
+        student: config path, model dict or built module; the path's or dict's own ``data_preprocessor`` comes before the argument.
+        teacher: the same.
+        teacher_ckpt: checkpoint file or address; 'init' takes the weights that the teacher's own ``init_cfg`` gives (random where it has
+            none). Needed unless ``teacher`` is a module.
+        pairs, stages, connector, losses, logits: see :class:`~sfkd.distillation.Distillation`; here without losses there are none.
+        input_size: (H, W) of the training pictures, for the dry run; None takes ``img_size`` of the student's or the teacher's backbone,
+            or 224.
+        teacher_input_size: (H, W) to which pictures are resized for the teacher.
+        data_preprocessor: default for a student whose own config has none (mmengine's runner passes it).
+        student_options: what of the student's config is to be different, merged as a config's own override is:
+            ``dict(bbox_head=dict(num_classes=10))``.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+
+    def __new__(cls, student: str | dict | nn.Module, *_, data_preprocessor: dict | None = None, student_options: dict | None = None, **__):
+        network = build_model(student, 'model.student', data_preprocessor, options=student_options)
+        if hasattr(network, NAME):
+            raise ConfigError(f"model.student: '{type(network).__name__}' has a part called '{NAME}' already: it is itself distilled, or its own "
+                              'needs another name')
+        network.__class__ = taught_class(cls, type(network))
+        return network  # whose __init__, the one below, Python now calls
+
+    def __init__(self,
+                 student: str | dict | nn.Module,
+                 teacher: str | dict | nn.Module,
+                 teacher_ckpt: str | None = None,
+                 pairs: str | list[str | dict] = 'auto',
+                 stages: list[int] | None = None,
+                 connector: dict | None = None,
+                 losses: Sequence[dict] = (),
+                 logits: Sequence[dict] = (),
+                 input_size: int | tuple[int, int] | None = None,
+                 teacher_input_size: int | tuple[int, int] | None = None,
+                 data_preprocessor: dict | None = None,
+                 student_options: dict | None = None):
+        with randomness.preserved():  # the student's training must not depend on what is built beside it
+            network = build_model(teacher, 'model.teacher', data_preprocessor)
+            if teacher_ckpt == 'init':
+                initialise(network)
+            frozen = Teacher(network, normalisation_of(network), normalisation_of(self, always=True),
+                             as_size(teacher_input_size) if teacher_input_size else None)
+            problems = Problems()
+            with problems.collected('model.'):
+                _check_checkpoint(teacher, teacher_ckpt)
+            with problems.collected('model.'):
+                if teaches(pairs, losses, logits):
+                    _check_backbones(student=self, teacher=network)
+                companion = Distillation(self, frozen, pairs, stages=stages, connector=connector, losses=losses, logits=logits,
+                                         input_size=input_size or _image_size(self) or _image_size(network) or 224)
+            problems.raise_all()
+            if companion.pairs and teacher_ckpt not in (None, 'init'):
+                frozen.load(teacher_ckpt)
+        self.distillation = companion
+        print_log(companion.summary(), 'current')
+
+    def loss(self, inputs: Tensor, data_samples: list, **kwargs) -> dict[str, Tensor]:
+        """Task losses of the student, and of each pair the distillation losses.
+
+        Args:
+            inputs: (N, 3, H, W), normalised.
+            data_samples: one a picture.
+
+        Returns:
+            dict: ``{student losses..., 'distill.<pair>.loss_<name>': scalar}``; a student loss called 'loss' becomes 'task.loss'.
+        """
+        return self._taught(super().loss, inputs, data_samples, **kwargs)
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor', **kwargs):
+        """The student's forward; in mode 'loss' see :meth:`loss`, also for a student whose forward does without a ``loss`` of its own."""
+        stock = functools.partial(super().forward, mode=mode)
+        return self._taught(stock, inputs, data_samples, **kwargs) if mode == 'loss' else stock(inputs, data_samples, **kwargs)
+
+    def _taught(self, stock_losses: Callable[..., dict[str, Tensor]], inputs: Tensor, data_samples: list | None, **kwargs) -> dict[str, Tensor]:
+        companion = self.distillation
+        if companion.watching or not companion.pairs:               # watching: forward has called loss
+            return stock_losses(inputs, data_samples, **kwargs)
+        picture = picture_mask(inputs, data_samples)                # (N, 1, H, W), or None: nothing is padded
+        teaches = taught_mask(picture, data_samples)                # the teacher sees what has no label, but does not teach it
+        with companion(inputs, picture, teaches, rows_of(data_samples)) as taught:
+            losses = stock_losses(inputs, data_samples, **kwargs)
+        if 'loss' in losses:  # mmengine logs the total under this name
+            losses['task.loss'] = losses.pop('loss')
+        return losses | taught.losses
+
+    # ---- the student as a stock model ----
+
+    def init_weights(self) -> None:
+        """The student's; an ``init_cfg`` of the whole model reaches every layer in it, and must not reach the connectors."""
+        with self._alone():
+            super().init_weights()
+
+    @contextlib.contextmanager
+    def _alone(self):
+        companion = self._modules.pop(NAME)
+        try:
+            yield
+        finally:
+            self._modules[NAME] = companion
+
+    @property
+    def student(self) -> nn.Module:
+        """The student without its companion, of its stock class: another view of the same layers and weights."""
+        stock = stock_class(type(self))
+        view = stock.__new__(stock)
+        view.__dict__.update(self.__dict__, _modules={name: part for name, part in self._modules.items() if name != NAME})
+        return view
+
+    def __reduce_ex__(self, protocol):
+        kind, stock = type(self).__bases__
+        return _restored, (kind, stock), self.__dict__  # the class itself has no name under which pickle could find it
+
+
+@register_entry_point
+class SFKD(Distiller):
+    """The method of arXiv 2607.01906 in one line of config: :class:`Distiller` with the connector and losses of :func:`sfkd.distillation.sfkd`.
+
+    Args:
+        student, teacher, teacher_ckpt, pairs: see :class:`Distiller`.
+        kwargs: the options of :func:`sfkd.distillation.sfkd`, and of :class:`Distiller`.
+    """
+
+    def __init__(self, student, teacher, teacher_ckpt=None, pairs='auto', **kwargs):
+        options = {key: kwargs.pop(key) for key in METHOD_OPTIONS if key in kwargs}
+        super().__init__(student, teacher, teacher_ckpt, pairs, **sfkd(**options), **kwargs)
+
+
+METHOD_OPTIONS = tuple(inspect.signature(sfkd).parameters)
+
+
+@functools.cache
+def taught_class(kind: type[Distiller], stock: type[nn.Module]) -> type:
+    """The subclass of a student's class that its distillation makes it an object of; by name and module it is the student's own."""
+    return type(stock.__name__, (kind, stock), dict(__module__=stock.__module__, __doc__=stock.__doc__, __qualname__=stock.__qualname__))
+
+
+def stock_class(taught: type) -> type[nn.Module]:
+    """The class of the student that a distilling one was made of."""
+    return taught.__bases__[-1]
+
+
+def _restored(kind: type[Distiller], stock: type[nn.Module]) -> nn.Module:
+    """What copies and pickles of a distilling student begin as."""
+    return object.__new__(taught_class(kind, stock))
+
+
+def _check_backbones(**networks: nn.Module) -> None:
+    if blind := [(side, network) for side, network in networks.items() if not hasattr(network, 'backbone')]:
+        raise ConfigError([f"{side}: '{type(network).__name__}' has no backbone, whose stages could be paired; give the model within it that "
+                           'has' for side, network in blind])
+
+
+def _image_size(network: nn.Module):
+    return getattr(getattr(network, 'backbone', None), 'img_size', None)
+
+
+def _check_checkpoint(teacher, checkpoint: str | None) -> None:
+    if checkpoint is None and not isinstance(teacher, nn.Module):
+        raise ConfigError("teacher_ckpt: None, so the teacher would be random; give its checkpoint, or 'init' for what the teacher's own "
+                          'init_cfg loads')
+    if checkpoint not in (None, 'init') and '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise ConfigError(f"teacher_ckpt: there is no checkpoint '{checkpoint}'")

@@ -1,0 +1,189 @@
+"""What the command-line tools share: from a config file to a runner that is safe to start."""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import ctypes
+import gc
+import inspect
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from ..checkpoint import forbid_unsafe_loading
+from ..errors import ConfigError
+from ..registry import MODELS
+from .building import merged, read_config
+from .distiller import Distiller
+
+#: What a distillation config says about the pair; the rest of its model is the method.
+PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size', 'data_preprocessor')
+#: Hooks of every distillation run, unless the config names the same type itself.
+DISTILLATION_HOOKS = ('StudentCheckpointHook', 'RandomStateHook', 'InvalidLossHook')
+
+
+@contextlib.contextmanager
+def errors_for_people() -> Iterator[None]:
+    """A user's mistake ends the program with its message and status 2, without a traceback."""
+    try:
+        yield
+    except ConfigError as error:
+        print(f'{os.path.basename(sys.argv[0])}: {len(error.problems)} problem{"s" * (len(error.problems) > 1)} in the input\n{error}',
+              file=sys.stderr)
+        sys.exit(2)
+
+
+def tool_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that training and testing share, as OpenMMLab's tools have them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override parts of the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0)
+    return parser
+
+
+def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
+    """Before anything is built: refuse unsafe checkpoints, quiet what no user can act on, keep memory, and join the other processes on a CPU."""
+    forbid_unsafe_loading()
+    keep_freed_memory()
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+    warnings.filterwarnings('ignore', category=FutureWarning)
+    if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')  # mmengine's own launcher knows GPUs only
+
+
+def keep_freed_memory() -> None:
+    """Without a GPU: have glibc keep the memory of freed tensors for the next ones.
+
+    By default it hands large ones back to the system, and each step asks for them anew, page by page, cleared by the kernel
+    (docs/benchmarks.md). Other C libraries and systems are left as they are.
+    """
+    if sys.platform == 'linux' and not torch.cuda.is_available():
+        most, trim_threshold, mmap_threshold = 2 ** 31 - 1, -1, -3  # the numbers are those of malloc.h
+        with contextlib.suppress(AttributeError):  # no mallopt: not glibc
+            allocator = ctypes.CDLL(None)
+            allocator.mallopt(trim_threshold, most)
+            allocator.mallopt(mmap_threshold, most)
+
+
+@contextlib.contextmanager
+def leaving_together() -> Iterator[None]:
+    """End the process group after the work, once nothing of the work holds it any more.
+
+    A group that is still alive when Python ends lets its threads release tensors of an interpreter that is gone, and the process
+    aborts after its work is done, now and then. So the body is one call, whose locals are free when it returns.
+    """
+    yield
+    if torch.distributed.is_initialized():
+        gc.collect()  # a distributed model is part of reference cycles
+        torch.distributed.destroy_process_group()
+
+
+def load_config(path: str, work_dir: str | None = None, options: dict | None = None, method: str | None = None) -> Config:
+    """Read a config, apply command-line options, and choose the work directory (argument, config, then ``work_dirs/<name>``).
+
+    Args:
+        path: the config file.
+        work_dir, options: from the command line.
+        method: a config file of ``configs/peers/``: how the pair in ``path`` is distilled, in place of what ``path`` says about that.
+
+    A config of mmrazor becomes one of ours (mmrazor.py).
+
+    Raises:
+        ConfigError: if there is no such file, if ``method`` is given and the config has no pair, or if mmrazor's cannot be expressed.
+    """
+    for file in (path, method):
+        if file is not None and not Path(file).is_file():
+            raise ConfigError(f"there is no config file '{file}'")
+    config = Config.fromfile(path)
+    if method is not None:
+        if not is_distillation(config):
+            raise ConfigError(f"--method: '{path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
+        config.model = dict(Config.fromfile(method).model, **{key: config.model[key] for key in PAIR_KEYS if key in config.model})
+    if options:
+        config.merge_from_dict(options)
+    if str(config.get('model', {}).get('type')).endswith('SingleTeacherDistill'):
+        from . import mmrazor  # only now: it imports mmcv
+        config = mmrazor.translate(config)
+    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    return config
+
+
+def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test')) -> None:
+    """Check that the folders and files that the config's data sets name are there.
+
+    Raises:
+        ConfigError: naming each missing one and the command or page that makes it.
+    """
+    problems = {}
+    for split in splits:
+        dataset = (config.get(f'{split}_dataloader') or {}).get('dataset') or {}
+        while 'dataset' in dataset and isinstance(dataset['dataset'], dict):
+            dataset = dataset['dataset']
+        root = dataset.get('data_root') or ''
+        prefix = dataset.get('data_prefix') or ''
+        named = dict(data_root='', ann_file=dataset.get('ann_file') or '')
+        named |= {f'data_prefix.{key}': value for key, value in prefix.items()} if isinstance(prefix, dict) else {'data_prefix': prefix}
+        for key, value in named.items():
+            path = Path(root, value)
+            if (root or value) and '://' not in str(path) and not path.exists() and path not in problems:
+                problems[path] = f"{split}_dataloader.dataset.{key}: there is no '{path}'; {_remedy(path)}"
+    if problems:
+        raise ConfigError(list(problems.values()))
+
+
+def _remedy(path: Path) -> str:
+    if 'digits_wild' in path.parts:
+        task = path.parts[path.parts.index('digits_wild') + 1:][:1]
+        return f'make it with: python tools/make_digits_wild.py {"".join(task)}'.rstrip()
+    return 'see docs/data.md for how to lay it out, or set data_root'
+
+
+def is_distillation(config: Config) -> bool:
+    """Whether a config's model distils: :class:`Distiller`, ``SFKD`` or a registered subclass of them."""
+    kind = config.model.get('type')
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(config.get('default_scope')) as registry:
+            kind = registry.get(kind)
+    return inspect.isclass(kind) and issubclass(kind, Distiller)
+
+
+def student_config(config: Config) -> Config:
+    """The config of a distillation run with its student alone as the model: no teacher is built or loaded."""
+    config = copy.deepcopy(config)
+    student, options = config.model.student, config.model.get('student_options')
+    if isinstance(student, str):
+        stock = read_config(student, 'model.student')
+        student = dict(stock.model, _scope_=stock.get('default_scope'))
+        if 'data_preprocessor' in stock:
+            config.data_preprocessor = stock.data_preprocessor
+    config.model = merged(student, options, 'model.student_options') if options else student
+    return config
+
+
+def build_runner(config: Config, launcher: str = 'none') -> Runner:
+    """A runner with the hooks of a distillation run and, on a CPU, one that can join other processes."""
+    config.launcher = launcher
+    hooks = list(config.get('custom_hooks') or [])
+    present = {str(hook.get('type')).rpartition('.')[2] for hook in hooks}
+    wanted = DISTILLATION_HOOKS if is_distillation(config) else DISTILLATION_HOOKS[1:]
+    config.custom_hooks = hooks + [dict(type=f'sfkd.{name}') for name in wanted if name not in present]
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        config.setdefault('model_wrapper_cfg', dict(
+            type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+            find_unused_parameters=config.get('find_unused_parameters', False)))
+    runner = Runner.from_cfg(config)
+    for handler in runner.logger.handlers:
+        if type(handler) is logging.StreamHandler:  # mmengine's entry for each parameter ("Initialized by ...") stays in the file
+            handler.addFilter(lambda record: ' - torch.Size([' not in record.getMessage())
+    return runner

@@ -1,0 +1,246 @@
+"""The teacher cache changes no training, spares the teacher, and neither uses nor harms what is not its own."""
+import copy
+import gc
+import random
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from mmpretrain.structures import DataSample
+from torch.utils.data import DataLoader, Dataset
+
+from sfkd import Distiller
+from sfkd.datasets import ReplayedDataset
+from sfkd.distillation import TeacherCache
+from sfkd.distillation.cache import digest_of_data, digest_of_network, tap_shapes
+from sfkd.errors import ConfigError
+
+SIZE, PICTURES, BATCH = 64, 12, 4
+
+
+class Noisy(Dataset):
+    """Pictures that each of the three sources of random numbers changes at every access."""
+    metainfo = {}
+
+    def full_init(self):
+        pass
+
+    def get_data_info(self, index):
+        return dict(img_path=f'{index}.png', gt_label=index % 5)
+
+    def __len__(self):
+        return PICTURES
+
+    def __getitem__(self, index):
+        pixels = torch.randint(0, 200, (3, SIZE, SIZE), generator=torch.Generator().manual_seed(index))
+        shifted = pixels + torch.randint(0, 30, ()) + np.random.randint(20) + random.randrange(6)
+        return dict(inputs=shifted.to(torch.uint8), data_samples=DataSample().set_gt_label(index % 5))
+
+
+@pytest.fixture
+def distiller(zoo):
+    return zoo.distil(zoo.mixer(), zoo.resnet(), logit_weight=1.0)
+
+
+def cache_of(distiller, folder, rows=PICTURES, max_gib=1.0, **fingerprint):
+    """The distiller's teacher, with a cache in front."""
+    teacher = distiller.distillation.teacher
+    fingerprint = dict(dict(teacher=digest_of_network(teacher.network), pipeline='a'), **fingerprint)
+    return TeacherCache(teacher, folder, rows, tap_shapes(distiller.distillation), fingerprint, max_gib)
+
+
+def collate(items):
+    return dict(inputs=[item['inputs'] for item in items], data_samples=[item['data_samples'] for item in items])
+
+
+def train(distiller, epochs, variants=1, shuffle=False):
+    """The losses of each step, and how often the teacher ran in each epoch."""
+    torch.manual_seed(0)
+    calls, losses, runs = [], [], []
+    teacher = distiller.distillation.teacher
+    teacher = teacher.teacher if isinstance(teacher, TeacherCache) else teacher
+    hook = teacher.network.backbone.register_forward_pre_hook(lambda *_: calls.append(1))
+    optimizer = torch.optim.SGD(distiller.parameters(), 0.01)
+    for _ in range(epochs):
+        before = len(calls)
+        for data in DataLoader(ReplayedDataset(Noisy(), variants), BATCH, shuffle=shuffle, collate_fn=collate):
+            optimizer.zero_grad()
+            data = distiller.data_preprocessor(data, training=True)
+            loss, _ = distiller.parse_losses(distiller(**data, mode='loss'))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        runs.append(len(calls) - before)
+    hook.remove()
+    return losses, runs
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+# ---- the data set ----
+
+def test_augmentations_come_again_and_disturb_no_random_numbers():
+    data, other = ReplayedDataset(Noisy(), seed=3), ReplayedDataset(Noisy(), seed=4)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = [data[i]['inputs'] for i in range(PICTURES)]
+    assert torch.equal(torch.get_rng_state(), state)
+    random.random(), np.random.rand(), torch.rand(1)
+    assert all(torch.equal(data[i]['inputs'], x) for i, x in enumerate(first))
+    offsets = {int(data[i]['inputs'][0, 0, 0]) - int(torch.randint(0, 200, (3, SIZE, SIZE), generator=torch.Generator().manual_seed(i))[0, 0, 0])
+               for i in range(PICTURES)}
+    assert len(offsets) > 5  # each picture has its own augmentation
+    assert not all(torch.equal(other[i]['inputs'], x) for i, x in enumerate(first))
+
+
+def test_each_variant_has_its_own_row():
+    data = ReplayedDataset(Noisy(), variants=3)
+    torch.manual_seed(0)
+    seen = {}
+    for _ in range(30):
+        item = data[2]
+        seen.setdefault(item['data_samples'].teacher_row, set()).add(int(item['inputs'].sum()))
+    assert set(seen) == {6, 7, 8} and all(len(values) == 1 for values in seen.values())
+    with pytest.raises(ValueError, match='variants must be at least 1, got 0'):
+        ReplayedDataset(Noisy(), variants=0)
+
+
+# ---- training ----
+
+def test_a_cached_training_is_the_uncached_one_and_its_second_epoch_needs_no_teacher(distiller, tmp_path):
+    twin = copy.deepcopy(distiller)
+    plain, runs = train(twin, epochs=3)
+    assert runs == [3, 3, 3]
+    distiller.distillation.teacher = cache_of(distiller, tmp_path / 'cache')
+    cached, runs = train(distiller, epochs=3)
+    assert runs == [3, 0, 0]
+    assert cached == plain  # the same batches each epoch: bit for bit
+    for key, value in twin.state_dict().items():
+        assert torch.equal(distiller.state_dict()[key], value), key
+
+
+def test_shuffled_batches_and_variants(distiller, tmp_path):
+    """Rows that were computed in other batches: equal to rounding. The teacher runs only while a variant is new."""
+    plain, _ = train(copy.deepcopy(distiller), epochs=8, variants=2, shuffle=True)
+    distiller.distillation.teacher = cache_of(distiller, tmp_path / 'cache', rows=2 * PICTURES)
+    cached, runs = train(distiller, epochs=8, variants=2, shuffle=True)
+    assert cached == pytest.approx(plain, rel=1e-4)
+    assert runs[0] == 3 and sum(runs) < 24 and distiller.distillation.teacher.checksums.astype(bool).sum() > PICTURES
+
+
+def test_another_run_goes_on_from_the_same_folder(distiller, tmp_path):
+    twin = copy.deepcopy(distiller)
+    distiller.distillation.teacher = cache_of(distiller, tmp_path / 'cache')
+    first, _ = train(distiller, epochs=1)
+    twin.distillation.teacher = cache_of(twin, tmp_path / 'cache')
+    again, runs = train(twin, epochs=1)
+    assert runs == [0] and again == first
+
+
+def test_a_damaged_row_is_computed_again_with_a_warning(distiller, tmp_path, caplog):
+    twin = copy.deepcopy(distiller)
+    distiller.distillation.teacher = cache_of(distiller, tmp_path / 'cache')
+    first, _ = train(distiller, epochs=1)
+    distiller.distillation.teacher.features[5, 7] += 1
+    distiller.distillation.teacher.features.flush()
+    twin.distillation.teacher = cache_of(twin, tmp_path / 'cache')
+    with caplog.at_level('WARNING', 'mmengine'):
+        again, runs = train(twin, epochs=2)
+    assert runs == [1, 0] and again[:3] == first  # the batch with row 5, once
+
+
+# ---- refusals: nothing is changed ----
+
+@pytest.mark.parametrize('change', ['teacher', 'pipeline', 'rows'])
+def test_a_folder_of_another_run_is_refused(distiller, tmp_path, change):
+    teacher = distiller.distillation.teacher
+    distiller.distillation.teacher = cache_of(distiller, tmp_path)
+    train(distiller, epochs=1)
+    distiller.distillation.teacher.features.flush()
+    distiller.distillation.teacher = teacher
+    before = contents(tmp_path)
+    if change == 'teacher':
+        next(teacher.network.parameters()).data.flatten()[0] += 1e-3
+    with pytest.raises(ConfigError, match=f"another {change} than this run has.*Give another folder"):
+        cache_of(distiller, tmp_path, **dict(pipeline=dict(pipeline='b'), rows=dict(rows=PICTURES + 1)).get(change, {}))
+    assert contents(tmp_path) == before
+
+
+def test_the_order_of_the_taps_counts(distiller, tmp_path):
+    """The same taps in another order lie elsewhere in a row."""
+    teacher, shapes = distiller.distillation.teacher, tap_shapes(distiller.distillation)
+    TeacherCache(teacher, tmp_path, PICTURES, shapes, {}, 1.0)
+    with pytest.raises(ConfigError, match='another shapes than this run has'):
+        TeacherCache(teacher, tmp_path, PICTURES, dict(reversed(shapes.items())), {}, 1.0)
+
+
+def test_class_scores_by_any_name_are_kept(zoo, tmp_path):
+    """``head.fc`` is no map, as ``head`` is none."""
+    pairs = [dict(student='head.fc', teacher='head.fc', connector=None, losses=[dict(type='KLDivergence')])]
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(), kind=Distiller, pairs=pairs)
+    assert tap_shapes(distiller.distillation) == {'head.fc': (5, )}
+    twin = copy.deepcopy(distiller)
+    distiller.distillation.teacher = cache_of(distiller, tmp_path)
+    assert train(distiller, epochs=2) == (train(twin, epochs=2)[0], [3, 0])
+
+
+def test_the_teacher_leaves_the_memory_once_every_row_is_whole(distiller, tmp_path):
+    cache = distiller.distillation.teacher = cache_of(distiller, tmp_path)
+    network = weakref.ref(cache.teacher.network)
+    assert not cache.release_teacher()
+    first, _ = train(distiller, epochs=1)
+    assert cache.release_teacher() and cache.teacher is None
+    gc.collect()
+    assert network() is None
+    data = distiller.data_preprocessor(collate([ReplayedDataset(Noisy())[i] for i in range(BATCH)]), training=True)
+    assert len(distiller(**data, mode='loss')) > 1
+    cache.features[0, 0] += 1
+    with pytest.raises(RuntimeError, match='start the run again with --resume'):
+        distiller(**data, mode='loss')
+
+
+def test_a_folder_that_is_no_cache_is_left_alone(distiller, tmp_path):
+    (tmp_path / 'thesis.txt').write_text('years of work')
+    with pytest.raises(ConfigError, match='is no teacher cache'):
+        cache_of(distiller, tmp_path)
+    assert contents(tmp_path) == {'thesis.txt': b'years of work'}
+
+
+@pytest.mark.parametrize('rows, max_gib, message', [(10**7, 1.0, r'GiB for 10,000,000 rows is more than max_gib=1'),
+                                                   (10**12, 1e9, r'do not fit into the .* GiB that are free')])
+def test_the_size_is_known_before_anything_is_written(distiller, tmp_path, rows, max_gib, message):
+    with pytest.raises(ConfigError, match=message):
+        cache_of(distiller, tmp_path / 'cache', rows=rows, max_gib=max_gib)
+    assert not (tmp_path / 'cache').exists()
+
+
+def test_samples_without_a_row_and_pictures_of_another_size_are_refused(distiller, zoo, tmp_path):
+    distiller.distillation.teacher = cache_of(distiller, tmp_path)
+    with pytest.raises(ConfigError, match='do not say which row is theirs.*sfkd.ReplayedDataset'):
+        distiller(**distiller.data_preprocessor(zoo.batch(), training=True), mode='loss')
+    data = distiller.data_preprocessor(zoo.batch(size=(96, 96)), training=True)
+    for i, sample in enumerate(data['data_samples']):
+        sample.set_metainfo(dict(teacher_row=i))
+    with pytest.raises(ConfigError, match='pictures of 96x96 give .*whose pictures all have the size'):
+        distiller(**data, mode='loss')
+    assert not distiller.distillation.teacher.checksums.any()
+
+
+def test_the_data_digest_sees_paths_labels_and_sizes(tmp_path):
+    class Listed(Noisy):
+        labels = [0] * PICTURES
+
+        def get_data_info(self, index):
+            return dict(img_path=str(tmp_path / f'{index}.png'), gt_label=self.labels[index])
+    data = Listed()
+    for i in range(PICTURES):
+        (tmp_path / f'{i}.png').write_bytes(b'pixels')
+    first = digest_of_data(data)
+    assert digest_of_data(ReplayedDataset(data)) == first
+    (tmp_path / '3.png').write_bytes(b'other pixels')
+    second = digest_of_data(data)
+    data.labels = [1] + [0] * (PICTURES - 1)
+    assert len({first, second, digest_of_data(data)}) == 3

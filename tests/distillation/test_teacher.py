@@ -1,0 +1,254 @@
+"""The teacher is absent from all that trains, frozen, and sees what it was trained on."""
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.model import ExponentialMovingAverage
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from sfkd.distillation import Teacher
+from sfkd.errors import ConfigError
+from sfkd.features.taps import Taps
+
+SIZE = (64, 64)
+
+
+@pytest.fixture(params=['resnet', 'swin', 'vit'])
+def distiller(request, zoo):
+    kwargs = dict(resnet={}, swin=dict(drop=0.5), vit=dict(drop=0.5, layers=8))[request.param]
+    return zoo.distil(zoo.mixer(), getattr(zoo, request.param)(**kwargs))
+
+
+def loss_of(distiller, zoo):
+    data = distiller.data_preprocessor(zoo.batch(), training=True)
+    return distiller(**data, mode='loss')
+
+
+def storages(tensors):
+    return {t.untyped_storage().data_ptr() for t in tensors}
+
+
+# ---- absent ----
+
+def test_nothing_of_the_teacher_is_in_the_module(distiller):
+    teacher = distiller.distillation.teacher.network
+    for listing in (distiller.state_dict().items, distiller.named_parameters, distiller.named_buffers, distiller.named_modules):
+        names = dict(listing())
+        assert names and not [name for name in names if 'teacher' in name]
+    assert not storages(distiller.state_dict(keep_vars=True).values()) & storages(teacher.state_dict().values())
+    assert not set(distiller.modules()) & set(teacher.modules())
+
+
+def test_the_optimizer_has_student_and_connectors_alone(distiller):
+    wrapper = build_optim_wrapper(distiller, dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)))
+    trained = {id(p) for group in wrapper.param_groups for p in group['params']}
+    assert trained == {id(p) for p in (*distiller.student.parameters(), *distiller.distillation.pairs.parameters())}
+    assert not trained & {id(p) for p in distiller.distillation.teacher.network.parameters()}
+
+
+def test_copies_share_one_teacher(distiller, zoo):
+    before = len(distiller.state_dict())
+    ema = ExponentialMovingAverage(distiller)
+    for twin in (copy.deepcopy(distiller), ema.module):
+        assert twin.distillation.teacher is distiller.distillation.teacher
+        assert twin.distillation.taps.network is twin is not distiller and type(twin) is type(distiller)
+        assert len(twin.state_dict()) == before
+        for key, value in loss_of(twin.train(), zoo).items():
+            torch.testing.assert_close(value, loss_of(distiller.train(), zoo)[key])
+    assert not [key for key in ema.state_dict() if 'teacher' in key]
+
+
+# ---- frozen ----
+
+def test_every_module_is_in_eval_mode_whatever_the_distiller_does(distiller, zoo):
+    network, modes = distiller.distillation.teacher.network, []
+    for module in network.modules():
+        module.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    for mode in (True, False, True):
+        distiller.train(mode)
+        assert distiller.student.training is mode
+        loss_of(distiller, zoo)
+        assert not any(module.training for module in network.modules())
+    assert len(modes) > 30 and not any(modes)
+
+
+def test_training_changes_the_student_and_never_the_teacher(distiller, zoo):
+    before = {key: value.clone() for key, value in distiller.distillation.teacher.network.state_dict().items()}
+    weight = distiller.student.backbone.patch_embed.projection.weight
+    first = weight.detach().clone()
+    wrapper = build_optim_wrapper(distiller, dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)))
+    distiller.train()
+    for _ in range(2):
+        distiller.train_step(zoo.batch(), wrapper)
+    assert not torch.equal(weight, first)
+    assert all(torch.equal(value, before[key]) for key, value in distiller.distillation.teacher.network.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in distiller.distillation.teacher.network.parameters())
+
+
+def test_the_teacher_is_deterministic_and_gives_no_gradients(distiller):
+    distiller.train()
+    inputs = torch.randn(2, 3, *SIZE, requires_grad=True)
+    first, second = distiller.distillation.teacher(inputs), distiller.distillation.teacher(inputs)
+    assert first.keys() == {pair.teacher_path for pair in distiller.distillation.pairs}
+    for path, value in first.items():
+        assert torch.equal(value, second[path]) and not value.requires_grad
+
+
+# ---- moved along ----
+
+@pytest.mark.parametrize('cast, dtype', [(lambda m: m.to(torch.float64), torch.float64), (lambda m: m.half(), torch.float16),
+                                         (lambda m: m.bfloat16(), torch.bfloat16)])
+def test_casts_reach_the_teacher(zoo, cast, dtype):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(mean=(100., 110, 120), to_rgb=False))
+    single = distiller.distillation.teacher(torch.ones(2, 3, *SIZE))
+    cast(distiller)
+    teacher = distiller.distillation.teacher
+    assert {t.dtype for t in teacher.network.state_dict().values() if t.is_floating_point()} == {dtype}
+    assert [t.dtype for t in teacher.affine[:2]] == [dtype, dtype] and teacher.affine[2] is True
+    for path, value in teacher(torch.ones(2, 3, *SIZE, dtype=dtype)).items():
+        assert value.dtype == dtype
+        torch.testing.assert_close(value.double(), single[path].double(), rtol=0, atol=1e-5 if dtype == torch.float64 else 0.1)
+
+
+def test_moves_reach_the_teacher(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(mean=(100., 110, 120))).to('meta')
+    teacher = distiller.distillation.teacher
+    assert {t.device.type for t in (*teacher.network.state_dict().values(), *teacher.affine[:2])} == {'meta'}
+
+
+# ---- its own pictures ----
+
+def seen_by(teacher, inputs):
+    seen = []
+    hook = teacher.network.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        teacher(inputs)
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+OTHER = dict(mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395))
+
+
+@pytest.mark.parametrize('student, teacher', [
+    (dict(to_rgb=True), dict(OTHER, to_rgb=True)),
+    (dict(to_rgb=True), dict(OTHER, to_rgb=False)),
+    (dict(OTHER, to_rgb=False), dict(mean=(10., 120., 240.), std=(1., 64., 255.), to_rgb=True)),
+    (dict(OTHER, to_rgb=True), dict(OTHER, to_rgb=False)),
+    (dict(OTHER, to_rgb=False), dict(OTHER, to_rgb=False)),
+    (dict(mean=None, to_rgb=False), dict(OTHER, to_rgb=True)),
+    (dict(mean=None, to_rgb=True), dict(OTHER, to_rgb=True)),
+], ids=lambda kwargs: '-'.join(f'{key}={value}' for key, value in kwargs.items() if key != 'std').replace(' ', ''))
+def test_the_teacher_sees_what_its_own_preprocessor_makes_of_the_raw_pictures(zoo, student, teacher):
+    distiller = zoo.distil(zoo.mixer(**student), zoo.resnet(**teacher))
+    inputs = distiller.data_preprocessor(zoo.batch(), training=True)['inputs']
+    own = distiller.distillation.teacher.network.data_preprocessor(zoo.batch())['inputs']
+    torch.testing.assert_close(seen_by(distiller.distillation.teacher, inputs), own, rtol=0, atol=1e-3 if teacher['mean'][0] == 10 else 1e-5)
+
+
+def test_equal_normalisation_is_skipped(zoo):
+    teacher = zoo.distil(zoo.mixer(**OTHER), zoo.resnet(**OTHER)).distillation.teacher
+    inputs = torch.randn(2, 3, *SIZE)
+    assert teacher.affine is None
+    assert seen_by(teacher, inputs).data_ptr() == inputs.data_ptr()
+
+
+@pytest.mark.parametrize('size', [(96, 96), (48, 80)])
+def test_another_input_size(zoo, size):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(**OTHER, to_rgb=False), teacher_input_size=size)
+    inputs = distiller.data_preprocessor(zoo.batch(), training=True)['inputs']
+    own = distiller.distillation.teacher.network.data_preprocessor(zoo.batch())['inputs']
+    expected = F.interpolate(own, size, mode='bilinear', antialias=True)
+    torch.testing.assert_close(seen_by(distiller.distillation.teacher, inputs), expected, rtol=0, atol=1e-5)
+    assert distiller.distillation.teacher(inputs)['backbone.layer2'].shape[2:] == (size[0] // 8, size[1] // 8)
+    assert distiller.distillation.pairs[1].stages[1].grid == (size[0] // 8, size[1] // 8)
+
+
+def test_a_built_module_becomes_the_teacher(zoo):
+    network = zoo.build(zoo.resnet()).train()
+    weight = network.backbone.conv1.weight.clone()
+    distiller = zoo.distil(zoo.mixer(), network, teacher_ckpt=None)
+    assert distiller.distillation.teacher.network is network and not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+    assert (network.backbone.conv1.weight - weight).abs().max() < 0.03  # zoo.distil's noise, no initialisation
+
+
+# ---- weights ----
+
+def saved(network, path, drop=lambda key: False):
+    torch.save(dict(state_dict={key: value for key, value in network.state_dict().items() if not drop(key)}), path)
+    return str(path)
+
+
+@torch.no_grad()
+def test_the_checkpoint_is_in_the_teacher(zoo, tmp_path):
+    trained = zoo.build(zoo.resnet(), seed=7)
+    trained.backbone.bn1.running_mean += 3
+    teacher = Teacher(zoo.build(zoo.resnet()))
+    teacher.tap(Taps(teacher.network, ['backbone.layer4'], stop=True), SIZE)
+    teacher.load(saved(trained, tmp_path / 'a.pth'))
+    for key, value in trained.state_dict().items():
+        assert torch.equal(teacher.network.state_dict()[key], value), key
+    inputs = torch.randn(2, 3, *SIZE)
+    stock, = trained.eval().extract_feat(inputs, stage='backbone')
+    assert torch.equal(teacher(inputs)['backbone.layer4'], stock)
+
+
+def test_a_partial_load_is_reported(zoo, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr('sfkd.distillation.teacher.print_log', lambda text, logger: lines.append(text))
+    trained = zoo.build(zoo.resnet())
+    trained.extra = nn.Linear(1, 1)
+    zoo.distil(zoo.mixer(), zoo.resnet(), saved(trained, tmp_path / 'a.pth', lambda key: key == 'head.fc.weight'))
+    text = '\n'.join(lines)
+    assert "not loaded (no tap needs them): ['head.fc.weight']" in text
+    assert "in the file but not in the model: ['extra.weight', 'extra.bias']" in text
+
+
+@pytest.mark.parametrize('missing, needed', [('head.', False), ('backbone.layer4.', False), ('backbone.layer3.1.bn2.running_var', True),
+                                             ('backbone.conv1', True)])
+def test_only_weights_before_the_deepest_tap_are_needed(zoo, tmp_path, missing, needed):
+    file = saved(zoo.build(zoo.resnet(), seed=7), tmp_path / 'a.pth', lambda key: key.startswith(missing))
+
+    def build():
+        return zoo.distil(zoo.mixer(), zoo.resnet(), file, pairs=[dict(student='backbone.layers.1', teacher='backbone.layer3')])
+    if needed:
+        with pytest.raises(ConfigError, match=missing):
+            build()
+    else:
+        build()
+
+
+def test_weights_used_without_calling_their_module_are_needed(zoo, tmp_path):
+    """Class token and position embedding belong to the backbone itself."""
+    file = saved(zoo.build(zoo.vit(layers=8)), tmp_path / 'a.pth', lambda key: key == 'backbone.cls_token')
+    with pytest.raises(ConfigError, match='backbone.cls_token'):
+        zoo.distil(zoo.resnet(), zoo.vit(layers=8), file)
+
+
+def test_the_teachers_own_init_cfg(zoo):
+    config = zoo.resnet()
+    config['backbone']['init_cfg'] = dict(type='Constant', layer='Conv2d', val=0.25)
+    weight = zoo.distil(zoo.mixer(), config).distillation.teacher.network.backbone.conv1.weight
+    assert weight.min() >= 0.25 and weight.max() < 0.28  # with zoo.distil's noise
+
+
+def test_weights_that_a_parent_uses_without_calling_its_child_are_needed():
+    """nn.MultiheadAttention reads out_proj's weights and never calls it."""
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 4, stride=4)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.tap, self.after = nn.Identity(), nn.Linear(8, 8)
+
+        def forward(self, inputs):
+            tokens = self.stem(inputs).flatten(2).transpose(1, 2)
+            return self.after(self.tap(self.attention(tokens, tokens, tokens)[0]))
+
+    teacher = Teacher(Network())
+    teacher.tap(Taps(teacher.network, ['tap'], stop=True), (32, 32))
+    assert teacher._runs('attention.out_proj.weight') and teacher._runs('stem.weight') and not teacher._runs('after.weight')

@@ -1,0 +1,310 @@
+"""Peers on class scores and on relations: hand-computed numbers, slow float64 definitions, and what each must not see."""
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+
+from sfkd.connectors import LogitProjector
+from sfkd.losses import DIST, DKD, CorrelationCongruence, KLDivergence, OFALoss, RelationalKD
+from sfkd.registry import MODELS
+
+LOGITS = [DKD(1, 2, 2.), DIST(2, 1, 2.), OFALoss(1.5, 2.)]
+RELATIONS = [CorrelationCongruence(), RelationalKD()]
+
+
+def randn(*shape, seed=0, dtype=torch.float64, **kwargs):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype, **kwargs)
+
+
+def softmax(row, temperature=1.):
+    exponentials = [math.exp(x / temperature) for x in row]
+    return [e / sum(exponentials) for e in exponentials]
+
+
+def maps(embeddings):
+    """Embeddings (N, C) as maps (N, C, 1, 2) that no single position shows: one must pool."""
+    x = torch.as_tensor(embeddings, dtype=torch.float64)
+    return torch.stack([x - 7, x + 7], -1).unsqueeze(2)
+
+
+# ---- DKD ----
+
+def test_dkd_by_hand():
+    teacher, student = torch.tensor([[.5, .3, .2]]).log(), torch.tensor([[.25, .25, .5]]).log()
+    tckd = .5 * math.log(.5 / .25) + .5 * math.log(.5 / .75)
+    nckd = .6 * math.log(.6 / (1 / 3)) + .4 * math.log(.4 / (2 / 3))
+    assert DKD(1, 0)(student, teacher).item() == pytest.approx(tckd, rel=1e-5)
+    assert DKD(0, 1)(student, teacher).item() == pytest.approx(nckd, rel=1e-5)
+    assert DKD(3, 8)(student + 5, teacher - 5).item() == pytest.approx(3 * tckd + 8 * nckd, rel=1e-5)
+
+
+@pytest.mark.parametrize('temperature', (1., 4.))
+def test_dkd_equals_its_definition(temperature):
+    s, t = 3 * randn(5, 6), 3 * randn(5, 6, seed=1)
+    expected = 0
+    for q, p in zip(s.tolist(), t.tolist()):
+        q, p = softmax(q, temperature), softmax(p, temperature)
+        c = p.index(max(p))
+        expected += p[c] * math.log(p[c] / q[c]) + (1 - p[c]) * math.log((1 - p[c]) / (1 - q[c]))
+        for i in set(range(6)) - {c}:
+            p_i, q_i = p[i] / (1 - p[c]), q[i] / (1 - q[c])
+            expected += 8 * p_i * math.log(p_i / q_i)
+    assert DKD(1, 8, temperature)(s, t).item() == pytest.approx(temperature**2 * expected / 5, rel=1e-10)
+
+
+def test_kl_is_tckd_and_nckd_weighted_by_the_rest():
+    """The decomposition that the paper starts from, picture by picture."""
+    for s, t in zip(3 * randn(4, 1, 7), 3 * randn(4, 1, 7, seed=1)):
+        rest = 1 - (t / 2).softmax(1).max().item()
+        torch.testing.assert_close(DKD(1, rest, 2.)(s, t), KLDivergence(2.)(s, t), rtol=1e-10, atol=0)
+
+
+def test_dkd_of_two_classes_is_kl():
+    s, t = randn(5, 2), randn(5, 2, seed=1)
+    torch.testing.assert_close(DKD(1, 8)(s, t), KLDivergence()(s, t), rtol=1e-10, atol=0)
+
+
+def test_nckd_ignores_the_target_class_and_survives_certainty():
+    s, t = randn(3, 5), randn(3, 5, seed=1)
+    target = t.argmax(1, keepdim=True)
+    moved = s.scatter_add(1, target, torch.full((3, 1), 2., dtype=s.dtype))
+    torch.testing.assert_close(DKD(0, 1)(moved, t), DKD(0, 1)(s, t), rtol=1e-10, atol=0)
+    assert DKD(1, 0)(moved, t) != DKD(1, 0)(s, t)
+    certain = torch.tensor([[300., 0, 1, 2]])  # 1 - p is 0 in float32, its logarithm is not
+    student = torch.tensor([[0., 300, 0, 0]], requires_grad=True)
+    loss = DKD()(student, certain)
+    loss.backward()
+    assert loss.isfinite() and student.grad.isfinite().all() and student.grad.any()
+
+
+# ---- DIST ----
+
+def test_dist_equals_numpy_correlations():
+    s, t = randn(4, 5), randn(4, 5, seed=1)
+    q, p = ((x / 2).softmax(1).numpy() for x in (s, t))
+    inter = 1 - np.mean([np.corrcoef(q[i], p[i])[0, 1] for i in range(4)])
+    intra = 1 - np.mean([np.corrcoef(q[:, c], p[:, c])[0, 1] for c in range(5)])
+    assert DIST(2, 3, 2.)(s, t).item() == pytest.approx(4 * (2 * inter + 3 * intra), rel=1e-10)
+
+
+def test_dist_by_hand():
+    p = torch.tensor([[.6, .3, .1], [.2, .5, .3]])
+    inter = 1 - (78 / 114 + 6 / 42) / 2  # less their means, in thirtieths: 8 -1 -7 with 8 -7 -1, and -4 5 -1 with -4 -1 5
+    assert DIST(1, 0)(p[:, [0, 2, 1]].log(), p.log()).item() == pytest.approx(inter, rel=1e-5)
+    assert DIST(0, 1)(p.flip(0).log(), p.log()).item() == pytest.approx(2, rel=1e-5)  # of two pictures, swapped: -1 in every class
+
+
+def test_dist_ignores_positive_affine_changes_of_the_probabilities():
+    p = randn(6, 5).softmax(1)
+    for a in (.2, .9):  # a p + b that still sums to 1
+        flatter = (a * p + (1 - a) / 5).log()
+        assert DIST()(flatter, p.log()).item() == pytest.approx(0, abs=1e-12)
+        assert KLDivergence()(flatter, p.log()).item() > 1e-3
+    a = torch.linspace(.2, .9, 6, dtype=p.dtype).unsqueeze(1)  # one scale a picture: no change within it, a change within a class
+    flatter = (a * p + (1 - a) / 5).log()
+    assert DIST(1, 0)(flatter, p.log()).item() == pytest.approx(0, abs=1e-12)
+    assert DIST(0, 1)(flatter, p.log()).item() > 1e-2
+
+
+def test_dist_sees_rare_classes_and_survives_constants():
+    p = torch.tensor([[.5, .5 - 3e-5, 1e-5, 2e-5], [.4, .6 - 3e-5, 2e-5, 1e-5]], dtype=torch.float64)
+    assert DIST(0, 1)(p[:, [0, 1, 3, 2]].log(), p.log()).item() == pytest.approx(1, rel=1e-6)  # two of four classes reversed
+    s = torch.zeros(1, 4, requires_grad=True)  # no spread over classes, none over the batch
+    loss = DIST()(s, torch.zeros(1, 4))
+    loss.backward()
+    assert loss.item() == 2 and s.grad.isfinite().all()
+
+
+# ---- OFA ----
+
+def test_ofa_by_hand():
+    teacher, student = torch.tensor([[.2, .5, .3]]).log(), torch.tensor([[.25, .25, .5]]).log()
+    expected = -(.2 * math.log(.25) + (1.5**2 - 1) * math.log(.25) + .3 * math.log(.5))
+    assert OFALoss(2.)(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize('temperature', (1., 2.))
+def test_ofa_without_enhancement_is_kl_and_the_teachers_entropy(temperature):
+    s, t = 2 * randn(4, 6), 2 * randn(4, 6, seed=1)
+    p = (t / temperature).softmax(1)
+    expected = KLDivergence(temperature)(s, t) / temperature**2 - (p * p.log()).sum(1).mean()
+    torch.testing.assert_close(OFALoss(1., temperature)(s, t), expected, rtol=1e-10, atol=0)
+
+
+def test_ofa_enhances_the_target_more_the_surer_the_teacher_is():
+    def pull(certainty):  # on the target's score at equal inputs, where plain distillation has none
+        t = torch.tensor([[certainty, 0., 0.]], dtype=torch.float64)
+        s = t.clone().requires_grad_()
+        plain, = torch.autograd.grad(OFALoss(1.)(s, t), s)
+        assert plain.abs().max() < 1e-12
+        gradient, = torch.autograd.grad(OFALoss(1.5)(s, t), s)
+        p = t.softmax(1)[0, 0].item()
+        extra = (1 + p)**1.5 - 1 - p
+        assert gradient[0, 0].item() == pytest.approx(-extra * (1 - p), rel=1e-9)
+        return extra
+    assert pull(3.) > pull(1.) > pull(.1) > 0
+
+
+def test_logit_projector_gives_scores_and_passes_the_teacher():
+    project, teacher = LogitProjector(6, 10), randn(3, 10, dtype=torch.float32)
+    for grid in ((2, 2), (7, 5), (16, 16)):
+        student = randn(3, 6, *grid, dtype=torch.float32, requires_grad=True)
+        scores, same = project(student, teacher)
+        assert same is teacher and scores.shape == (3, 10)
+        OFALoss()(scores, same).backward()
+        assert student.grad.any() and all(p.grad.any() for p in project.parameters())
+    with torch.autocast('cpu', torch.bfloat16):
+        assert OFALoss()(*project(student, teacher)).isfinite()
+
+
+def test_logit_projector_by_hand():
+    """A delta in, every filter at one: two blocks of stride 2 leave one position, the mean of which the linear layer reads."""
+    project = LogitProjector(1, 2, max_width=1).eval()
+    for p in project.parameters():
+        p.data.fill_(1)
+    for norm in (project.project[2], project.project[6]):
+        norm.bias.data.zero_()
+    student = torch.zeros(1, 1, 4, 4)
+    student[0, 0, 1, 1] = 3.
+    gelu = F.gelu(torch.tensor(3.) / math.sqrt(1 + 1e-5))  # at all four positions of the 2x2 grid
+    expected = F.gelu(4 * gelu / math.sqrt(1 + 1e-5)) + 1
+    torch.testing.assert_close(project(student, None)[0], expected.expand(1, 2))
+
+
+def test_logit_projector_is_light():
+    """Less than a tenth of a ResNet-18 for all of its stages: 11.2 million weights."""
+    assert sum(p.numel() for c in (64, 128, 256, 512) for p in LogitProjector(c, 100).parameters()) < 1_120_000
+
+
+# ---- CC ----
+
+def test_cc_by_hand():
+    """Cosines 0 against 1/2: the kernels differ by exp(-2 gamma) (gamma + gamma^2 / 2) off the diagonal."""
+    student, teacher = maps([[2., 0], [0, 5]]), maps([[1., 0, 0], [1, math.sqrt(3), 0]])
+    for gamma in (.4, 1.):
+        expected = 2 * (math.exp(-2 * gamma) * (gamma + gamma**2 / 2))**2 / 4
+        assert CorrelationCongruence(gamma)(student, teacher).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_cc_tends_to_the_gaussian_kernel():
+    s, t = randn(5, 4), randn(5, 6, seed=1)
+    kernels = [np.array([[math.exp(-.4 * (a - b).square().sum()) for a in x] for b in x]) for x in (F.normalize(s), F.normalize(t))]
+    expected = np.square(kernels[0] - kernels[1]).mean()
+    assert CorrelationCongruence(order=20)(maps(s), maps(t)).item() == pytest.approx(expected, rel=1e-10)
+    assert CorrelationCongruence()(maps(s), maps(t)).item() == pytest.approx(expected, rel=.3)
+
+
+# ---- RKD ----
+
+def rkd_by_definition(s, t, distance_weight, angle_weight):
+    def huber(x, y):
+        d = abs(x - y)
+        return d**2 / 2 if d <= 1 else d - .5
+
+    def relations(x):
+        x, n = x.numpy(), len(x)
+        norm = np.linalg.norm
+        mean = np.mean([norm(x[i] - x[j]) for i, j in itertools.permutations(range(n), 2)])
+        distances = {(i, j): norm(x[i] - x[j]) / mean for i, j in itertools.permutations(range(n), 2)}
+        angles = {(i, j, k): (x[i] - x[j]) @ (x[k] - x[j]) / norm(x[i] - x[j]) / norm(x[k] - x[j])
+                  for i, j, k in itertools.permutations(range(n), 3)}
+        return distances, angles
+    totals = [sum(huber(a[key], b[key]) for key in a) for a, b in zip(relations(s), relations(t))]
+    return distance_weight * totals[0] / len(s)**2 + angle_weight * totals[1] / len(s)**3
+
+
+@pytest.mark.parametrize('weights', [(1, 0), (0, 1), (25, 50)])
+def test_rkd_equals_its_definition(weights):
+    s, t = randn(6, 4)**3, randn(6, 5, seed=1)  # some distances and angles differ by more than Huber's 1
+    assert RelationalKD(*weights)(maps(s), maps(t)).item() == pytest.approx(rkd_by_definition(s, t, *weights), rel=1e-9)
+
+
+def test_rkd_by_hand():
+    """A right triangle 3 4 5 against a line 0 1 2."""
+    student, teacher = maps([[0., 0], [3, 0], [0, 4]]), maps([[0.], [1], [2]])
+    distances = sum((a / 4 - b / (4 / 3))**2 for a, b in ((3, 1), (4, 2), (5, 1)))  # each pair twice, halved by Huber
+    angles = 2 * (1**2 / 2 + (1.6 - .5) + .2**2 / 2)  # cosines 0 .6 .8 against 1 -1 1; the second is past 1, where Huber is linear
+    assert RelationalKD(1, 0)(student, teacher).item() == pytest.approx(distances / 9, rel=1e-9)
+    assert RelationalKD(0, 1)(student, teacher).item() == pytest.approx(angles / 27, rel=1e-9)
+
+
+def test_rkd_ignores_scale_rotation_and_shift():
+    x, t = randn(6, 4), randn(6, 4, seed=3)
+    rotation = torch.linalg.qr(randn(4, 4, seed=1))[0]
+    moved = 5 * x @ rotation + randn(1, 4, seed=2)
+    assert RelationalKD()(maps(moved), maps(x)).item() == pytest.approx(0, abs=1e-20)
+    torch.testing.assert_close(RelationalKD()(maps(moved), maps(t)), RelationalKD()(maps(x), maps(t)), rtol=1e-9, atol=0)
+    assert RelationalKD()(maps(x * torch.tensor([1., 1, 1, 5])), maps(x)) > .1
+
+
+@pytest.mark.parametrize('loss', RELATIONS, ids=repr)
+def test_relations_survive_collapse_and_single_pictures(loss):
+    for s in (torch.zeros(4, 3, 2, 2), torch.ones(4, 3, 2, 2), torch.zeros(1, 3, 2, 2)):
+        s.requires_grad_()
+        value = loss(s, randn(len(s), 5, 2, 2, dtype=torch.float32))
+        value.backward()
+        assert value.isfinite() and s.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('loss', RELATIONS, ids=repr)
+def test_relations_survive_a_picture_seen_twice(loss):
+    x = randn(4, 3, 2, 2)
+    s = torch.cat([x, x[:1]]).requires_grad_()
+    loss(s, randn(5, 6, 3, 3, seed=1)).backward()
+    assert s.grad.isfinite().all() and s.grad.abs().max() < 1e3
+
+
+# ---- all of them ----
+
+@pytest.mark.parametrize('loss', LOGITS, ids=repr)
+def test_logit_gradients(loss):
+    t = 2 * randn(4, 5, seed=1)
+    assert torch.autograd.gradcheck(lambda s: loss(s, t), randn(4, 5, requires_grad=True))
+
+
+@pytest.mark.parametrize('loss', RELATIONS, ids=repr)
+def test_relation_gradients(loss):
+    t = randn(4, 5, 1, 2, seed=1)
+    assert torch.autograd.gradcheck(lambda s: loss(s, t), randn(4, 3, 2, 1, requires_grad=True))
+
+
+@pytest.mark.parametrize('loss', LOGITS[:2] + RELATIONS, ids=repr)
+def test_zero_and_flat_at_equal_inputs_only(loss):
+    shape = (5, 4) if loss in LOGITS else (5, 4, 2, 2)
+    x = randn(*shape, requires_grad=True)
+    value = loss(x, x.detach())
+    gradient, = torch.autograd.grad(value, x)
+    assert value.item() == pytest.approx(0, abs=1e-12) and gradient.abs().max() < 1e-9
+    assert loss(x, randn(*shape, seed=1)) > 1e-3
+
+
+@pytest.mark.parametrize('loss', LOGITS + RELATIONS, ids=repr)
+def test_bf16_autocast_gives_the_same_float32(loss):
+    if loss in LOGITS:
+        s, t = randn(4, 9, dtype=torch.float32, requires_grad=True), 100 * randn(4, 9, seed=1, dtype=torch.float32)
+    else:
+        s, t = randn(4, 9, 3, 3, dtype=torch.float32, requires_grad=True), randn(4, 5, 2, 2, seed=1, dtype=torch.float32)
+    exact = loss(s, t)
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = loss(s, t)
+        rounded.backward()
+    assert rounded.dtype == torch.float32 and rounded.dim() == 0 and s.grad.isfinite().all()
+    torch.testing.assert_close(rounded, exact, rtol=1e-6, atol=0)
+    half = loss(s.bfloat16(), t.bfloat16())
+    assert half.dtype == torch.float32 and half.isfinite()
+
+
+@pytest.mark.parametrize('name', ['kd', 'dkd', 'dist', 'cc', 'rkd', 'ofa'])
+def test_configs_name_losses_that_build(name):
+    model = Config.fromfile(f'configs/peers/{name}.py').model
+    assert model.type == 'Distiller' and not {'student', 'teacher'} & set(model)
+    configs = [*model.get('losses', []), *model.get('logits', [])]
+    assert configs
+    for config in configs:
+        MODELS.build({key: value for key, value in config.items() if key not in ('name', 'weight')})
+    if 'connector' in model:
+        MODELS.build(dict(model.connector, student_channels=3, teacher_channels=4))

@@ -1,0 +1,123 @@
+"""A cohort's students are those of runs alone, with one pass of the teacher."""
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+
+from sfkd import randomness
+from sfkd.errors import ConfigError
+from sfkd.openmmlab import Cohort
+from sfkd.openmmlab.building import build_model
+from sfkd.openmmlab.cohort import CohortOptimizers
+
+OPTIMIZER = dict(optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05), clip_grad=dict(max_norm=1.0),
+                 paramwise_cfg=dict(norm_decay_mult=0.0))
+KD = dict(type='KLDivergence', name='kd')
+
+
+def members(zoo):
+    pair = dict(student=zoo.mixer(), teacher=zoo.resnet(), teacher_ckpt='init', input_size=64)
+    return dict(alone=zoo.mixer(), sfkd=dict(type='SFKD', **pair), deepest=dict(type='SFKD', stages=[-1], refine=True, **pair),
+                kd=dict(type='Distiller', pairs=[], logits=[KD], **pair))
+
+
+def seeded_build(config):
+    torch.manual_seed(3)
+    model = build_model(copy.deepcopy(config), 'test')
+    model.init_weights()
+    return model.train()
+
+
+@pytest.fixture
+def cohort(zoo):
+    torch.manual_seed(3)
+    cohort = Cohort(members(zoo))
+    cohort.init_weights()
+    return cohort.train()
+
+
+@pytest.fixture
+def optimizers(cohort):
+    return build_optim_wrapper(cohort, dict(constructor='CohortOptimizers', each=OPTIMIZER))
+
+
+def test_each_student_is_that_of_a_run_alone(zoo, cohort, optimizers):
+    """Weights, batch statistics and connectors, to the last bit, after three steps."""
+    for step in range(3):
+        log = cohort.train_step(zoo.batch(seed=step), optimizers)
+    for (name, config), member in zip(members(zoo).items(), cohort.members):
+        single = seeded_build(config)
+        optimizer = build_optim_wrapper(single, copy.deepcopy(OPTIMIZER))
+        for step in range(3):
+            expected = single.train_step(zoo.batch(seed=step), optimizer)
+        for key, value in single.state_dict().items():
+            assert torch.equal(member.state_dict()[key], value), (name, key)
+        assert {key: value.item() for key, value in expected.items()} == {
+            key.removeprefix(f'{name}.'): value.item() for key, value in log.items() if key.startswith(f'{name}.')}
+
+
+def test_what_follows_sees_the_random_numbers_of_a_run_alone(zoo, cohort):
+    state = randomness.get_state()
+    seeded_build(members(zoo)['sfkd'])
+    assert torch.equal(state['torch'], torch.get_rng_state())
+
+
+def test_the_teacher_runs_once_a_step_and_there_is_one(zoo, cohort, optimizers):
+    distillers = cohort.members[1:]
+    assert {id(distiller.distillation.teacher) for distiller in distillers} == {id(cohort.one_pass)}
+    runs = []
+    hook = cohort.one_pass.teacher.network.backbone.conv1.register_forward_hook(lambda *_: runs.append(1))
+    for step in range(2):
+        cohort.train_step(zoo.batch(seed=step), optimizers)
+    hook.remove()
+    assert len(runs) == 2
+
+
+def test_who_fails_drops_out_and_the_others_go_on(zoo, cohort, optimizers, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError('out of chalk')
+    monkeypatch.setattr(cohort.members[1].distillation.pairs[0], 'forward', fail)
+    with torch.no_grad():
+        cohort.members[3].student.head.fc.bias.fill_(torch.nan)
+    before = copy.deepcopy(cohort.state_dict())
+    for step in range(2):
+        log = cohort.train_step(zoo.batch(seed=step), optimizers)
+    assert set(cohort.dropped) == {'sfkd', 'kd'}
+    assert 'out of chalk' in cohort.dropped['sfkd'] and 'step 1' in cohort.dropped['kd'] and 'nan' in cohort.dropped['kd']
+    assert {key.partition('.')[0] for key in log} == {'alone', 'deepest'}
+    changed = {int(key.split('.')[1]) for key, value in cohort.state_dict().items()
+               if key.endswith('head.fc.weight') and not torch.equal(value, before[key])}
+    assert changed == {0, 2}
+    monkeypatch.setattr(type(cohort), '_step', fail)
+    with pytest.raises(RuntimeError, match='every member has dropped out'):
+        cohort.train_step(zoo.batch(), optimizers)
+
+
+def test_who_cannot_be_built_is_left_out(zoo):
+    wrong = dict(type='SFKD', student=zoo.mixer(), teacher=zoo.resnet(), teacher_ckpt='/no/such/file.pth')
+    cohort = Cohort(dict(wrong=wrong, alone=zoo.mixer()))
+    assert cohort.names == ['alone'] and "'/no/such/file.pth'" in cohort.dropped['wrong']
+    with pytest.raises(ConfigError, match='wrong: .*no checkpoint'):
+        Cohort(dict(wrong=wrong))
+
+
+def test_it_predicts_as_the_member_that_is_shown(zoo, cohort):
+    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    cohort.eval()
+    cohort.members[2].student.head.fc.bias.data += 1.0
+    for cohort.shown, name in enumerate(cohort.names):
+        with torch.no_grad():
+            assert torch.equal(cohort(pictures)[0], cohort.student(name)(pictures)[0])
+    cohort.shown = 2
+    with torch.no_grad():
+        assert not torch.equal(cohort(pictures)[0], cohort.student('sfkd')(pictures)[0])
+
+
+def test_optimizers_have_each_members_own_weights(cohort, optimizers):
+    assert isinstance(optimizers, OptimWrapperDict) and list(optimizers.keys()) == cohort.names
+    for name, member in zip(cohort.names, cohort.members):
+        held = {id(p) for group in optimizers[name].param_groups for p in group['params']}
+        mine, all_of_them = ({id(p) for p in module.parameters()} for module in (member, cohort))
+        assert held & all_of_them == mine  # mmengine adds a group of its own
+    assert isinstance(CohortOptimizers(dict(each=OPTIMIZER))(cohort), OptimWrapperDict)

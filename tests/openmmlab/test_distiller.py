@@ -1,0 +1,395 @@
+"""The distiller: the student's own training plus weighted losses, and errors for people."""
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT_MODELS
+
+from sfkd import SFKD, Distiller
+from sfkd.errors import ConfigError
+from sfkd.ops import gaussian_frequency_loss_fft
+
+FREQUENCY = dict(type='GaussianFrequencyLoss', name='frequency')
+ALIGNED = dict(connector=dict(type='Align'), losses=[FREQUENCY], input_size=64)
+
+
+def data_of(distiller, zoo, **kwargs):
+    return distiller.data_preprocessor(zoo.batch(**kwargs), training=True)
+
+
+def gradients(network):
+    return {name: p.grad for name, p in network.named_parameters()}
+
+
+# ---- modes ----
+
+def test_outside_training_the_distiller_is_the_student(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet()).eval()
+    data = data_of(distiller, zoo)
+    assert torch.equal(distiller(data['inputs']), distiller.student(data['inputs']))
+    ours, stock = (network(**data, mode='predict') for network in (distiller, distiller.student))
+    stock = [sample.pred_score.clone() for sample in stock]
+    assert all(torch.equal(sample.pred_score, score) for sample, score in zip(ours, stock, strict=True))
+    tested, stock = (network.test_step(zoo.batch()) for network in (distiller, distiller.student))
+    assert all(torch.equal(a.pred_score, b.pred_score) for a, b in zip(tested, stock, strict=True))
+    assert zoo.hook_count(distiller) == zoo.hook_count(distiller.distillation.teacher.network) == 0
+
+
+# ---- losses ----
+
+def aligned(project, s, t):
+    """Steps 2 and 3 of docs/method.md, in float64."""
+    grid = [min(a, b) for a, b in zip(s.shape[2:], t.shape[2:])]
+    s, t = (F.adaptive_avg_pool2d(x.double(), grid) for x in (s, t))
+    s = torch.einsum('oc,nchw->nohw', project.weight.double()[:, :, 0, 0], s)
+    return [(x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt() for x in (s, t)]
+
+
+@torch.no_grad()
+def test_the_preset_recomputed_by_hand(zoo):
+    """At the start, where refinement is the identity: plain MSE and GFFL of aligned maps, and KL of the logits."""
+    distiller = zoo.distil(zoo.resnet(), zoo.swin(to_rgb=False), spatial_weight=3.0, frequency_weight=0.7, sigma=0.4, logit_weight=0.9,
+                           temperature=2.0).train()
+    data = data_of(distiller, zoo)
+    paths = [(f'backbone.layer{i}', f'backbone.stages.{i - 1}') for i in (1, 2, 3)] + [('backbone.layer4', 'backbone.norm3')]
+    with zoo.recorded(distiller.student, ['head', *(s for s, _ in paths)]) as student, \
+            zoo.recorded(distiller.distillation.teacher.network, ['head', *(t for _, t in paths)]) as teacher:
+        losses = distiller(**data, mode='loss')
+    expected = {'task.loss': distiller.student(**data, mode='loss')['loss']}
+    for pair, (s, t) in zip(distiller.distillation.pairs, paths):
+        tokens = teacher[t][0][0] if isinstance(teacher[t][0], tuple) else teacher[t][0]
+        side = int(tokens.shape[1]**0.5)
+        t = tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+        a, b = aligned(pair.connector.align.project, student[s][0], t)
+        name = s.removeprefix('backbone.')
+        expected[f'distill.{name}.loss_spatial'] = 3.0 * F.mse_loss(a, b)
+        expected[f'distill.{name}.loss_frequency'] = 0.7 * gaussian_frequency_loss_fft(a, b, 0.4)
+    p, q = ((x['head'][0].double() / 2).softmax(1) for x in (student, teacher))
+    expected['distill.logits.loss_kd'] = 0.9 * 4 * (q * (q / p).log()).sum(1).mean()
+    assert losses.keys() == expected.keys()
+    for key, value in expected.items():
+        assert losses[key].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-7), key
+    total, log = distiller.parse_losses(losses)
+    assert total.item() == pytest.approx(sum(value.item() for value in expected.values()), rel=1e-4)
+    assert 'loss' in log and 'task.loss' in log
+
+
+def test_the_distillation_gradient_adds_to_the_students_own(zoo):
+    """With a weight of 1e-6 next to nothing is added; with two weights, in their proportion."""
+    def grad(weight):
+        distiller = zoo.distil(zoo.mixer(), zoo.resnet(), spatial_weight=weight, frequency_weight=weight).train()
+        distiller.parse_losses(distiller(**data_of(distiller, zoo), mode='loss'))[0].backward()
+        return distiller.student.backbone.patch_embed.projection.weight.grad
+    none, one, two = grad(0), grad(1.0), grad(2.0)
+    assert (one - none).norm() > 0.1 * none.norm()
+    torch.testing.assert_close(two - none, 2 * (one - none), rtol=1e-3, atol=1e-6)
+
+
+def test_weights_of_zero_build_nothing(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(), frequency_weight=0.0)
+    losses = distiller(**data_of(distiller, zoo), mode='loss')
+    assert set(losses) == {'task.loss', *(f'distill.layers_{i}.loss_spatial' for i in range(4))}
+    pairs = [dict(student='backbone.layers.1', teacher='backbone.layer2', losses=[dict(FREQUENCY, weight=0)]),
+             dict(student='backbone.layers.2', teacher='backbone.layer3')]
+    distiller = Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs=pairs, **ALIGNED)
+    assert [pair.name for pair in distiller.distillation.pairs] == ['layers_2']
+
+
+def test_with_all_weights_zero_training_is_the_students_own(zoo):
+    torch.manual_seed(0)
+    distiller = SFKD(zoo.mixer(), zoo.resnet(classes=7), 'init', spatial_weight=0, frequency_weight=0, logit_weight=0)
+    stock = zoo.build(zoo.mixer(), seed=0)
+    assert len(distiller.distillation.pairs) == 0
+    assert [name for name, _ in distiller.named_parameters()] == [name for name, _ in stock.named_parameters()]
+    ours, alone = (network.train()(**data_of(distiller, zoo), mode='loss') for network in (distiller, stock))
+    assert ours.keys() == alone.keys() == {'loss'}
+    assert torch.equal(ours['loss'], alone['loss'])
+    ours['loss'].backward(), alone['loss'].backward()
+    for name, gradient in gradients(stock).items():
+        assert torch.equal(gradients(distiller.student)[name], gradient), name
+
+
+def test_pairs_with_their_own_connector_and_losses(zoo):
+    pairs = [dict(student='backbone.layers.0', teacher='backbone.layer1'),
+             dict(student='backbone.layers.3', teacher='backbone.layer4', connector=dict(type='WaveletConnector', levels=1),
+                  losses=[dict(type='BandMSE', weight=2), dict(type='sfkd.BandInfoNCE', name='contrast')])]
+    distiller = Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **ALIGNED)
+    losses = distiller(**data_of(distiller, zoo), mode='loss')
+    assert set(losses) == {'task.loss', 'distill.layers_0.loss_frequency', 'distill.layers_3.loss_BandMSE',
+                           'distill.layers_3.loss_contrast'}
+    assert all(value.isfinite() for value in losses.values())
+    assert distiller.distillation.pairs[1].weights == {'BandMSE': 2.0, 'contrast': 1.0}
+
+
+def loss_count(distiller, zoo):
+    return sum('distill.' in key for key in distiller(**data_of(distiller, zoo), mode='loss'))
+
+
+def test_one_student_stage_learns_from_two_teacher_stages(zoo):
+    """Neither loss may replace the other under one name."""
+    pairs = [dict(student='backbone.layers.1', teacher=f'backbone.layer{i}') for i in (2, 3)]
+    assert loss_count(Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **ALIGNED), zoo) == 2
+
+
+def test_chosen_stages_of_the_automatic_pairs(zoo):
+    every = [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet()).distillation.pairs]
+    assert len(every) > 2
+    assert [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet(), stages=[-1, 0]).distillation.pairs] == [every[-1], every[0]]
+    with pytest.raises(ConfigError, match=r'model.stages: \[9\] of \d automatic pairs'):
+        zoo.distil(zoo.mixer(), zoo.resnet(), stages=[0, 9])
+    with pytest.raises(ConfigError, match="model.pairs: 'heads' is neither"):
+        zoo.distil(zoo.mixer(), zoo.resnet(), pairs='heads')
+
+
+def test_every_stage_against_the_teachers_class_scores(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(), kind=Distiller, pairs='head', connector=dict(type='LogitProjector'),
+                           losses=[dict(type='KLDivergence', name='kd')], input_size=64).train()
+    assert {pair.teacher_path for pair in distiller.distillation.pairs} == {'head'} and len(distiller.distillation.pairs) == 4
+    losses = distiller(**data_of(distiller, zoo), mode='loss')
+    sum(losses.values()).backward()
+    assert sum('loss_kd' in key for key in losses) == 4
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for pair in distiller.distillation.pairs for p in pair.parameters() if p.dim() > 1)
+
+
+def test_two_losses_of_one_type_are_both_kept_or_refused(zoo):
+    losses = [dict(type='GaussianFrequencyLoss', sigma=0.5), dict(type='GaussianFrequencyLoss', sigma=0.25)]
+    pairs = [dict(student='backbone.layers.1', teacher='backbone.layer2')]
+    try:
+        distiller = Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **dict(ALIGNED, losses=losses))
+    except ConfigError as error:
+        assert 'name' in str(error)
+    else:
+        assert loss_count(distiller, zoo) == 2
+
+
+# ---- built beside the student ----
+
+def random_draws():
+    return torch.rand(3).tolist(), np.random.rand(3).tolist(), [random.random() for _ in range(3)]
+
+
+def seed_all():
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+
+
+@pytest.mark.parametrize('teacher', ('resnet', 'swin'))
+def test_the_teacher_and_connectors_take_no_random_numbers(zoo, teacher):
+    seed_all()
+    with ROOT_MODELS.switch_scope_and_registry('mmpretrain') as registry:
+        stock = registry.build(zoo.mixer())
+    draws = random_draws()
+    stock.init_weights()
+    seed_all()
+    distiller = SFKD(zoo.mixer(), getattr(zoo, teacher)(), 'init', logit_weight=1.0, input_size=64)
+    assert random_draws() == draws
+    distiller.init_weights()  # as mmengine's runner does
+    assert random_draws() != draws
+    for name, value in stock.state_dict().items():
+        assert torch.equal(distiller.student.state_dict()[name], value), name
+
+
+CONFIG = """
+default_scope = '{scope}'
+custom_imports = dict(imports=['sfkd'])
+model = dict(
+    type='SFKD',
+    student='{folder}/student.py',
+    teacher='{folder}/teacher.py',
+    teacher_ckpt='{folder}/teacher.pth')
+"""
+
+
+@pytest.mark.parametrize('scope', ('sfkd', 'mmpretrain'))
+def test_a_short_config_names_stock_configs(zoo, tmp_path, scope):
+    for name, model in dict(student=zoo.mixer(mean=(1., 2, 3)), teacher=zoo.resnet(mean=(4., 5, 6))).items():
+        model = dict(model, type='ImageClassifier')
+        preprocessor = model.pop('data_preprocessor')  # beside the model, as in mmpretrain's own configs
+        Config(dict(default_scope='mmpretrain', model=model, data_preprocessor=preprocessor)).dump(tmp_path / f'{name}.py')
+    teacher = zoo.build(zoo.resnet(), seed=5)
+    torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
+    (tmp_path / 'config.py').write_text(CONFIG.format(scope=scope, folder=tmp_path.as_posix()))
+    config = Config.fromfile(tmp_path / 'config.py')
+    with ROOT_MODELS.switch_scope_and_registry(scope) as registry:
+        distiller = registry.build(config.model)
+    assert isinstance(distiller, SFKD) and type(distiller).__name__ == 'ImageClassifier'
+    assert [(p.student_path, p.teacher_path) for p in distiller.distillation.pairs] == [(f'backbone.layers.{i}', f'backbone.layer{i + 1}') for i in range(4)]
+    assert distiller.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
+    assert distiller.distillation.teacher.network.data_preprocessor.mean.flatten().tolist() == [4, 5, 6]
+    assert torch.equal(distiller.distillation.teacher.network.backbone.conv1.weight, teacher.backbone.conv1.weight)
+    assert all(value.isfinite() for value in distiller(**data_of(distiller, zoo), mode='loss').values())
+
+
+def test_the_configs_given_are_not_changed(zoo):
+    student, teacher, pairs = zoo.mixer(), zoo.resnet(), [dict(student='backbone.layers.1', teacher='backbone.layer2')]
+    Distiller(student, teacher, 'init', pairs, **ALIGNED)
+    assert (student, teacher) == (zoo.mixer(), zoo.resnet())
+    assert pairs == [dict(student='backbone.layers.1', teacher='backbone.layer2')]
+    assert FREQUENCY == dict(type='GaussianFrequencyLoss', name='frequency')
+
+
+def test_pictures_of_another_shape_than_probed(zoo):
+    distiller = zoo.distil(zoo.resnet(), zoo.swin())
+    losses = distiller(**data_of(distiller, zoo, size=(96, 64)), mode='loss')
+    assert all(value.isfinite() for value in losses.values()) and len(losses) == 9
+
+
+def test_bf16_autocast(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(), logit_weight=1.0).train()
+    exact = distiller(**data_of(distiller, zoo), mode='loss')
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = distiller(**data_of(distiller, zoo), mode='loss')
+    for key, value in exact.items():
+        assert rounded[key].dtype == torch.float32
+        assert rounded[key].item() == pytest.approx(value.item(), rel=0.05, abs=0.01), key
+
+
+def test_the_size_of_the_dry_run(zoo):
+    def size(student, teacher, **kwargs):
+        return SFKD(student, teacher, 'init', **kwargs).distillation.input_size
+    assert size(zoo.resnet(), zoo.vit(size=(64, 96), layers=8)) == (64, 96)
+    assert size(zoo.resnet(), zoo.resnet()) == (224, 224)
+    assert size(zoo.resnet(), zoo.swin(), input_size=96) == (96, 96)
+
+
+# ---- errors ----
+
+def refused(zoo, *fragments, student=None, teacher=None, teacher_ckpt='init', kind=Distiller, **kwargs):
+    options = dict(ALIGNED, **kwargs) if kind is Distiller else dict(dict(input_size=64), **kwargs)
+    with pytest.raises(ConfigError) as caught:
+        kind(student or zoo.mixer(), teacher or zoo.resnet(), teacher_ckpt, **options)
+    for fragment in fragments:
+        assert fragment in str(caught.value), str(caught.value)
+    return caught.value.problems
+
+
+def pair(student='backbone.layers.1', teacher='backbone.layer2'):
+    return dict(student=student, teacher=teacher)
+
+
+def test_unknown_tap(zoo):
+    problem, = refused(zoo, "model.pairs[1].teacher: no module 'backbone.layer22'", "'backbone.layer2'", pairs=[
+        pair(), pair(teacher='backbone.layer22')])
+    near = problem.partition('nearest: ')[2]
+    assert near.startswith("'backbone.layer2'") and near.count("'backbone.layer") == 3
+
+
+def test_tap_that_is_no_map(zoo):
+    refused(zoo, "model.pairs[0].student: 'neck' gives a tuple of a tensor (2, 16), which is no feature map", 'nearest',
+            pairs=[pair(student='neck')], logits=[dict(type='KLDivergence')])
+
+
+def test_too_small_a_grid(zoo):
+    refused(zoo, 'model.pairs[0]', "'backbone.layer3' gives 2x2 and 'backbone.layer4' 1x1", '32x32', 'earlier stages', 'input_size',
+            student=zoo.resnet(), pairs=[pair('backbone.layer3', 'backbone.layer4')], input_size=32)
+
+
+def test_a_grid_too_small_for_the_wavelet(zoo):
+    refused(zoo, 'model.pairs[0]', '2x2', 'too small a grid for any level', student=zoo.resnet(), kind=SFKD, wavelet='db2',
+            pairs=[pair('backbone.layer4', 'backbone.layer4')])
+
+
+def test_logits_of_different_classes(zoo):
+    refused(zoo, 'model.logits: the student has 5 classes and the teacher 7 classes', 'set the logit weight to 0',
+            teacher=zoo.resnet(classes=7), kind=SFKD, logit_weight=1.0)
+    SFKD(zoo.mixer(), zoo.resnet(classes=7), 'init', input_size=64)
+
+
+def test_several_problems_come_together(zoo):
+    problems = refused(zoo, 'model.pairs[0].student', 'model.pairs[0].teacher', 'model.pairs[2].student', 'model.logits',
+                       teacher=zoo.resnet(classes=7), logits=[dict(type='KLDivergence')],
+                       pairs=[pair('backbone.nothing', 'backbone.none'), pair(), pair('neck')])
+    assert len(problems) == 4
+
+
+def test_a_missing_checkpoint_comes_with_the_rest(zoo):
+    for ckpt, found in ((None, 'model.teacher_ckpt: None'), ('nowhere.pth', "model.teacher_ckpt: there is no checkpoint 'nowhere.pth'")):
+        assert len(refused(zoo, found, 'model.pairs[0].student', teacher_ckpt=ckpt, pairs=[pair('backbone.nothing')])) == 2
+
+
+def test_no_teacher_checkpoint(zoo):
+    refused(zoo, 'model.teacher_ckpt: None', "'init'", teacher_ckpt=None)
+
+
+def test_no_such_config(zoo):
+    refused(zoo, "model.student: there is no config file 'configs/nowhere.py'", 'mmpretrain::', student='configs/nowhere.py')
+    refused(zoo, "model.teacher: 'mmpretrain::resnet/nowhere.py' cannot be found", teacher='mmpretrain::resnet/nowhere.py')
+
+
+@pytest.mark.parametrize('spec', [3, dict(backbone=1)])
+def test_what_is_no_model(zoo, spec):
+    refused(zoo, 'model.teacher', 'no config path', teacher=spec)
+
+
+def test_models_that_cannot_be_built(zoo):
+    refused(zoo, "model.student: cannot build 'mmpretrain.NoSuchClassifier'", student=dict(type='mmpretrain.NoSuchClassifier'))
+    refused(zoo, "model.teacher: cannot build 'mmpretrain.ImageClassifier'", 'depth', teacher=dict(
+        type='mmpretrain.ImageClassifier', backbone=dict(type='ResNet', depth=19)))
+
+
+@pytest.mark.parametrize('options, fragment', [
+    (dict(pairs=[dict(student='backbone.layers.1')]), 'teacher'),
+    (dict(connector=dict(type='Alline')), 'Alline'),
+    (dict(losses=[dict(type='BandMes')]), 'BandMes'),
+    (dict(losses=[dict(type='GaussianFrequencyLoss', on='pixels')]), "argument 'on'"),
+], ids=['pair without teacher', 'unknown connector', 'unknown loss', 'bad argument'])
+def test_mistakes_inside_pairs_are_config_errors(zoo, options, fragment):
+    refused(zoo, 'model.', fragment, **dict(dict(pairs=[pair()]), **options))
+
+
+def test_auto_without_a_stage_in_common(zoo):
+    """At 4 pixels every map of a ResNet is 1x1."""
+    refused(zoo, 'model.pairs', "'auto'", 'name the pairs', student=zoo.resnet(), input_size=4)
+
+
+# ---- errors of checkpoints ----
+
+def checkpoint(zoo, path, config=None):
+    network = zoo.build(config or zoo.resnet())
+    if path.suffix == '.pth':
+        torch.save(dict(state_dict=network.state_dict()), path)
+    else:
+        from safetensors.torch import save_file
+        save_file(network.state_dict(), path)
+    return path
+
+
+def test_missing_checkpoint(zoo):
+    refused(zoo, "model.teacher_ckpt: there is no checkpoint 'nowhere.pth'", teacher_ckpt='nowhere.pth')
+
+
+@pytest.mark.parametrize('name', ['teacher.pth', 'teacher.safetensors'])
+@pytest.mark.parametrize('keep', [0, 0.5, 0.99])
+def test_truncated_checkpoint(zoo, tmp_path, name, keep):
+    path = checkpoint(zoo, tmp_path / name)
+    size = int(path.stat().st_size * keep)
+    path.write_bytes(path.read_bytes()[:size])
+    refused(zoo, 'model.teacher_ckpt', name, 'damaged', f'({size} bytes', teacher_ckpt=str(path))
+
+
+@pytest.mark.parametrize('name', ['teacher.pth', 'teacher.safetensors'])
+def test_checkpoint_of_another_architecture(zoo, tmp_path, name):
+    path = checkpoint(zoo, tmp_path / name, zoo.mixer())
+    refused(zoo, 'model.teacher_ckpt', 'is not of this teacher: 100 weights', "'backbone.conv1.weight'", '1 of 102 were found',
+            'Keys in the file look like', 'model.teacher', teacher_ckpt=str(path))
+
+
+def test_checkpoint_of_another_width_tells_both_shapes(zoo, tmp_path):
+    wide = zoo.resnet()
+    wide['backbone'].update(base_channels=4, stem_channels=4)
+    wide['head']['in_channels'] = 32
+    refused(zoo, 'is not of this teacher', 'backbone.conv1.weight', '[4, 3, 7, 7]', '[8, 3, 7, 7]',
+            teacher_ckpt=str(checkpoint(zoo, tmp_path / 'a.pth', wide)))
+
+
+def test_a_whole_distillation_checkpoint_serves_as_teacher(zoo, tmp_path):
+    """Its weights bear the stock names; those of its companion are nobody's."""
+    first = zoo.distil(zoo.resnet(), zoo.swin())
+    torch.save(dict(state_dict=first.state_dict()), tmp_path / 'a.pth')
+    second = zoo.distil(zoo.mixer(), zoo.resnet(), str(tmp_path / 'a.pth'), kind=SFKD)
+    weights = Distiller(zoo.mixer(), zoo.resnet(), str(tmp_path / 'a.pth'), **ALIGNED).distillation.teacher.network.state_dict()
+    assert len(second.distillation.pairs) == 4
+    for key, value in first.student.state_dict().items():
+        assert torch.equal(weights[key], value), key

@@ -1,0 +1,262 @@
+"""Checkpoints: nothing in them runs, nothing of them is lost, nothing is half written."""
+import os
+import pickle
+
+import mmengine.runner.checkpoint
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer, MessageHub
+from torch import nn
+
+from sfkd.checkpoint import (
+    forbid_unsafe_loading,
+    load_weights,
+    read_checkpoint,
+    stock_checkpoint,
+    stock_weights,
+    weights_of,
+    write_checkpoint,
+)
+from sfkd.errors import ConfigError
+
+
+class Code:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return open, (self.marker, 'w')
+
+
+class Attribute:
+    """A pickle that asks for an attribute of a class on the allow-list."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, self.name)
+
+
+@pytest.fixture
+def unsafe_loading_forbidden(monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '')  # so that both are put back afterwards
+    monkeypatch.setattr(mmengine.runner.checkpoint, 'get_torch_safe_globals', mmengine.runner.checkpoint.get_torch_safe_globals)
+    forbid_unsafe_loading()
+
+
+def runners_checkpoint():
+    """What mmengine's runner saves beside the weights."""
+    hub = MessageHub('test_checkpoint')
+    for value in (1.0, np.float32(2.5), torch.tensor(4.0)):
+        hub.update_scalar('train/loss', value)
+    hub.update_info('epoch', np.int64(3))
+    return dict(meta=dict(epoch=3, cfg='model = 1', dataset_meta=ConfigDict(classes=('a', 'b'))), state_dict={'a.weight': torch.ones(2)},
+                message_hub=hub.state_dict(), optimizer=dict(state={}, lr=np.float64(0.1)),
+                arrays=[np.arange(6).reshape(2, 3).astype(dtype) for dtype in (np.float16, np.float32, np.int64, np.uint8, bool)])
+
+
+def check_runners_checkpoint(found, expected):
+    buffer = found['message_hub']['log_scalars']['train/loss']
+    assert type(buffer) is HistoryBuffer and buffer.data[0].tolist() == [1.0, 2.5, 4.0]
+    assert buffer.mean(2) == 3.25 and buffer.current() == 4.0
+    assert found['message_hub']['runtime_info']['epoch'] == 3
+    assert found['meta'] == expected['meta'] and type(found['meta']['dataset_meta']) is ConfigDict
+    assert found['optimizer']['lr'] == 0.1 and torch.equal(found['state_dict']['a.weight'], torch.ones(2))
+    for a, b in zip(found['arrays'], expected['arrays'], strict=True):
+        assert a.dtype == b.dtype and np.array_equal(a, b)
+
+
+# ---- reading ----
+
+def test_a_runners_checkpoint_loads_without_running_code(tmp_path):
+    expected = runners_checkpoint()
+    torch.save(expected, tmp_path / 'a.pth')
+    check_runners_checkpoint(read_checkpoint(str(tmp_path / 'a.pth'), 'test'), expected)
+
+
+@pytest.mark.parametrize('where', ['state_dict', 'meta'])
+def test_pickled_code_is_refused_and_does_not_run(tmp_path, where):
+    marker = tmp_path / 'ran'
+    torch.save({'state_dict': {}, where: {'x': Code(marker)}}, tmp_path / 'a.pth')
+    with pytest.raises(ConfigError, match=r'model.teacher_ckpt: .*a.pth. needs pickled code to load \(\w+.open\).*torch.save'):
+        read_checkpoint(str(tmp_path / 'a.pth'), 'model.teacher_ckpt')
+    assert not marker.exists()
+    torch.load(tmp_path / 'a.pth', weights_only=False)  # what it would have done
+    assert marker.exists()
+
+
+@pytest.mark.parametrize('name', ['__init__', '__class__', '__subclasses__', 'update', 'register_statistics'])
+def test_getattr_reaches_four_methods_and_no_more(tmp_path, name):
+    torch.save(dict(state_dict={}, x=Attribute(name)), tmp_path / 'a.pth')
+    with pytest.raises(ConfigError, match='needs pickled code'):
+        read_checkpoint(str(tmp_path / 'a.pth'), 'test')
+    torch.save(dict(state_dict={}, x=Attribute('mean')), tmp_path / 'b.pth')
+    assert read_checkpoint(str(tmp_path / 'b.pth'), 'test')['x'] is HistoryBuffer.mean
+
+
+def test_mmengines_own_loader_is_made_safe(tmp_path, unsafe_loading_forbidden):
+    marker, expected = tmp_path / 'ran', runners_checkpoint()
+    torch.save(dict(state_dict={}, x=Code(marker)), tmp_path / 'a.pth')
+    torch.save(dict(state_dict={}, x=Attribute('__init__')), tmp_path / 'b.pth')
+    torch.save(expected, tmp_path / 'c.pth')
+    load = mmengine.runner.checkpoint.CheckpointLoader.load_checkpoint
+    for name in 'ab':
+        with pytest.raises(pickle.UnpicklingError):
+            load(str(tmp_path / f'{name}.pth'), 'cpu')
+    assert not marker.exists()
+    check_runners_checkpoint(load(str(tmp_path / 'c.pth'), 'cpu'), expected)
+
+
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'PK\x03\x04 cut off', pickle.dumps({'a': 1}, 2)[:5]])
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_damaged_files(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=rf'here: .*{name}. is damaged or no checkpoint \({len(content)} bytes'):
+        read_checkpoint(str(tmp_path / name), 'here')
+
+
+@pytest.mark.parametrize('content', [[1, 2], torch.zeros(2), None])
+def test_a_file_that_holds_no_checkpoint(tmp_path, content):
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(ConfigError, match='here: .*a.pth'):
+        load_weights(nn.Linear(1, 1), str(tmp_path / 'a.pth'), 'here')
+
+
+def test_missing_files_and_unknown_addresses():
+    with pytest.raises(ConfigError, match="here: there is no checkpoint 'nowhere/a.pth'"):
+        read_checkpoint('nowhere/a.pth', 'here')
+    with pytest.raises(ConfigError, match="here: 'open-mmlab://nothing' is none of mmengine's"):
+        read_checkpoint('open-mmlab://nothing', 'here')
+
+
+# ---- loading ----
+
+@pytest.mark.parametrize('wrap', [dict, lambda w: dict(state_dict=w, meta={}), lambda w: dict(model=w, epoch=3),
+                                  lambda w: dict(state_dict={f'module.{key}': value for key, value in w.items()}, epoch=3)])
+def test_weights_are_found_inside(wrap):
+    weights = {'a': torch.ones(1), 'b.c': torch.zeros(2)}
+    found = weights_of(wrap(weights))
+    assert found.keys() == weights.keys() and all(found[key] is weights[key] for key in weights)
+
+
+def test_a_partial_load_says_what_it_left(tmp_path):
+    def network(width=4):
+        torch.manual_seed(width)
+        return nn.Sequential(nn.Conv2d(3, width, 1), nn.BatchNorm2d(width), nn.Conv2d(width, 2, 1), nn.Linear(2, 2))
+    file, target, before = network(), network(), network().state_dict()
+    weights = dict(file.state_dict(), extra=torch.ones(1))
+    weights = {key: value + 1 for key, value in weights.items() if key not in ('3.bias', '1.num_batches_tracked')}
+    weights['2.weight'] = torch.ones(5, 4, 1, 1)
+    torch.save(weights, tmp_path / 'a.pth')
+    report = load_weights(target, str(tmp_path / 'a.pth'), 'test')
+    assert (report.loaded, sorted(report.not_loaded), report.unused, report.example) == (8, ['2.weight', '3.bias'], ['extra'], '0.weight')
+    assert '[5, 4, 1, 1]' in report.why('2.weight') and '[2, 4, 1, 1]' in report.why('2.weight') and report.why('3.bias') == ''
+    for key, value in target.state_dict().items():
+        assert torch.equal(value, before[key] if key in ('2.weight', '3.bias', '1.num_batches_tracked') else weights[key]), key
+
+
+# ---- the student alone ----
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_the_stock_model_loads_the_student_strictly(zoo, tmp_path, suffix):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet()).eval()
+    full = dict(meta=dict(epoch=2, iter=7, dataset_meta=dict(classes=['a']), cfg='secret', seed=1), state_dict=distiller.state_dict(),
+                optimizer={}, message_hub={})
+    alone = stock_checkpoint(full)
+    assert alone.keys() == {'meta', 'state_dict'}
+    assert alone['meta'] == dict(epoch=2, iter=7, dataset_meta=dict(classes=['a']), mmengine_version=mmengine.__version__)
+    path = tmp_path / 'new folder' / f'student{suffix}'
+    write_checkpoint(alone, path)
+    stock = zoo.build(zoo.mixer(), seed=9).eval()
+    stock.load_state_dict(weights_of(read_checkpoint(str(path), 'test')), strict=True)
+    inputs = torch.randn(2, 3, 64, 64)
+    assert torch.equal(stock(inputs), distiller.student(inputs))
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert load_weights(zoo.build(zoo.mixer()), str(path), 'test').not_loaded == []
+
+
+def test_a_stock_checkpoint_stays_what_it_is(zoo):
+    weights = zoo.build(zoo.resnet()).state_dict()
+    found = stock_weights(dict(state_dict=weights))
+    assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
+
+
+# ---- writing ----
+
+def test_shared_and_strided_weights_are_written_whole(tmp_path):
+    """Heads that share a layer (DETR and its kin) have one tensor under two names."""
+    shared = torch.arange(6.).view(2, 3)
+    weights = dict(a=shared, b=shared, c=shared.T, d=shared[:, 1])
+    for suffix in ('.pth', '.safetensors'):
+        write_checkpoint(dict(state_dict=weights), tmp_path / f'a{suffix}')
+        found = weights_of(read_checkpoint(str(tmp_path / f'a{suffix}'), 'test'))
+        assert found.keys() == weights.keys() and all(torch.equal(found[key], weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, suffix, error):
+    path = tmp_path / f'a{suffix}'
+    write_checkpoint(dict(state_dict=dict(a=torch.ones(2))), path)
+    old = path.read_bytes()
+
+    def interrupted(*args):
+        raise error
+    monkeypatch.setattr(os, 'replace', interrupted)
+    with pytest.raises(error):
+        write_checkpoint(dict(state_dict=dict(a=torch.zeros(2))), path)
+    assert path.read_bytes() == old and os.listdir(tmp_path) == [path.name]
+
+
+def test_a_failure_half_way_through_the_writing(tmp_path):
+    path = tmp_path / 'a.pth'
+    write_checkpoint(dict(state_dict=dict(a=torch.ones(2))), path)
+    old = path.read_bytes()
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        write_checkpoint(dict(state_dict=dict(a=torch.zeros(2)), x=lambda: 0), path)
+    assert path.read_bytes() == old and os.listdir(tmp_path) == ['a.pth']
+    write_checkpoint(dict(state_dict=dict(a=torch.zeros(2))), path)
+    assert torch.equal(read_checkpoint(str(path), 'test')['state_dict']['a'], torch.zeros(2))
+
+
+def test_other_suffixes_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match='must end in .pth or .safetensors'):
+        write_checkpoint({}, tmp_path / 'a.onnx')
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A folder and the address under which it is served on this machine; downloads go to a hub folder of the test's own."""
+    import functools
+    import http.server
+    import threading
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    (tmp_path / 'www').mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / 'www')
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path / 'www', f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+def test_an_address_is_downloaded_once_and_its_digest_checked(served):
+    import hashlib
+    folder, address = served
+    torch.save(dict(state_dict=dict(a=torch.ones(2))), folder / 'plain.pth')
+    digest = hashlib.sha256((folder / 'plain.pth').read_bytes()).hexdigest()
+    (folder / f'model-{digest[:8]}.pth').write_bytes((folder / 'plain.pth').read_bytes())
+    (folder / 'model-00000000.pth').write_bytes((folder / 'plain.pth').read_bytes())
+    for name in ('plain.pth', f'model-{digest[:8]}.pth'):
+        assert torch.equal(read_checkpoint(f'{address}/{name}', 'x')['state_dict']['a'], torch.ones(2))
+    (folder / 'plain.pth').unlink()
+    assert read_checkpoint(f'{address}/plain.pth', 'x')  # from the hub folder
+    for name in ('model-00000000.pth', 'absent.pth'):
+        with pytest.raises(ConfigError, match=f'x: cannot download .*{name}'):
+            read_checkpoint(f'{address}/{name}', 'x')
