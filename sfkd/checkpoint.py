@@ -173,6 +173,18 @@ def stock_weights(checkpoint: dict) -> dict[str, Tensor]:
     return {key: value for key, value in weights_of(checkpoint).items() if not key.startswith('distillation.')}
 
 
+def load_strictly(network: nn.Module, path: str) -> None:
+    """Load a checkpoint's stock weights so that every key fits: a score of half a model would be a wrong number, not a low one.
+
+    Raises:
+        ConfigError: where one does not, and as :func:`read_checkpoint`.
+    """
+    try:
+        network.load_state_dict(stock_weights(read_checkpoint(path, 'checkpoint')))
+    except RuntimeError as error:
+        raise ConfigError(f"checkpoint: '{path}' does not fit the config's model: {error}") from error
+
+
 def stock_checkpoint(checkpoint: dict) -> dict:
     """A checkpoint as a stock one: :func:`stock_weights`, and the metadata that stock tools read."""
     meta = {key: value for key, value in checkpoint.get('meta', {}).items() if key in ('dataset_meta', 'epoch', 'iter')}

@@ -41,8 +41,9 @@ def table(reports: list[PairReport]) -> str:
     for r in reports:
         task = r.gradients['task']
         terms = ', '.join(f'{key} {value:.3g} (gradient {r.gradients[key] / task:.2f} of the task\'s)' for key, value in r.losses.items())
-        lines.append(f'  {r.name}: CKA {r.cka:.3f}; {terms}; cosine with the task\'s gradient {r.cosine:+.2f}; '
-                     f'the Gaussian keeps {r.kept[0]:.0%} of the teacher, {r.kept[1]:.0%} of the residual')
+        cka = '' if r.cka is None else f'CKA {r.cka:.3f}; '
+        kept = '' if r.kept is None else f'; the Gaussian keeps {r.kept[0]:.0%} of the teacher, {r.kept[1]:.0%} of the residual'
+        lines.append(f'  {r.name}: {cka}{terms}; cosine with the task\'s gradient {r.cosine:+.2f}{kept}')
         if r.bands:
             lines.append('    band: share of the teacher / of the residual / residual over teacher: ' + ', '.join(
                 f'{band} {share:.1%} / {missed:.1%} / {ratio:.2f}' for band, (share, missed, ratio) in r.bands.items()))
@@ -58,7 +59,7 @@ def main() -> None:
         init_default_scope(config.get('default_scope', 'mmengine'))
         torch.manual_seed(0)
         distiller = MODELS.build(dict(config.model, data_preprocessor=config.get('data_preprocessor')))
-        if not getattr(distiller, 'pairs', None):
+        if not getattr(distiller, 'distillation', None) or not distiller.distillation.pairs:
             raise ConfigError(f"'{args.config}' distils nothing: every weight is 0")
     distiller.train()
     dataset = Runner.build_dataloader(dict(config.val_dataloader, num_workers=0), seed=0).dataset

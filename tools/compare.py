@@ -30,7 +30,8 @@ from threading import Lock
 
 from mmengine.config import Config
 from scipy.stats import t as student_t
-from train_together import CONFIGS, METHODS, PEERS
+
+from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.

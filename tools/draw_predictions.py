@@ -10,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from browse_dataset import annotate, build_dataset, picture
 from mmengine.dataset import pseudo_collate
-from test import load_strictly
 
+from sfkd.analysis.drawing import annotate, build_dataset, picture
+from sfkd.checkpoint import load_strictly
 from sfkd.datasets import contact_sheet
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model

@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from sfkd import SFKD, Distiller
 from sfkd.analysis.pair_picture import draw_pairs
 from sfkd.analysis.trial import training_step, without_downloads, works
-from sfkd.openmmlab import building
+from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.running import errors_for_people, load_config, prepare_process
 from sfkd.registry import MODELS
 
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 def build(args) -> Distiller:
     size = dict(input_size=tuple(args.input_size)) if args.input_size else {}
     if args.student:
-        init_default_scope(building.read_config(args.student, '--student').get('default_scope', 'mmpretrain'))
+        init_default_scope(read_config(args.student, '--student').get('default_scope', 'mmpretrain'))
         return SFKD(args.student, without_downloads(args.teacher, '--teacher'), 'init', **size)
     config = load_config(args.config, options=args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmengine'))
@@ -74,14 +74,15 @@ def main() -> None:
     with errors_for_people():
         distiller = build(args)
     found = rows(distiller)
-    print(f'input {distiller.distillation.input_size[0]}x{distiller.distillation.input_size[1]}\n{table(found)}\n')
+    size = distiller.distillation.input_size
+    print(f'input {size[0]}x{size[1]}\n{table(found)}\n')
     if args.picture:
         draw_pairs(distiller, args.picture)
     with errors_for_people():
         step = training_step(distiller)
     print('one training step: ' + '  '.join(f'{key} {value:.4g}' for key, value in step.items()))
     if args.json:
-        Path(args.json).write_text(json.dumps(dict(input_size=distiller.distillation.input_size, pairs=found, step=step, works=works(step)), indent=1) + '\n')
+        Path(args.json).write_text(json.dumps(dict(input_size=size, pairs=found, step=step, works=works(step)), indent=1) + '\n')
     sys.exit(0 if works(step) else 'the step gave a loss or gradient that is zero or not finite')
 
 

@@ -3,10 +3,7 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
-from sfkd.checkpoint import read_checkpoint, stock_weights
-from sfkd.errors import ConfigError
+from sfkd.checkpoint import load_strictly
 from sfkd.openmmlab.running import (
     build_runner,
     check_data,
@@ -25,14 +22,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='.pth or .safetensors, of a whole distillation run or of the student alone')
     parser.add_argument('--out', metavar='FILE.json', help='also write the scores there')
     return parser.parse_args()
-
-
-def load_strictly(network: torch.nn.Module, path: str) -> None:
-    """Load a checkpoint so that every key fits: a score of half a model would be a wrong number, not a low one."""
-    try:
-        network.load_state_dict(stock_weights(read_checkpoint(path, 'checkpoint')))
-    except RuntimeError as error:
-        raise ConfigError(f"checkpoint: '{path}' does not fit the config's model: {error}") from error
 
 
 def test(args: argparse.Namespace) -> None:

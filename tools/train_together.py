@@ -11,42 +11,17 @@ Writes <work dir>/<method>/student.pth, a stock checkpoint, and <work dir>/score
 import json
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from sfkd.checkpoint import stock_checkpoint, write_checkpoint
-from sfkd.errors import ConfigError, nearest
+from sfkd.errors import ConfigError
+from sfkd.openmmlab.methods import model_of
 from sfkd.openmmlab.running import (
     build_runner,
     check_data,
     errors_for_people,
-    is_distillation,
     load_config,
     prepare_process,
     tool_parser,
 )
-
-ROOT = Path(__file__).resolve().parent.parent
-PEERS, ABLATION = ({path.stem: path for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))} for folder in ('peers', 'ablation'))
-CONFIGS = PEERS | ABLATION
-METHODS = ['alone', 'sfkd', *CONFIGS]
-
-
-def model_of(config_path: str, method: str) -> dict | str:
-    """The model config of a pair's student by a method; alone, the student as the pair's config names it.
-
-    Raises:
-        ConfigError: if there is no such method, or if what follows it is no option.
-    """
-    name, *options = method.split('+')
-    if name not in METHODS:
-        raise ConfigError(f"--methods: there is no '{name}'; nearest are {nearest(name, METHODS)}")
-    if wrong := [option for option in options if '=' not in option] or name == 'alone' and options:
-        raise ConfigError(f"--methods: '{method}': {wrong} cannot be; after a distilling method give options of its model, '+key=value'")
-    options = {f'model.{key}': DictAction._parse_iterable(value) for key, value in (option.split('=', 1) for option in options)}
-    config = load_config(config_path, options=options, method=str(CONFIGS[name]) if name in CONFIGS else None)
-    if not is_distillation(config):
-        raise ConfigError(f"'{config_path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
-    return config.model.student if name == 'alone' else config.model
 
 
 def train(args) -> None:

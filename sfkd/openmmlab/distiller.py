@@ -26,7 +26,7 @@ NAME = 'distillation'  # of the companion in the student
 class Distiller:
     """Trains a student of any task with its own losses and a frozen teacher's features or logits.
 
-    ``Distiller(...)`` builds the stock student and makes it an object of a subclass of its own class, which differs in one thing: the
+    ``Distiller(...)`` builds the stock student and gives it as an object of a subclass of its own class, which differs in one thing: the
     training losses have the companion's beside the student's own. So the student keeps its class, its attributes, the names and the order of
     its weights, and whatever finds a part by its name (layer decay, ``load_from``, hooks of others) finds it. The companion is the
     module ``distillation`` (:class:`~sfkd.distillation.Distillation`). With no pair left (every weight 0) training is the student's
@@ -54,8 +54,7 @@ class Distiller:
         if hasattr(network, NAME):
             raise ConfigError(f"model.student: '{type(network).__name__}' has a part called '{NAME}' already: it is itself distilled, or its own "
                               'needs another name')
-        network.__class__ = taught_class(cls, type(network))
-        return network  # whose __init__, the one below, Python now calls
+        return view(network, taught_class(cls, type(network)))  # Python now calls its __init__, the one below
 
     def __init__(self,
                  student: str | dict | nn.Module,
@@ -136,11 +135,10 @@ class Distiller:
 
     @property
     def student(self) -> nn.Module:
-        """The student without its companion, of its stock class: another view of the same layers and weights."""
-        stock = stock_class(type(self))
-        view = stock.__new__(stock)
-        view.__dict__.update(self.__dict__, _modules={name: part for name, part in self._modules.items() if name != NAME})
-        return view
+        """The student without its companion, of its stock class: the same layers and weights."""
+        stock = view(self, type(self).__bases__[-1])
+        stock._modules.pop(NAME)
+        return stock
 
     def __reduce_ex__(self, protocol):
         kind, stock = type(self).__bases__
@@ -170,9 +168,11 @@ def taught_class(kind: type[Distiller], stock: type[nn.Module]) -> type:
     return type(stock.__name__, (kind, stock), dict(__module__=stock.__module__, __doc__=stock.__doc__, __qualname__=stock.__qualname__))
 
 
-def stock_class(taught: type) -> type[nn.Module]:
-    """The class of the student that a distilling one was made of."""
-    return taught.__bases__[-1]
+def view(network: nn.Module, cls: type[nn.Module]) -> nn.Module:
+    """A network as an object of another class: the same layers and weights, and a list of children of its own."""
+    seen = object.__new__(cls)
+    seen.__dict__.update(network.__dict__, _modules=dict(network._modules))
+    return seen
 
 
 def _restored(kind: type[Distiller], stock: type[nn.Module]) -> nn.Module:

@@ -206,8 +206,8 @@ class MMRazorStep(nn.Module):
 
     def _recorded(self, side: str, inputs: Tensor, samples: list) -> dict[str, Tensor]:
         network = getattr(self, side)
-        taps = Taps(network, [getattr(pair, side) for pair in self.pairs], raw={'head'})
+        taps = Taps.on(network, [getattr(pair, f'{side}_stage') for pair in self.pairs])
         with taps.capture(inputs.shape[2:]) as found:
             losses = network(inputs, samples, mode='loss')
-        self.records |= {(side, pair.name): found[getattr(pair, side)] for pair in self.pairs}
+        self.records |= {(side, pair.name): found[getattr(pair, f'{side}_path')] for pair in self.pairs}
         return losses
