@@ -1,6 +1,7 @@
 """SFKD: spatial-frequency knowledge distillation between different architectures.
 
-Importing the package registers every component with mmengine. It imports torch and mmengine, none of the model libraries.
+Importing the package registers every component with mmengine. It imports torch and mmengine, none of the model
+libraries.
 """
 from . import compat
 from .distillation import Distillation

@@ -22,23 +22,27 @@ from .errors import ConfigError
 
 
 def _history_method(owner, name: str):
-    """Stands in for ``getattr`` while unpickling: mmengine's HistoryBuffer stores references to its own four methods."""
+    """Stands in for ``getattr`` while unpickling: mmengine's HistoryBuffer stores references to its own four
+    methods.
+    """
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
         raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')
     return getattr(owner, name)
 
 
 _NUMPY = np._core if hasattr(np, '_core') else np.core
-#: What a checkpoint may contain besides tensors and plain containers: what mmengine's own runner writes, and nothing that can call code.
+#: What a checkpoint may contain besides tensors and plain containers: what mmengine's own runner writes, and nothing
+#: that can call code.
 SAFE_GLOBALS = [_NUMPY.multiarray._reconstruct, _NUMPY.multiarray.scalar, np.ndarray, np.dtype, HistoryBuffer, ConfigDict, slice,
                 (_history_method, 'builtins.getattr'), *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}]
 
 
 def forbid_unsafe_loading() -> None:
-    """Make every ``torch.load`` of this process, mmengine's included, refuse pickled code, whatever its caller asks for.
+    """Make every ``torch.load`` of this process, mmengine's included, refuse pickled code, whatever its caller asks
+    for.
 
-    mmengine falls back to ``weights_only=False`` by itself, which torch's own switch overrules, and its own list of what is safe
-    contains ``getattr``, which is not.
+    mmengine falls back to ``weights_only=False`` by itself, which torch's own switch overrules, and its own list of
+    what is safe contains ``getattr``, which is not.
     """
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     mmengine.runner.checkpoint.get_torch_safe_globals = lambda: SAFE_GLOBALS
@@ -48,7 +52,8 @@ def read_checkpoint(path: str, where: str) -> dict:
     """Read a checkpoint without running code from it.
 
     Args:
-        path: a ``.pth`` or ``.safetensors`` file, or an http(s) or ``open-mmlab://`` address (downloaded once to torch's hub folder).
+        path: a ``.pth`` or ``.safetensors`` file, or an http(s) or ``open-mmlab://`` address (downloaded once to
+            torch's hub folder).
         where: the config key or argument that named it, for messages.
 
     Raises:
@@ -136,7 +141,9 @@ class LoadReport:
 
 
 def weights_of(checkpoint: dict) -> dict[str, Tensor]:
-    """The weights inside a checkpoint: under ``state_dict`` or ``model``, or the checkpoint itself; without DDP's ``module.``."""
+    """The weights inside a checkpoint: under ``state_dict`` or ``model``, or the checkpoint itself; without DDP's
+    ``module.``.
+    """
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
@@ -174,7 +181,8 @@ def stock_weights(checkpoint: dict) -> dict[str, Tensor]:
 
 
 def load_strictly(network: nn.Module, path: str) -> None:
-    """Load a checkpoint's stock weights so that every key fits: a score of half a model would be a wrong number, not a low one.
+    """Load a checkpoint's stock weights so that every key fits: a score of half a model would be a wrong number, not a
+    low one.
 
     Raises:
         ConfigError: where one does not, and as :func:`read_checkpoint`.

@@ -22,8 +22,8 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
 class Problems:
     """Collects config errors, so that a user sees all of them at once.
 
-    ``with problems.collected(): ...`` keeps what is raised inside, each with the key above it as ``prefix``; :meth:`raise_all` raises
-    everything kept.
+    ``with problems.collected(): ...`` keeps what is raised inside, each with the key above it as ``prefix``;
+    :meth:`raise_all` raises everything kept.
     """
 
     def __init__(self, found: Iterable[str] = ()):

@@ -10,7 +10,7 @@ HOOKS = Registry('hook', scope='sfkd', parent=ROOT_HOOKS, locations=['sfkd.openm
 
 
 def register_entry_point(cls):
-    """Register a class under scope ``sfkd`` and at the root, so that ``type='SFKD'`` also resolves in a config whose default scope
-    is another library's (its registries ask the root, never a sibling)."""
+    """Register a class under scope ``sfkd`` and at the root, so that ``type='SFKD'`` also resolves in a config whose
+    default scope is another library's (its registries ask the root, never a sibling)."""
     ROOT_MODELS.register_module(module=cls)
     return MODELS.register_module(module=cls)

@@ -107,7 +107,9 @@ def quiet():
 
 @pytest.fixture(scope='module', autouse=True)
 def alone():
-    """What a module sets for its process (the registries' default scope, the ban on unsafe checkpoints) ends with it."""
+    """What a module sets for its process (the registries' default scope, the ban on unsafe checkpoints) ends with
+    it.
+    """
     scopes, safe = dict(DefaultScope._instance_dict), checkpoint.get_torch_safe_globals
     forced = os.environ.get(FORCE)
     yield

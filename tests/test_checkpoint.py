@@ -232,7 +232,9 @@ def test_other_suffixes_are_refused(tmp_path):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A folder and the address under which it is served on this machine; downloads go to a hub folder of the test's own."""
+    """A folder and the address under which it is served on this machine; downloads go to a hub folder of the test's
+    own.
+    """
     import functools
     import http.server
     import threading

@@ -3,8 +3,8 @@
   python tools/train.py CONFIG --no-validate --cfg-options default_hooks.checkpoint.max_keep_ckpts=-1
   python tools/analyse_terms.py CONFIG --checkpoints work_dirs/NAME/epoch_1.pth work_dirs/NAME/epoch_6.pth
 
-Without checkpoints: the untrained student. Gradients are those in the student's weights, in train mode, on the first pictures of the
-validation split; nothing is trained.
+Without checkpoints: the untrained student. Gradients are those in the student's weights, in train mode, on the first
+pictures of the validation split; nothing is trained.
 """
 import argparse
 import json

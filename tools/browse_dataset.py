@@ -1,4 +1,6 @@
-"""Write a contact sheet of a config's pictures as its pipeline hands them to the model. No model is built, no display is needed."""
+"""Write a contact sheet of a config's pictures as its pipeline hands them to the model. No model is built, no display
+is needed.
+"""
 import argparse
 from pathlib import Path
 

@@ -1,16 +1,16 @@
 """Methods x pairs x seeds under one budget: train, score, and print mean, spread and paired differences.
 
-Every run of a pair and seed has the same data order and the same initial student; its methods train side by side in one process
-(tools/train_together.py). Results go to a file of JSON lines; runs that are in it are not repeated, so an interrupted comparison goes on
-where it stopped, and one method's crash ends only its own run. Training sees neither the validation nor the test split; the last epoch is
-scored once, on the test split unless --split val is given.
+Every run of a pair and seed has the same data order and the same initial student; its methods train side by side in one
+process (tools/train_together.py). Results go to a file of JSON lines; runs that are in it are not repeated, so an
+interrupted comparison goes on where it stopped, and one method's crash ends only its own run. Training sees neither the
+validation nor the test split; the last epoch is scored once, on the test split unless --split val is given.
 
-  python tools/compare.py                                        every pair, method and seed that the results file lacks, then the tables
-  python tools/compare.py --pairs resnet_to_mixer --methods cwd --seeds 3 --results /tmp/again.jsonl      one cell again
-  python tools/compare.py --pairs resnet_to_mixer --methods sfkd sfkd+levels=1 sfkd+refine=True           variants, by options of the model
-  python tools/compare.py --tune --pairs resnet_to_mixer swin_to_resnet8 --seeds 0      weights, on the validation split
-  python tools/compare.py --tables-only --plot docs/results/cls.png
-  python tools/compare.py --task det --methods alone sfkd --seeds 0 1 2
+  python tools/compare.py                                        every pair, method and seed that the results file
+  lacks, then the tables python tools/compare.py --pairs resnet_to_mixer --methods cwd --seeds 3 --results
+  /tmp/again.jsonl      one cell again python tools/compare.py --pairs resnet_to_mixer --methods sfkd sfkd+levels=1
+  sfkd+refine=True           variants, by options of the model python tools/compare.py --tune --pairs resnet_to_mixer
+  swin_to_resnet8 --seeds 0      weights, on the validation split python tools/compare.py --tables-only --plot
+  docs/results/cls.png python tools/compare.py --task det --methods alone sfkd --seeds 0 1 2
 """
 import argparse
 import hashlib
@@ -147,7 +147,8 @@ class Comparison:
 
 
 def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: list[int]) -> None:
-    """The same number of trials for every method: its weights times each of FACTORS, then the best of these with its switch turned.
+    """The same number of trials for every method: its weights times each of FACTORS, then the best of these with its
+    switch turned.
 
     The switch is logit KD beside feature losses, and the other temperature (1 or 4) for logit losses.
     """
@@ -206,7 +207,9 @@ def cells_of(rows: list[dict]) -> dict[str, dict[str, dict[int, float]]]:
 
 
 def table(rows: list[dict], baselines=BASELINES) -> str:
-    """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline with its 95% interval."""
+    """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline with its 95%
+    interval.
+    """
     measures = sorted({METRICS[row['task']][1] for row in rows})
     lines = [f'| pair | method | seeds | {" / ".join(measures)} (%), mean ± sd | ' + ' | '.join(f'minus {b}' for b in baselines) + ' |',
              '|' + '---|' * (4 + len(baselines))]
@@ -224,7 +227,9 @@ def table(rows: list[dict], baselines=BASELINES) -> str:
 
 
 def ranks(rows: list[dict]) -> str:
-    """Markdown: mean ± standard deviation and, of the methods that every pair has, the rank on each pair and the mean rank."""
+    """Markdown: mean ± standard deviation and, of the methods that every pair has, the rank on each pair and the mean
+    rank.
+    """
     cells = cells_of(rows)
     common = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
     place = {pair: {method: i for i, method in enumerate((m for m in methods if m in common), 1)} for pair, methods in cells.items()}

@@ -1,5 +1,6 @@
-"""Which networks can teach and be taught: each takes one training step as teacher and as student, with the automatic pairs and no connector
-of its own. Rows go to a file as they are done, so that a run that was ended goes on where it was; the page is written from that file.
+"""Which networks can teach and be taught: each takes one training step as teacher and as student, with the automatic
+pairs and no connector of its own. Rows go to a file as they are done, so that a run that was ended goes on where it
+was; the page is written from that file.
 
   python tools/compat_matrix.py backbones      every registered backbone of mmpretrain, mmdet and mmseg
   python tools/compat_matrix.py models         a stock detector or segmentor of each config family of mmdet and mmseg
@@ -102,7 +103,9 @@ def stock_backbones(library: str, kind: str) -> Iterator[tuple[str, ConfigDict]]
 # ---- rows: one network with a reason, or with what each of its roles gave ----
 
 class PooledHead(LinearClsHead):
-    """Classifies by the mean of a backbone's deepest output, whatever that is: heads of libraries fit their own backbones only."""
+    """Classifies by the mean of a backbone's deepest output, whatever that is: heads of libraries fit their own
+    backbones only.
+    """
 
     def __init__(self, num_classes: int = 10):
         super().__init__(num_classes, 1)
@@ -205,7 +208,9 @@ class Backbones:
 
 
 class Models:
-    """Rows ``library/family``: a small stock config of the family as a student, then as a teacher, of another family."""
+    """Rows ``library/family``: a small stock config of the family as a student, then as a teacher, of another
+    family.
+    """
 
     PARTNERS = dict(mmdet=('retinanet/retinanet_r18_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'),
                     mmseg=('pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py', 'fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'))
@@ -222,7 +227,9 @@ class Models:
                 if family.name != '_base_' and family.is_dir()]
 
     def row(self, name: str) -> dict:
-        """Of the family's three smallest configs the first that passes; if none does, what the smallest gave that builds."""
+        """Of the family's three smallest configs the first that passes; if none does, what the smallest gave that
+        builds.
+        """
         library, family = name.split('/')
         partner = next(path for path in self.PARTNERS[library] if path.partition('/')[0] != family)
         tried = []
@@ -287,16 +294,16 @@ def outcome(row: dict) -> str:
 
 INTRODUCTION = """# Which networks can teach and be taught
 
-Every pair below was built from one line, `SFKD(student, teacher)`, without a connector or a path in any config, and took one training
-step on two random pictures with random weights: data preprocessor, forward, all losses, backward, update. A cell says how many pairs of stages
-were found; a step passes if every loss is finite, and if two gradients behind the student's first layer, at its pictures, are finite and not
-zero: that of everything, and that of the distillation alone. Nothing here says how well anything learns. Encoders that mmpretrain
-registers for self-supervised training only (their forward takes a mask) are not rows. A family is a folder of configs; several have one
-architecture.
+Every pair below was built from one line, `SFKD(student, teacher)`, without a connector or a path in any config, and
+took one training step on two random pictures with random weights: data preprocessor, forward, all losses, backward,
+update. A cell says how many pairs of stages were found; a step passes if every loss is finite, and if two gradients
+behind the student's first layer, at its pictures, are finite and not zero: that of everything, and that of the
+distillation alone. Nothing here says how well anything learns. Encoders that mmpretrain registers for self-supervised
+training only (their forward takes a mask) are not rows. A family is a folder of configs; several have one architecture.
 
 Made by `python tools/compat_matrix.py backbones` and `... models`, with `--page docs/compatibility.md`; rows in
-[results/compatibility.jsonl](results/compatibility.jsonl), pairs included. Look at one pair with `python tools/inspect_pair.py --student CONFIG
---teacher CONFIG --picture pair.png`.
+[results/compatibility.jsonl](results/compatibility.jsonl), pairs included. Look at one pair with `python
+tools/inspect_pair.py --student CONFIG --teacher CONFIG --picture pair.png`.
 """
 
 

@@ -2,7 +2,8 @@
 
   python tools/draw_predictions.py OUT.png teacher CONFIG CHECKPOINT alone CONFIG CHECKPOINT SFKD CONFIG CHECKPOINT
 
-A row a picture of the first config's test split, a column a model. Detectors' boxes are drawn where their score is 0.3 or more.
+A row a picture of the first config's test split, a column a model. Detectors' boxes are drawn where their score is 0.3
+or more.
 """
 import argparse
 from pathlib import Path

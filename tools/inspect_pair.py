@@ -1,4 +1,6 @@
-"""Show which stages of a teacher teach which stages of a student, and run one training step of the pair. Exit status 0 only if it ran."""
+"""Show which stages of a teacher teach which stages of a student, and run one training step of the pair. Exit status 0
+only if it ran.
+"""
 import argparse
 import json
 import sys

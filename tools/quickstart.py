@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Task -> its metric, the factor that makes it a percentage, the teacher, and the configs of the student alone and with SFKD.
+#: Task -> its metric, the factor that makes it a percentage, the teacher, and the configs of the student alone and with
+#: SFKD.
 PAIRS = dict(
     cls=dict(metric='accuracy/top1', name='top-1 (%)', factor=1, student='configs/mini/cls_mixer.py',
              teacher=('configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors'), sfkd='configs/mini/cls_resnet_to_mixer.py'),
@@ -24,14 +25,16 @@ PAIRS = dict(
 
 
 def run(arguments: list[str], log: Path, title: str, done: str, metric: str, factor: float = 1) -> list[tuple[int, float]]:
-    """Run one of the tools, everything it prints going to a log file; to the screen goes one line an epoch and one that says it is `done`.
+    """Run one of the tools, everything it prints going to a log file; to the screen goes one line an epoch and one that
+    says it is `done`.
 
     Returns:
         list: (epoch, metric on the validation split in %), for a training.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started, curve, eta, loss = time.time(), [], '', ''
-    # One thread a process: on a few cores a second one costs more than it brings at this size, and the data loader needs a core
+    # One thread a process: on a few cores a second one costs more than it brings at this size, and the data loader
+    # needs a core
     environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
     with open(log, 'w') as file:
         process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,

@@ -1,4 +1,6 @@
-"""Score a checkpoint on the config's test set. Of a distillation config the student alone is built and scored: no teacher is needed."""
+"""Score a checkpoint on the config's test set. Of a distillation config the student alone is built and scored: no
+teacher is needed.
+"""
 import argparse
 import json
 from pathlib import Path

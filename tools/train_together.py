@@ -1,10 +1,12 @@
 """Train one student by several methods at once: every batch is loaded once, every pass of the teacher is made once.
 
-Each student is, to the last bit, the one that tools/train.py gives with the same method and seed (if no layer draws random numbers in
-training). In the end all are scored after their last epoch. A method is 'alone', 'sfkd' (the config as it stands), the name of a config
-in configs/peers/ or configs/ablation/, or one of these with options of the model: 'sfkd+refine=True'.
+Each student is, to the last bit, the one that tools/train.py gives with the same method and seed (if no layer draws
+random numbers in training). In the end all are scored after their last epoch. A method is 'alone', 'sfkd' (the config
+as it stands), the name of a config in configs/peers/ or configs/ablation/, or one of these with options of the model:
+'sfkd+refine=True'.
 
-  python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd aligned_mse sfkd sfkd+refine=True
+  python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd aligned_mse sfkd
+  sfkd+refine=True
 
 Writes <work dir>/<method>/student.pth, a stock checkpoint, and <work dir>/scores.json, {method: {metric: value}}.
 """

@@ -6,7 +6,8 @@ from torch import Tensor
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:
-    """Linear centred kernel alignment of two representations of the same samples (Kornblith et al., arXiv 1905.00414, eq. 3, biased).
+    """Linear centred kernel alignment of two representations of the same samples (Kornblith et al., arXiv 1905.00414,
+    eq. 3, biased).
 
     Args:
         first: (n, d1), one row a sample.

@@ -27,7 +27,9 @@ def build_dataset(config: Config, split: str):
 
 
 def picture(inputs: torch.Tensor, rgb: bool = False) -> np.ndarray:
-    """A model's input, (3, H, W) or (1, H, W), as (H, W, 3) uint8 RGB. Floats are stretched from their smallest to their largest."""
+    """A model's input, (3, H, W) or (1, H, W), as (H, W, 3) uint8 RGB. Floats are stretched from their smallest to
+    their largest.
+    """
     if inputs.is_floating_point():
         low, high = inputs.aminmax()
         inputs = (inputs - low) / (high - low).clamp(min=1e-6) * 255

@@ -25,9 +25,12 @@ class PairReport:
         losses: ``{term: weighted value}``.
         gradients: ``{term, and 'task': norm of its gradient in the student's weights}``.
         cosine: between the gradients of the task and of all the pair's terms together.
-        bands: ``{band: (share of the teacher's energy, share of the residual's energy, residual / teacher energy)}``; shares sum to 1.
-        kept: share of the (teacher's, residual's) energy that the GFFL's Gaussian of ``sigma`` keeps; None where scores are compared.
-        cka: linear CKA of the two tapped outputs on their common grid, positions and pictures as samples; None where the teacher's are scores.
+        bands: ``{band: (share of the teacher's energy, share of the residual's energy, residual / teacher energy)}``;
+            shares sum to 1.
+        kept: share of the (teacher's, residual's) energy that the GFFL's Gaussian of ``sigma`` keeps; None where scores
+            are compared.
+        cka: linear CKA of the two tapped outputs on their common grid, positions and pictures as samples; None where
+            the teacher's are scores.
     """
     name: str
     losses: dict[str, float]
@@ -39,7 +42,8 @@ class PairReport:
 
 
 def report_terms(distiller: Distiller, inputs: Tensor, data_samples: list, sigma: float = 0.5) -> list[PairReport]:
-    """Measure every feature pair of a distiller on one batch, in the mode (train or eval) that it is in; no weight changes.
+    """Measure every feature pair of a distiller on one batch, in the mode (train or eval) that it is in; no weight
+    changes.
 
     Args:
         distiller: with at least one pair.

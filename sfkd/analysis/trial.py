@@ -1,4 +1,6 @@
-"""One training step of a pair on random pictures: whether it runs, and whether the student's first layer learns from it."""
+"""One training step of a pair on random pictures: whether it runs, and whether the student's first layer learns from
+it.
+"""
 from __future__ import annotations
 
 import math
@@ -35,7 +37,8 @@ def without_downloads(spec: str | dict | nn.Module, where: str, data_preprocesso
 def initialise(network: nn.Module) -> nn.Module:
     """The network with the weights of its own ``init_cfg``; without mmengine's log entry for each of them.
 
-    What no ``init_cfg`` covers may be as the memory was (TridentConv, some of DINO); where that is no number or a huge one it is drawn anew.
+    What no ``init_cfg`` covers may be as the memory was (TridentConv, some of DINO); where that is no number or a huge
+    one it is drawn anew.
     """
     initialise_quietly(network)
     with torch.no_grad():
@@ -46,8 +49,9 @@ def initialise(network: nn.Module) -> nn.Module:
 
 
 def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTURES) -> list:
-    """What pictures of a size hold: a label each; for a segmentor a map of labels and one of edges; for a detector whatever any of them learns
-    from: two boxes with masks, the same as proposals, none to be ignored, and a map of stuff and things.
+    """What pictures of a size hold: a label each; for a segmentor a map of labels and one of edges; for a detector
+    whatever any of them learns from: two boxes with masks, the same as proposals, none to be ignored, and a map of
+    stuff and things.
     """
     libraries = {cls.__module__.partition('.')[0] for cls in type(student).__mro__}
     if 'mmseg' in libraries:
@@ -79,8 +83,8 @@ def training_step(distiller: Distiller, count: int = PICTURES) -> dict[str, floa
     """One whole training step on random pictures: forward, losses, backward, update.
 
     Returns:
-        dict: the losses by name, and the norms of two gradients at the pictures, behind the student's first layer: of everything
-        (``gradient``) and of the distillation alone (``distillation_gradient``).
+        dict: the losses by name, and the norms of two gradients at the pictures, behind the student's first layer: of
+        everything (``gradient``) and of the distillation alone (``distillation_gradient``).
     """
     torch.manual_seed(0)
     for key in ('epoch', 'iter'):  # some heads ask the runner how far it is

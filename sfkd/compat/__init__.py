@@ -1,16 +1,18 @@
-"""What other libraries miss on this machine: mmcv's operators where mmcv was installed without a compiler, and mmseg's configs.
+"""What other libraries miss on this machine: mmcv's operators where mmcv was installed without a compiler, and mmseg's
+configs.
 
-mmcv's Python code for operators (``mmcv.ops``) needs the compiled module ``mmcv._ext``, and most of mmdet needs ``mmcv.ops``.
-:func:`install`, which ``import sfkd`` calls, adds a last resort to Python's import system: where nothing else finds
-``mmcv._ext``, that name is the stand-in of :mod:`sfkd.compat.mmcv_ops`. So
+mmcv's Python code for operators (``mmcv.ops``) needs the compiled module ``mmcv._ext``, and most of mmdet needs
+``mmcv.ops``. :func:`install`, which ``import sfkd`` calls, adds a last resort to Python's import system: where nothing
+else finds ``mmcv._ext``, that name is the stand-in of :mod:`sfkd.compat.mmcv_ops`. So
 
 * a compiled ``mmcv._ext`` is found before and never touched; one that is there but broken keeps raising its own error;
 * nothing is imported until mmcv asks for it;
-* one order matters: modules of mmdet and mmseg that were imported earlier have put "not compiled" functions of their own, or
-  None, in the place of mmcv's. :func:`install` warns of these. (``mmdet.utils``, ``mmdet.registry`` and the like are no such modules.)
+* one order matters: modules of mmdet and mmseg that were imported earlier have put "not compiled" functions of their
+  own, or None, in the place of mmcv's. :func:`install` warns of these. (``mmdet.utils``, ``mmdet.registry`` and the
+  like are no such modules.)
 
-:func:`install` also lets a config's ``mmseg::`` find mmseg where it was not installed under the name mmsegmentation, as OneDL's is not,
-and ``mmcls::`` find mmpretrain, which had that name before 1.0.
+:func:`install` also lets a config's ``mmseg::`` find mmseg where it was not installed under the name mmsegmentation, as
+OneDL's is not, and ``mmcls::`` find mmpretrain, which had that name before 1.0.
 """
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Let ``mmcv._ext`` be the stand-in where there is no compiled one, and ``mmseg::`` be found; calling it again changes nothing."""
+    """Let ``mmcv._ext`` be the stand-in where there is no compiled one, and ``mmseg::`` be found; calling it again
+    changes nothing.
+    """
     if any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         return
     sys.meta_path.append(StandInFinder())

@@ -16,7 +16,8 @@ def onto_one_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def muted(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps (N, C, h, w) made the same outside of a mask (N, 1, h, w): each channel's lowest value of the teacher inside of it.
+    """Two maps (N, C, h, w) made the same outside of a mask (N, 1, h, w): each channel's lowest value of the teacher
+    inside of it.
 
     So a difference has nothing there, and a softmax over the positions does not follow what is there.
     """
@@ -29,14 +30,15 @@ def muted(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
 class Align(nn.Module):
     """Common grid, common channels and, unless switched off, common scale; steps 2 and 3 of docs/method.md (ours).
 
-    The grid is the smaller of the two in each direction, by area pooling: nothing is invented by upsampling. The student is projected
-    by a learned 1x1 convolution; nothing learned acts on the teacher.
+    The grid is the smaller of the two in each direction, by area pooling: nothing is invented by upsampling. The
+    student is projected by a learned 1x1 convolution; nothing learned acts on the teacher.
 
     Args:
         student_channels: Cs.
         teacher_channels: Ct.
-        standardised: whether both sides lose their scale and shift. Without it the projection has a bias and the teacher keeps its
-            values: the regressor of FitNet (arXiv 1412.6550, section 2.2), and what CWD and FreeKD compare.
+        standardised: whether both sides lose their scale and shift. Without it the projection has a bias and the
+            teacher keeps its values: the regressor of FitNet (arXiv 1412.6550, section 2.2), and what CWD and FreeKD
+            compare.
         project: maps (N, Cs, h, w) to (N, Ct, h, w) in the place of the convolution.
     """
 
@@ -54,7 +56,8 @@ class Align(nn.Module):
             mask: (N, 1, h, w) on the common grid, 1 where there is picture; None where nothing is padded.
 
         Returns:
-            tuple: both (N, Ct, min(hs, ht), min(ws, wt)), 0 outside the mask, float32 (float64 stays), also under autocast.
+            tuple: both (N, Ct, min(hs, ht), min(ws, wt)), 0 outside the mask, float32 (float64 stays), also under
+                autocast.
         """
         student, teacher = onto_one_grid(student, teacher)
         student = self.project(student)
@@ -66,7 +69,8 @@ class Align(nn.Module):
 
 @MODELS.register_module()
 class CommonGrid(nn.Module):
-    """Brings maps of the same channels onto one grid, by area pooling as :class:`Align` does: class maps, or levels of two FPNs.
+    """Brings maps of the same channels onto one grid, by area pooling as :class:`Align` does: class maps, or levels of
+    two FPNs.
 
     Args:
         student_channels, teacher_channels: how many channels each map has.

@@ -8,12 +8,13 @@ from ..registry import MODELS
 
 @MODELS.register_module()
 class LogitProjector(nn.Module):
-    """An exit branch: the student's map becomes class scores, the space where networks of any kind agree (OFA, Hao et al.,
-    arXiv 2310.19444, section 3).
+    """An exit branch: the student's map becomes class scores, the space where networks of any kind agree (OFA, Hao et
+    al., arXiv 2310.19444, section 3).
 
-    Departure: the paper's branches are written per architecture (convolutions for a CNN; patch merging and attention blocks for tokens)
-    and reach tens of millions of weights. This one, for a map of any origin, is two depthwise-separable convolutions of stride 2, each
-    with batch normalisation and GELU, then a global mean and a linear layer.
+    Departure: the paper's branches are written per architecture (convolutions for a CNN; patch merging and attention
+    blocks for tokens) and reach tens of millions of weights. This one, for a map of any origin, is two
+    depthwise-separable convolutions of stride 2, each with batch normalisation and GELU, then a global mean and a
+    linear layer.
 
     Args:
         student_channels: Cs.

@@ -20,8 +20,8 @@ class Decomposed:
     Args:
         map: (N, C, h, w).
         bands: its wavelet bands, or a function that gives them, called once and only if somebody asks for them.
-        isometric: whether the bands are an orthonormal transform of the map, so that sums of squares over all bands are those over the map
-            (Parseval) and such a loss needs no bands.
+        isometric: whether the bands are an orthonormal transform of the map, so that sums of squares over all bands are
+            those over the map (Parseval) and such a loss needs no bands.
     """
 
     def __init__(self, map: Tensor, bands: Bands | Callable[[], Bands], isometric: bool = False):
@@ -35,15 +35,18 @@ class Decomposed:
 
 
 class DualStreamRefinement(nn.Module):
-    """DS2S: refines the student's bands in two streams (low band, details) and two stages (within a band, between the streams).
+    """DS2S: refines the student's bands in two streams (low band, details) and two stages (within a band, between the
+    streams).
 
-    The name and the two directions are of arXiv 2607.01906; the layers are ours. Every branch ends in zeros, so that it starts as the
-    identity. Weights are shared over levels, the pointwise ones over the three detail bands too, and go through at most 16 channels:
-    what is refined is one map's bands, and the whole must stay small beside the student (126 C weights at most).
+    The name and the two directions are of arXiv 2607.01906; the layers are ours. Every branch ends in zeros, so that it
+    starts as the identity. Weights are shared over levels, the pointwise ones over the three detail bands too, and go
+    through at most 16 channels: what is refined is one map's bands, and the whole must stay small beside the student
+    (126 C weights at most).
 
     Args:
         channels: C of the bands.
-        only: one stage ('within' a band, 'between' the streams) or one stream ('low', 'detail'), for ablations; None for all.
+        only: one stage ('within' a band, 'between' the streams) or one stream ('low', 'detail'), for ablations; None
+            for all.
 
     Raises:
         ValueError: if ``only`` is none of these.
@@ -108,8 +111,9 @@ class DualStreamRefinement(nn.Module):
 
 
 class StreamProjection(nn.Module):
-    """A 1x1 projection for each stream of a map's bands, one for the low band and one for the details: what two networks say at low and at
-    high frequencies need not lie in the same channels. Linear; with the same weights twice it is one convolution. Ours.
+    """A 1x1 projection for each stream of a map's bands, one for the low band and one for the details: what two
+    networks say at low and at high frequencies need not lie in the same channels. Linear; with the same weights twice
+    it is one convolution. Ours.
 
     Args:
         student_channels: Cs.
@@ -138,13 +142,15 @@ class StreamProjection(nn.Module):
 
 @MODELS.register_module()
 class WaveletConnector(nn.Module):
-    """Align, decompose by a multi-level DWT, refine the student's bands by DS2S (arXiv 2607.01906, read as in docs/method.md).
+    """Align, decompose by a multi-level DWT, refine the student's bands by DS2S (arXiv 2607.01906, read as in
+    docs/method.md).
 
     Args:
         student_channels: Cs.
         teacher_channels: Ct.
         levels: J; falls to what a smaller grid allows.
-        wavelet: any discrete wavelet that PyWavelets names; orthogonal ones keep energy, so that losses of squares need no bands.
+        wavelet: any discrete wavelet that PyWavelets names; orthogonal ones keep energy, so that losses of squares need
+            no bands.
         refine: whether DS2S runs, or which part of it alone (``only`` of :class:`DualStreamRefinement`).
         standardised: see :class:`Align`.
         streams: whether low band and details are projected apart (:class:`StreamProjection`).
@@ -170,7 +176,8 @@ class WaveletConnector(nn.Module):
             mask: see :class:`Align`.
 
         Returns:
-            tuple: both decomposed on the common grid with Ct channels; the student's map is rebuilt from its refined bands.
+            tuple: both decomposed on the common grid with Ct channels; the student's map is rebuilt from its refined
+                bands.
         """
         student, teacher = self.align(student, teacher, mask)
         grid = student.shape[2:]

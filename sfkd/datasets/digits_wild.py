@@ -15,7 +15,8 @@ DEFAULT_COUNTS = dict(
     cls=dict(train=4000, val=1000, test=2000),
     det=dict(train=2000, val=250, test=1000),
     seg=dict(train=2000, val=250, test=1000))
-# Pictures of several digits: mixed shapes, so that batches need padding, and digits from barely legible to nearly half a picture high
+# Pictures of several digits: mixed shapes, so that batches need padding, and digits from barely legible to nearly half
+# a picture high
 SCENE_SIZES = ((128, 128), (128, 160))
 SCENE_DIGITS = (3, 8)
 SCENE_DIGIT_SIZE = (16, 56)
@@ -71,10 +72,12 @@ def generate_det(root: str | Path,
                  digit_size: tuple[float, float] = SCENE_DIGIT_SIZE,
                  overwrite: bool = False,
                  progress: Progress = _silent) -> bool:
-    """Writes pictures of several digits, ``root/{split}/{index:06}.png``, with COCO's ``root/annotations/{split}.json``.
+    """Writes pictures of several digits, ``root/{split}/{index:06}.png``, with COCO's
+    ``root/annotations/{split}.json``.
 
-    A digit's ``segmentation`` is what is seen of it, as compressed RLE (polygons have no holes, an 8 has two); ``bbox`` is tight
-    around that, in whole pixels, and ``area`` counts its pixels. The category of digit d has id d + 1, a picture's id is its index.
+    A digit's ``segmentation`` is what is seen of it, as compressed RLE (polygons have no holes, an 8 has two); ``bbox``
+    is tight around that, in whole pixels, and ``area`` counts its pixels. The category of digit d has id d + 1, a
+    picture's id is its index.
 
     Args:
         sizes: (height, width) in pixels; ten pictures have the first, the next ten the second, and so on in turn.
@@ -95,10 +98,12 @@ def generate_seg(root: str | Path,
                  digit_size: tuple[float, float] = SCENE_DIGIT_SIZE,
                  overwrite: bool = False,
                  progress: Progress = _silent) -> bool:
-    """Writes the pictures of ``generate_det`` with label maps, laid out as ADE20K: ``root/{images,annotations}/{folder}/{index:06}.png``.
+    """Writes the pictures of ``generate_det`` with label maps, laid out as ADE20K:
+    ``root/{images,annotations}/{folder}/{index:06}.png``.
 
-    The folders are ``training``, ``validation`` and ``test``. In a map, (H, W) uint8, background is 0 and digit d is d + 1 where it is
-    seen: read as it is, background is a class like any other; under ``reduce_zero_label`` it is ignored and digit d becomes class d.
+    The folders are ``training``, ``validation`` and ``test``. In a map, (H, W) uint8, background is 0 and digit d is d
+    + 1 where it is seen: read as it is, background is a class like any other; under ``reduce_zero_label`` it is ignored
+    and digit d becomes class d.
 
     Args, Returns, Raises:
         as for ``generate_det``.
@@ -271,7 +276,8 @@ def _show_map(scene: Scene) -> tuple[np.ndarray, str]:
 
 
 def overlay(image: np.ndarray, label_map: np.ndarray, skip: Collection[int] = ()) -> np.ndarray:
-    """The picture with half of each labelled pixel's colour replaced by its label's; neighbouring labels have distant hues.
+    """The picture with half of each labelled pixel's colour replaced by its label's; neighbouring labels have distant
+    hues.
 
     Args:
         image: (H, W, 3) uint8 RGB.

@@ -16,11 +16,12 @@ from ..registry import DATASETS
 class ReplayedDataset(Dataset):
     """Draws one of a fixed number of augmentations of each picture, so that what a teacher says of it can be kept.
 
-    Every augmentation has its own seed, from which all random numbers of the pipeline come (torch's, NumPy's and Python's). Each data
-    sample says in ``teacher_row`` which it is: picture x variants + variant.
+    Every augmentation has its own seed, from which all random numbers of the pipeline come (torch's, NumPy's and
+    Python's). Each data sample says in ``teacher_row`` which it is: picture x variants + variant.
 
     Args:
-        dataset: config or data set of mmengine's kind. Its own random numbers outside of this one's items stay as they were.
+        dataset: config or data set of mmengine's kind. Its own random numbers outside of this one's items stay as they
+            were.
         variants: augmentations a picture, at least 1; each access draws one, from torch's random numbers.
         seed: of the augmentations.
     """

@@ -1,4 +1,6 @@
-"""From what a config asks for to pairs that fit: every path, shape and argument is checked against a dry run of both networks."""
+"""From what a config asks for to pairs that fit: every path, shape and argument is checked against a dry run of both
+networks.
+"""
 from __future__ import annotations
 
 import warnings
@@ -199,7 +201,9 @@ def _compare_once(pair: Pair, where: str) -> None:
 
 
 def _build(config: dict, where: str) -> nn.Module:
-    """Build a connector or loss of ours, or with a prefix in its type of another library, whatever the config's default scope."""
+    """Build a connector or loss of ours, or with a prefix in its type of another library, whatever the config's default
+    scope.
+    """
     try:
         return MODELS.build(dict(dict(_scope_='sfkd'), **config))
     except (KeyError, TypeError, ValueError, AssertionError) as error:

@@ -1,4 +1,6 @@
-"""The teacher cache: what the teacher showed of a picture is kept on disk, and from then on stands in for the teacher."""
+"""The teacher cache: what the teacher showed of a picture is kept on disk, and from then on stands in for the
+teacher.
+"""
 from __future__ import annotations
 
 import hashlib
@@ -25,11 +27,13 @@ GIB = 2**30
 
 
 class TeacherCache:
-    """Stands in for a teacher: rows of float32, one for each augmentation of each picture, all taps one after the other.
+    """Stands in for a teacher: rows of float32, one for each augmentation of each picture, all taps one after the
+    other.
 
-    A folder of three files: ``fingerprint.json`` says of what the rows are, ``features.bin`` holds them, ``checksums.bin`` a CRC-32 of each (0: not
-    there yet). The row is written before its checksum, so that an interrupted run leaves whole rows only; a row that does not match
-    is computed again, with a warning. Processes of one run share the folder.
+    A folder of three files: ``fingerprint.json`` says of what the rows are, ``features.bin`` holds them,
+    ``checksums.bin`` a CRC-32 of each (0: not there yet). The row is written before its checksum, so that an
+    interrupted run leaves whole rows only; a row that does not match is computed again, with a warning. Processes of
+    one run share the folder.
 
     Args:
         teacher: shows what is missing.
@@ -40,8 +44,8 @@ class TeacherCache:
         max_gib: the most that the whole cache may take.
 
     Raises:
-        ConfigError: the folder is of something else or is no cache, or the cache would not fit, for any of the processes; nothing in the
-            folder is changed then.
+        ConfigError: the folder is of something else or is no cache, or the cache would not fit, for any of the
+            processes; nothing in the folder is changed then.
     """
 
     def __init__(self, teacher: Teacher, folder: str | Path, rows: int, shapes: dict[str, tuple[int, ...]], fingerprint: dict[str, str],
@@ -108,7 +112,9 @@ class TeacherCache:
         return kept
 
     def _agree(self, fingerprint: dict, max_gib: float) -> None:
-        """Raise in every process what any of them finds, before one of them writes: a process alone would leave the others waiting."""
+        """Raise in every process what any of them finds, before one of them writes: a process alone would leave the
+        others waiting.
+        """
         try:
             self._check(fingerprint, max_gib)
             problems = []
@@ -189,7 +195,9 @@ def digest_of_network(network: nn.Module) -> str:
 
 
 def digest_of_data(dataset) -> str:
-    """Of what a data set lists (paths, labels) and of its files' sizes; a file that is changed and keeps its size goes unnoticed."""
+    """Of what a data set lists (paths, labels) and of its files' sizes; a file that is changed and keeps its size goes
+    unnoticed.
+    """
     def parts() -> Iterable[str]:
         for i in range(len(dataset)):
             info = dataset.get_data_info(i)

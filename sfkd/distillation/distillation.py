@@ -37,10 +37,11 @@ class Taught:
 
 
 class Distillation(nn.Module):
-    """A frozen teacher beside a student: watches the student's own forward pass, and says by how much its features miss the teacher's.
+    """A frozen teacher beside a student: watches the student's own forward pass, and says by how much its features miss
+    the teacher's.
 
-    The student stays what it is: no hook, wrapper or extra weight outside of the ``with`` block. The module's own parameters are the
-    connectors'; the teacher is none of its children (:class:`Teacher`)::
+    The student stays what it is: no hook, wrapper or extra weight outside of the ``with`` block. The module's own
+    parameters are the connectors'; the teacher is none of its children (:class:`Teacher`)::
 
         distillation = Distillation(student, teacher, input_size=224)
         optimizer = torch.optim.AdamW([*student.parameters(), *distillation.parameters()])
@@ -51,13 +52,16 @@ class Distillation(nn.Module):
     Args:
         student: any module whose ``forward`` takes pictures (N, 3, H, W).
         teacher: the same, or a :class:`Teacher` (own normalisation, own size of pictures). Becomes frozen and eval.
-        pairs: 'auto' (stage with stage, by stride or relative depth, see features/matching.py), 'head' (each of the student's stages with
-            the teacher's class scores), or a list of these and of ``dict(student=path, teacher=path)``, each with optional ``connector``
-            and ``losses`` of its own. A path is a module's, with an index where it gives several maps: ``neck[0]``.
+        pairs: 'auto' (stage with stage, by stride or relative depth, see features/matching.py), 'head' (each of the
+            student's stages with the teacher's class scores), or a list of these and of ``dict(student=path,
+            teacher=path)``, each with optional ``connector`` and ``losses`` of its own. A path is a module's, with an
+            index where it gives several maps: ``neck[0]``.
         stages: which of the automatic pairs, as indices from shallow to deep (``[-1]``: the deepest); None for all.
-        connector: default connector config; receives ``student_channels`` and ``teacher_channels``. None compares outputs as they are.
-        losses: default list of loss configs for each pair; ``weight`` (default 1) and ``name`` (default: the type) are ours, the rest is
-            the loss's. A loss of weight 0 is not built, nor a pair without losses. None takes SFKD's connector and losses.
+        connector: default connector config; receives ``student_channels`` and ``teacher_channels``. None compares
+            outputs as they are.
+        losses: default list of loss configs for each pair; ``weight`` (default 1) and ``name`` (default: the type) are
+            ours, the rest is the loss's. A loss of weight 0 is not built, nor a pair without losses. None takes SFKD's
+            connector and losses.
         logits: list of loss configs on the outputs of both ``head`` modules.
         input_size: of the training pictures, (H, W) or one number, for the dry run.
 
@@ -86,7 +90,8 @@ class Distillation(nn.Module):
     @contextlib.contextmanager
     def forward(self, images: Tensor, picture_mask: Tensor | None = None, taught_mask: Tensor | None = None,
                 rows: list[int] | None = None) -> Iterator[Taught]:
-        """Within the context, run the student once on the same pictures; afterwards the context's value holds the losses.
+        """Within the context, run the student once on the same pictures; afterwards the context's value holds the
+        losses.
 
         Args:
             images: (N, 3, H, W), as normalised for the student.

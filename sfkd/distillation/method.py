@@ -6,9 +6,10 @@ def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = False, str
          frequency_weight: float = 2.5, sigma: float = 0.5, logit_weight: float = 0.0, temperature: float = 1.0) -> dict:
     """Spatial-frequency joint-aware heterogeneous distillation (arXiv 2607.01906, read as in docs/method.md).
 
-    Each pair goes through a :class:`WaveletConnector`; its bands are matched in space (:class:`BandMSE`), its map in frequency
-    (:class:`GaussianFrequencyLoss`), both refined by DS2S where ``refine`` is set; the logits by :class:`KLDivergence`. A weight of 0
-    removes a term. DS2S is off by default: it costs accuracy in short trainings and gains none in longer ones (docs/ablation.md).
+    Each pair goes through a :class:`WaveletConnector`; its bands are matched in space (:class:`BandMSE`), its map in
+    frequency (:class:`GaussianFrequencyLoss`), both refined by DS2S where ``refine`` is set; the logits by
+    :class:`KLDivergence`. A weight of 0 removes a term. DS2S is off by default: it costs accuracy in short trainings
+    and gains none in longer ones (docs/ablation.md).
 
     Args:
         levels, wavelet, refine, streams: see :class:`WaveletConnector`.

@@ -30,14 +30,15 @@ class Normalisation(NamedTuple):
 class Teacher:
     """A network that only shows its features.
 
-    Not an ``nn.Module``, so that the module holding it has it in no ``state_dict()``, no ``parameters()``, no optimizer, no DDP and
-    no EMA copy, and cannot switch it to train mode. ``to()``, ``cuda()`` and ``half()`` of that module reach it through
-    :meth:`apply_`.
+    Not an ``nn.Module``, so that the module holding it has it in no ``state_dict()``, no ``parameters()``, no
+    optimizer, no DDP and no EMA copy, and cannot switch it to train mode. ``to()``, ``cuda()`` and ``half()`` of that
+    module reach it through :meth:`apply_`.
 
     Args:
         network: becomes frozen and eval; its ``forward`` takes pictures alone.
         own: how its pictures were normalised when it was trained; None takes the student's pictures as they are.
-        student: how the student's are. Where the two differ, one affine map turns the student's pictures into the teacher's.
+        student: how the student's are. Where the two differ, one affine map turns the student's pictures into the
+            teacher's.
         input_size: (H, W) to which pictures are resized for the teacher; None keeps the student's.
     """
 
@@ -69,7 +70,8 @@ class Teacher:
             where: the config key, for messages.
 
         Raises:
-            ConfigError: if the file is missing, damaged or unsafe, or if it leaves a weight that the taps need at random.
+            ConfigError: if the file is missing, damaged or unsafe, or if it leaves a weight that the taps need at
+                random.
         """
         keys = load_weights(self.network, checkpoint, where)
         needed = [key for key in keys.not_loaded if self._runs(key)]
@@ -88,13 +90,16 @@ class Teacher:
     def _runs(self, key: str) -> bool:
         """Whether the weight is of a module that runs before the deepest tap.
 
-        Some modules use a child's weights without calling it (attention its ``out_proj``): those of a parent that ran to its end count too.
+        Some modules use a child's weights without calling it (attention its ``out_proj``): those of a parent that ran
+        to its end count too.
         """
         owner = key.rpartition('.')[0]
         return owner in self._begun or owner.rpartition('.')[0] in self._ended
 
     def tap(self, taps: Taps, image_size: tuple[int, int]) -> dict[str, Tensor]:
-        """Set what to read, and read it once from two random pictures of ``image_size``, noting which modules have run."""
+        """Set what to read, and read it once from two random pictures of ``image_size``, noting which modules have
+        run.
+        """
         self.taps = taps
         self._begun, self._ended = set(), set()
         hooks = []

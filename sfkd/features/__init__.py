@@ -1,1 +1,3 @@
-"""Reading any network: taps, layouts, the dry run, its stages, which of them match, and what of a batch teaches. Plain PyTorch."""
+"""Reading any network: taps, layouts, the dry run, its stages, which of them match, and what of a batch teaches. Plain
+PyTorch.
+"""

@@ -24,8 +24,8 @@ def as_map(output, image_size: tuple[int, int]) -> Tensor:
     """Read the output of any layer as a map; a view, never a copy.
 
     Args:
-        output: maps (N, C, h, w) or (N, h, w, C); tokens (N, L, C), leading class, distillation or register tokens are dropped;
-            ``(..., tokens, (h, w))`` as Swin's stages return; or a tuple or list of one of these.
+        output: maps (N, C, h, w) or (N, h, w, C); tokens (N, L, C), leading class, distillation or register tokens are
+            dropped; ``(..., tokens, (h, w))`` as Swin's stages return; or a tuple or list of one of these.
         image_size: (H, W) of the input that gave it; decides how L tokens fold into h x w.
 
     Returns:

@@ -29,7 +29,8 @@ def _by_stride(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage, 
 
 
 def match(student: nn.Module, teacher: nn.Module, student_probe: Probe, teacher_probe: Probe) -> list[tuple[Stage, Stage]]:
-    """The automatic pairs of two networks: levels of their necks where both have pyramids of common strides, else stages.
+    """The automatic pairs of two networks: levels of their necks where both have pyramids of common strides, else
+    stages.
 
     Args:
         student, teacher: the networks.

@@ -15,9 +15,11 @@ def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class TaughtCells:
-    """A mask on the grids of several pairs, and by how much a mean over a whole grid falls short of one over the cells that teach.
+    """A mask on the grids of several pairs, and by how much a mean over a whole grid falls short of one over the cells
+    that teach.
 
-    With several processes that share is one of the joined batch, so that together they compute what one would: a message a step.
+    With several processes that share is one of the joined batch, so that together they compute what one would: a
+    message a step.
 
     Args:
         pixels: (N, 1, H, W), 1 where there is something to teach.

@@ -28,8 +28,8 @@ class Stage:
         grid: (h, w) at the probed image size.
         stride: image pixels a grid step, rounded; 0 for class scores (N, C), which have no grid.
         layout: what the module really returns.
-        dilated: by how much the stride would be larger if the stages that dilate their convolutions strode instead; set by
-            :func:`~sfkd.features.stages.stages`.
+        dilated: by how much the stride would be larger if the stages that dilate their convolutions strode instead; set
+            by :func:`~sfkd.features.stages.stages`.
         overwritten: whether a later layer works in place on what the module returned, so that a tap must keep a copy.
     """
     path: str
@@ -61,7 +61,8 @@ class Probe:
     """What one dry run of a network showed.
 
     Attributes:
-        outputs: ``{path: Stage, or the output's description where it is no map}``, in the order in which the modules ended.
+        outputs: ``{path: Stage, or the output's description where it is no map}``, in the order in which the modules
+            ended.
         shapes: ``{path: shape of a tensor output}``.
         image_size: (H, W).
     """
@@ -71,7 +72,9 @@ class Probe:
 
 
 def trunk_of(network: nn.Module) -> str:
-    """The path of the part whose stages are paired: OpenMMLab's ``backbone``; '' (the whole network) where there is none."""
+    """The path of the part whose stages are paired: OpenMMLab's ``backbone``; '' (the whole network) where there is
+    none.
+    """
     return 'backbone' if isinstance(getattr(network, 'backbone', None), nn.Module) else ''
 
 
@@ -87,8 +90,10 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
     Args:
         network: any module whose ``forward`` takes pictures (N, 3, H, W) alone.
         image_size: (H, W).
-        head: also run what follows ``backbone`` and ``neck``, where the network has these. Without it the run ends there.
-        learns: the network is to be taught. What no gradient reaches (frozen stages, the inside of reversible blocks) is then no stage.
+        head: also run what follows ``backbone`` and ``neck``, where the network has these. Without it the run ends
+            there.
+        learns: the network is to be taught. What no gradient reaches (frozen stages, the inside of reversible blocks)
+            is then no stage.
     """
     end = None if head else next((name for name in ('neck', 'backbone') if isinstance(getattr(network, name, None), nn.Module)), None)
     recorder = _Recorder(image_size, learns, end)
@@ -109,10 +114,11 @@ class _Enough(Exception):
 
 @contextlib.contextmanager
 def _dry(network: nn.Module, learns: bool) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards every module is in the mode that it had, and the random states are what they were.
+    """Eval mode and no gradients; afterwards every module is in the mode that it had, and the random states are what
+    they were.
 
-    A network that learns keeps its gradients, and its trunk is in the mode in which it will be tapped, but for normalisation layers:
-    those would note the statistics of random pictures, and SyncBN would ask for a GPU.
+    A network that learns keeps its gradients, and its trunk is in the mode in which it will be tapped, but for
+    normalisation layers: those would note the statistics of random pictures, and SyncBN would ask for a GPU.
     """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

@@ -20,10 +20,10 @@ RUNS = 4  # of blocks, into which an isotropic network is cut
 def stages(network: nn.Module, found: Probe) -> list[Stage]:
     """The ends of a network's stages, shallow to deep: of its ``backbone``, or of the whole where there is none.
 
-    A hierarchical network has one stage an octave of strides: the last map there among the trunk's layers, or among those that a layer
-    of parallel branches gives. A stage that dilates where it could stride (segmentation's ResNet-D8) counts with twice the stride of the
-    stage before. An isotropic network (ViT, MLP-Mixer: one stride throughout but for its stem) is cut into four runs of blocks of the
-    same length.
+    A hierarchical network has one stage an octave of strides: the last map there among the trunk's layers, or among
+    those that a layer of parallel branches gives. A stage that dilates where it could stride (segmentation's ResNet-D8)
+    counts with twice the stride of the stage before. An isotropic network (ViT, MLP-Mixer: one stride throughout but
+    for its stem) is cut into four runs of blocks of the same length.
     """
     trunk = trunk_of(network)
     own = {path: output for path, output in found.outputs.items() if path.startswith(f'{trunk}.') or not trunk}
@@ -57,7 +57,8 @@ def _runs(maps: list[Stage], depth: int) -> list[Stage]:
 
     Args:
         maps: all its layers' maps; of a block with several outputs the last counts.
-        depth: of the trunk's path. The blocks are the most numerous children of one module, rather below the trunk than its own.
+        depth: of the trunk's path. The blocks are the most numerous children of one module, rather below the trunk than
+            its own.
     """
     containers: dict[str, dict[str, Stage]] = {}
     for stage in maps:
@@ -78,16 +79,18 @@ def _octave(stride: int) -> int:
 
 
 def _undilated(network: nn.Module, maps: list[Stage]) -> Iterator[Stage]:
-    """The maps, shallow to deep, with ``dilated`` twice as large for each stage that dilates its convolutions where it could stride.
+    """The maps, shallow to deep, with ``dilated`` twice as large for each stage that dilates its convolutions where it
+    could stride.
 
-    Such stages lie at the largest stride, dilate more than all before them and stand for strides up to 32; kernels that are dilated
-    everywhere (VAN) are no such stage.
+    Such stages lie at the largest stride, dilate more than all before them and stand for strides up to 32; kernels that
+    are dilated everywhere (VAN) are no such stage.
     """
     paths, largest = {split_path(stage.path)[0] for stage in maps}, max((stage.stride for stage in maps), default=0)
     widest, dilated = 0, 1
     for stage in maps:
         names = split_path(stage.path)[0].split('.')
-        # A block counts as its whole stage does: the first of a dilated stage often keeps the dilation of the stage before
+        # A block counts as its whole stage does: the first of a dilated stage often keeps the dilation of the stage
+        # before
         outermost = next(path for path in ('.'.join(names[:i]) for i in range(1, len(names) + 1)) if path in paths)
         width = max((max(m.dilation) for m in network.get_submodule(outermost).modules() if isinstance(m, nn.Conv2d)), default=1)
         if widest and width > widest and stage.stride == largest and largest * dilated < LAST_SCALE:
@@ -105,8 +108,8 @@ def pyramid(found: Probe) -> list[Stage]:
 def _layers(module: nn.Module, path: str, shown: set[str]) -> Iterator[str]:
     """Paths of a trunk's own layers: its children, and the children of those that only hold layers.
 
-    Those are plain containers, a wrapper's only child (mmpretrain's around a timm model), and modules that give no map themselves because
-    the trunk calls their parts.
+    Those are plain containers, a wrapper's only child (mmpretrain's around a timm model), and modules that give no map
+    themselves because the trunk calls their parts.
 
     Args:
         module, path: where to look.

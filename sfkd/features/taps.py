@@ -1,4 +1,6 @@
-"""Taps: intermediate outputs of a network, by dotted module path. The only place with forward hooks, but for the dry run's."""
+"""Taps: intermediate outputs of a network, by dotted module path. The only place with forward hooks, but for the dry
+run's.
+"""
 from __future__ import annotations
 
 import contextlib
@@ -14,8 +16,9 @@ from .probe import Stage
 
 @torch.inference_mode(False)
 def _kept(output):
-    """A tensor of inference mode as a plain one that losses may use: a copy, since autograd refuses the original and no version tells whether
-    a later layer overwrites it. In the usual layout: a map that was tokens lies channels last, and each loss would read it with strides."""
+    """A tensor of inference mode as a plain one that losses may use: a copy, since autograd refuses the original and no
+    version tells whether a later layer overwrites it. In the usual layout: a map that was tokens lies channels last,
+    and each loss would read it with strides."""
     return output.clone(memory_format=torch.contiguous_format) if torch.is_tensor(output) else output
 
 
@@ -53,8 +56,8 @@ class Taps:
 
     Args:
         network: any module.
-        paths: what to read, by :func:`as_map`: module paths, with an index where a module returns several maps (``neck[0]``) or runs
-            several times (``bbox_head.cls[2]``, the third call).
+        paths: what to read, by :func:`as_map`: module paths, with an index where a module returns several maps
+            (``neck[0]``) or runs several times (``bbox_head.cls[2]``, the third call).
         raw: those of them whose outputs are given as they are (logits).
         copied: those of them whose outputs a later layer overwrites; outside inference mode all others are views.
         stop: leave the network once every tap has fired. The network's own output is then lost.
@@ -74,11 +77,12 @@ class Taps:
 
     @contextlib.contextmanager
     def capture(self, image_size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
-        """Within the context, run the network once on inputs of ``image_size``; afterwards the dict holds ``{path: output}``.
+        """Within the context, run the network once on inputs of ``image_size``; afterwards the dict holds ``{path:
+        output}``.
 
         Raises:
-            RuntimeError: if a tapped module did not run, ran more than once without an index, or (outside inference mode, in which outputs
-                are copied) its output was overwritten in place by a later layer.
+            RuntimeError: if a tapped module did not run, ran more than once without an index, or (outside inference
+                mode, in which outputs are copied) its output was overwritten in place by a later layer.
         """
         found: dict[str, Tensor] = {}
         versions: dict[str, int] = {}

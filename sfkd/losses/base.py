@@ -5,10 +5,12 @@ from torch import nn
 
 
 class DistillationLoss(nn.Module):
-    """``loss(student, teacher)`` gives a scalar. A loss of another library (``type='mmdet.MSELoss'``) need not derive from this.
+    """``loss(student, teacher)`` gives a scalar. A loss of another library (``type='mmdet.MSELoss'``) need not derive
+    from this.
 
     Attributes:
-        mean_over_grid: whether it is a mean over all cells of a map, so that a batch of which only a part teaches is to be scaled up.
+        mean_over_grid: whether it is a mean over all cells of a map, so that a batch of which only a part teaches is to
+            be scaled up.
     """
 
     mean_over_grid = True

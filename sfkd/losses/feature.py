@@ -15,8 +15,9 @@ from .base import DistillationLoss
 class FeatureMSE(DistillationLoss):
     """Mean square of student - teacher over batch, channels and grid.
 
-    After :class:`Align` this is the plain MSE of standardised maps, and half of it is PKD, the mean over channels of 1 - r with Pearson's
-    r (Cao et al., arXiv 2207.02039, section 3.2). After ``Align(standardised=False)`` it is FitNet's hint loss (Romero et al.,
+    After :class:`Align` this is the plain MSE of standardised maps, and half of it is PKD, the mean over channels of 1
+    - r with Pearson's r (Cao et al., arXiv 2207.02039, section 3.2). After ``Align(standardised=False)`` it is FitNet's
+      hint loss (Romero et al.,
     arXiv 1412.6550, eq. 3), whose half sum over a picture is C h w / 2 times this mean.
     """
 
@@ -33,7 +34,9 @@ class FeatureMSE(DistillationLoss):
 
 @MODELS.register_module()
 class CosineDistance(DistillationLoss):
-    """Mean over pictures of 1 - cosine of the whole maps; half the square of the distance of L2-normalised maps (mmrazor's L2Loss)."""
+    """Mean over pictures of 1 - cosine of the whole maps; half the square of the distance of L2-normalised maps
+    (mmrazor's L2Loss).
+    """
 
     mean_over_grid = False
 
@@ -51,10 +54,12 @@ class CosineDistance(DistillationLoss):
 
 @MODELS.register_module()
 class ChannelWiseDivergence(DistillationLoss):
-    """CWD: T^2 KL(teacher || student) of each channel's softmax over its positions (Shu et al., arXiv 2011.13256, section 3).
+    """CWD: T^2 KL(teacher || student) of each channel's softmax over its positions (Shu et al., arXiv 2011.13256,
+    section 3).
 
-    Only where a channel is high on the map counts, not how high: a constant added to a channel changes nothing. The divergence is a sum
-    over the positions and a mean over the N C channels of all pictures, so that it does not grow with the batch or with C.
+    Only where a channel is high on the map counts, not how high: a constant added to a channel changes nothing. The
+    divergence is a sum over the positions and a mean over the N C channels of all pictures, so that it does not grow
+    with the batch or with C.
 
     Args:
         temperature: T > 0.
@@ -82,10 +87,11 @@ class ChannelWiseDivergence(DistillationLoss):
 
 @MODELS.register_module()
 class DetailL1(DistillationLoss):
-    """FreeKD's distance of wavelet details: mean absolute difference of each level's three detail bands, summed over the levels
-    (Zhang et al., arXiv 2311.12079, as its authors' code computes it with every mask at 1).
+    """FreeKD's distance of wavelet details: mean absolute difference of each level's three detail bands, summed over
+    the levels (Zhang et al., arXiv 2311.12079, as its authors' code computes it with every mask at 1).
 
-    LL_J is left out, as there. The masks come from prompts that a stage of their own learns on the teacher; they are not part of this.
+    LL_J is left out, as there. The masks come from prompts that a stage of their own learns on the teacher; they are
+    not part of this.
     """
 
     def forward(self, student: Decomposed, teacher: Decomposed) -> Tensor:

@@ -11,10 +11,12 @@ from .base import DistillationLoss
 
 @MODELS.register_module()
 class GaussianFrequencyLoss(DistillationLoss):
-    """Mean square of the Gaussian-filtered spectrum of student - teacher (GFFL, arXiv 2607.01906; form and place are ours).
+    """Mean square of the Gaussian-filtered spectrum of student - teacher (GFFL, arXiv 2607.01906; form and place are
+    ours).
 
     Args:
-        sigma: width of the Gaussian relative to the Nyquist frequency; None keeps every frequency, which is plain MSE (Parseval).
+        sigma: width of the Gaussian relative to the Nyquist frequency; None keeps every frequency, which is plain MSE
+            (Parseval).
     """
 
     def __init__(self, sigma: float | None = 0.5):
@@ -24,7 +26,8 @@ class GaussianFrequencyLoss(DistillationLoss):
     def forward(self, student: Decomposed | Tensor, teacher: Decomposed | Tensor) -> Tensor:
         """
         Args:
-            student, teacher: what a connector gives: maps (N, C, h, w), plain or decomposed, of which the (refined) map counts.
+            student, teacher: what a connector gives: maps (N, C, h, w), plain or decomposed, of which the (refined) map
+                counts.
 
         Returns:
             Tensor: scalar.

@@ -10,17 +10,21 @@ from .base import DistillationLoss
 
 
 def log_probabilities(scores: Tensor, temperature: float) -> Tensor:
-    """Logarithm of the softmax of scores / T over dimension 1; float32 at least, as exponentials overflow in half precision."""
+    """Logarithm of the softmax of scores / T over dimension 1; float32 at least, as exponentials overflow in half
+    precision.
+    """
     return F.log_softmax((scores if scores.dtype == torch.float64 else scores.float()) / temperature, dim=1)
 
 
 @MODELS.register_module()
 class KLDivergence(DistillationLoss):
-    """Knowledge distillation: T^2 KL(teacher || student) of softened class scores (Hinton et al., arXiv 1503.02531, section 2).
+    """Knowledge distillation: T^2 KL(teacher || student) of softened class scores (Hinton et al., arXiv 1503.02531,
+    section 2).
 
     Args:
         temperature: T > 0.
-        reduction: 'batchmean', the mean over pictures, or 'mean', over pictures and classes, as mmrazor's configs of FitNets have it.
+        reduction: 'batchmean', the mean over pictures, or 'mean', over pictures and classes, as mmrazor's configs of
+            FitNets have it.
     """
 
     def __init__(self, temperature: float = 1.0, reduction: str = 'batchmean'):
@@ -47,8 +51,8 @@ class DKD(DistillationLoss):
     """Decoupled knowledge distillation: T^2 (alpha TCKD + beta NCKD) (Zhao et al., arXiv 2203.08679, section 3).
 
     TCKD is the KL divergence of (target, all others), NCKD that of the other classes among themselves; per picture,
-    KL(teacher || student) = TCKD + (1 - teacher's target probability) NCKD. Departure: the target is the teacher's most probable class,
-    not the label, which a loss does not get.
+    KL(teacher || student) = TCKD + (1 - teacher's target probability) NCKD. Departure: the target is the teacher's most
+    probable class, not the label, which a loss does not get.
 
     Args:
         alpha: weight of TCKD.
@@ -85,11 +89,12 @@ class DKD(DistillationLoss):
 
 @MODELS.register_module()
 class DIST(DistillationLoss):
-    """T^2 (beta inter-class + gamma intra-class) Pearson distances of softened probabilities (Huang et al., arXiv 2205.10536, section 4).
+    """T^2 (beta inter-class + gamma intra-class) Pearson distances of softened probabilities (Huang et al., arXiv
+    2205.10536, section 4).
 
-    The distance 1 - correlation ignores scale and shift: of a picture's probabilities over the classes (inter), of a class's
-    probabilities over the batch (intra; the batch of one process). Departure: constants are met by a floor under each norm, not by a
-    sum with the product of norms, which would mute rare classes.
+    The distance 1 - correlation ignores scale and shift: of a picture's probabilities over the classes (inter), of a
+    class's probabilities over the batch (intra; the batch of one process). Departure: constants are met by a floor
+    under each norm, not by a sum with the product of norms, which would mute rare classes.
 
     Args:
         beta: weight of the inter-class relation.
@@ -120,12 +125,14 @@ class DIST(DistillationLoss):
 
 @MODELS.register_module()
 class OFALoss(DistillationLoss):
-    """Cross-entropy with the teacher's probabilities, the target class enhanced (Hao et al., arXiv 2310.19444, section 3).
+    """Cross-entropy with the teacher's probabilities, the target class enhanced (Hao et al., arXiv 2310.19444, section
+    3).
 
-    ``-((1 + p)^gamma - 1) log q - sum over the other classes of p log q`` with the teacher's p and the student's q; at gamma = 1 this is
-    KL(teacher || student) plus the teacher's entropy, whatever the target. The paper's term is (1 + p)^gamma: the 1 is the label's
-    cross-entropy, which is the student's own task loss and no part of this one. Departures: the target is the teacher's most probable
-    class, not the label, which a loss does not get; the others keep p, where the authors' code raises it to gamma as well.
+    ``-((1 + p)^gamma - 1) log q - sum over the other classes of p log q`` with the teacher's p and the student's q; at
+    gamma = 1 this is KL(teacher || student) plus the teacher's entropy, whatever the target. The paper's term is (1 +
+    p)^gamma: the 1 is the label's cross-entropy, which is the student's own task loss and no part of this one.
+    Departures: the target is the teacher's most probable class, not the label, which a loss does not get; the others
+    keep p, where the authors' code raises it to gamma as well.
 
     Args:
         gamma: >= 1; more of it for the target the surer the teacher is.

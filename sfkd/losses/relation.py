@@ -21,7 +21,8 @@ class CorrelationCongruence(DistillationLoss):
     """Mean square of student - teacher of the batch's kernel matrices (CC, Peng et al., arXiv 1904.01802, section 3).
 
     The kernel is the Gaussian RBF of L2-normalised embeddings by its Taylor series: the sum over p = 0..order of
-    exp(-2 gamma) (2 gamma)^p / p! (a . b)^p. The paper's other kernels, MMD and bilinear, are left out. The batch is that of one process.
+    exp(-2 gamma) (2 gamma)^p / p! (a . b)^p. The paper's other kernels, MMD and bilinear, are left out. The batch is
+    that of one process.
 
     Args:
         gamma: of exp(-gamma |a - b|^2), > 0.
@@ -55,9 +56,9 @@ class CorrelationCongruence(DistillationLoss):
 class RelationalKD(DistillationLoss):
     """Huber loss, of threshold 1, on a batch's distances and angles (RKD, Park et al., arXiv 1904.05068, section 3.2).
 
-    Distances are relative to their mean over the batch's pairs; angles are cosines at each vertex of each triple. Both losses are means
-    over all N^2 pairs and N^3 triples, as in the authors' code, so that the weights keep their meaning; those that repeat a picture add
-    0. The batch is that of one process; memory grows with N^3 and N^2 C.
+    Distances are relative to their mean over the batch's pairs; angles are cosines at each vertex of each triple. Both
+    losses are means over all N^2 pairs and N^3 triples, as in the authors' code, so that the weights keep their
+    meaning; those that repeat a picture add 0. The batch is that of one process; memory grows with N^3 and N^2 C.
 
     Args:
         distance_weight: of the distances.

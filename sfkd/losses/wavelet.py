@@ -15,9 +15,10 @@ class BandMSE(DistillationLoss):
     """Spatial matching of sub-bands by squared difference (band matching is arXiv 2607.01906; the weighting is ours).
 
     Args:
-        balance: 'gain' (default) divides each band's mean by its gain 4^j, the most by which an orthonormal band of level j can
-            exceed the map in variance; by Parseval the sum over unrefined bands of an orthogonal wavelet then equals the plain MSE of the maps, and is computed
-            as that, without any bands. 'none' takes the plain mean of each band, so that LL_J counts up to 4^J times.
+        balance: 'gain' (default) divides each band's mean by its gain 4^j, the most by which an orthonormal band of
+            level j can exceed the map in variance; by Parseval the sum over unrefined bands of an orthogonal wavelet
+            then equals the plain MSE of the maps, and is computed as that, without any bands. 'none' takes the plain
+            mean of each band, so that LL_J counts up to 4^J times.
 
     Raises:
         ValueError: if ``balance`` is neither.
@@ -44,8 +45,9 @@ class BandMSE(DistillationLoss):
 
 @MODELS.register_module()
 class BandInfoNCE(DistillationLoss):
-    """Contrast of sub-bands: the teacher's band of the same picture against those of the batch's other pictures (for the ablation of
-    arXiv 2607.01906; the form, van den Oord et al., arXiv 1807.03748, eq. 4, on flattened bands, is ours).
+    """Contrast of sub-bands: the teacher's band of the same picture against those of the batch's other pictures (for
+    the ablation of arXiv 2607.01906; the form, van den Oord et al., arXiv 1807.03748, eq. 4, on flattened bands, is
+    ours).
 
     Args:
         temperature: of the cosine similarities, > 0.

@@ -41,7 +41,8 @@ def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dic
     """Build a student or a teacher.
 
     Args:
-        spec: a config path (its ``model`` and ``data_preprocessor`` are used, in its ``default_scope``), a model dict, or a module.
+        spec: a config path (its ``model`` and ``data_preprocessor`` are used, in its ``default_scope``), a model dict,
+            or a module.
         where: the config key, for messages.
         data_preprocessor: what the runner would hand to a model whose own config has none.
         scope: where the names in it are looked up; None for the running config's default scope.
@@ -76,7 +77,8 @@ def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dic
 
 
 def merged(spec: dict, options: dict, where: str) -> ConfigDict:
-    """A model dict with some of its keys changed, as an inheriting config changes them (``_delete_`` and indices of lists included).
+    """A model dict with some of its keys changed, as an inheriting config changes them (``_delete_`` and indices of
+    lists included).
 
     Raises:
         ConfigError: where they cannot be merged.
@@ -102,8 +104,8 @@ def initialise(network: nn.Module) -> None:
 def normalisation_of(network: nn.Module, always: bool = False) -> Normalisation | None:
     """How a model's data preprocessor normalises.
 
-    None where it states no normalisation, or with ``always`` that of raw pictures: a student without one is fed raw pictures, a teacher
-    without one takes the student's.
+    None where it states no normalisation, or with ``always`` that of raw pictures: a student without one is fed raw
+    pictures, a teacher without one takes the student's.
     """
     preprocessor = getattr(network, 'data_preprocessor', None)
     if preprocessor is None or not always and getattr(preprocessor, 'mean', None) is None:

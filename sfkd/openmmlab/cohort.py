@@ -58,14 +58,16 @@ class OnePass:
 class Cohort(BaseModel):
     """Students of one config, each taught by another method, that share batches and the teacher's forward pass.
 
-    Each student starts, and is updated, as in a run of its own with the same seed: to the last bit, as long as no layer draws random
-    numbers in training (dropout; the students then share one stream). The optimizers come from :class:`CohortOptimizers`. In
-    ``predict`` and ``tensor`` mode the cohort is its member number ``shown``. A member that cannot be built, whose step raises or whose
-    loss is not finite drops out, and the others go on. One process: no distributed training.
+    Each student starts, and is updated, as in a run of its own with the same seed: to the last bit, as long as no layer
+    draws random numbers in training (dropout; the students then share one stream). The optimizers come from
+    :class:`CohortOptimizers`. In ``predict`` and ``tensor`` mode the cohort is its member number ``shown``. A member
+    that cannot be built, whose step raises or whose loss is not finite drops out, and the others go on. One process: no
+    distributed training.
 
     Args:
-        members: ``{name: model config}``; distillers, all of the same student and teacher, or that student by itself (also as a path).
-            One whose teacher has other weights, another normalisation or input size than the first's drops out.
+        members: ``{name: model config}``; distillers, all of the same student and teacher, or that student by itself
+            (also as a path). One whose teacher has other weights, another normalisation or input size than the first's
+            drops out.
         data_preprocessor: default for a student whose own config has none.
 
     Raises:
@@ -161,7 +163,8 @@ class Cohort(BaseModel):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class CohortOptimizers:
-    """One optimizer for each member of a :class:`Cohort`: ``optim_wrapper = dict(constructor='CohortOptimizers', each=dict(...))``.
+    """One optimizer for each member of a :class:`Cohort`: ``optim_wrapper = dict(constructor='CohortOptimizers',
+    each=dict(...))``.
 
     Args:
         optim_wrapper_cfg: holds ``each``, the config of one, as a run of its own has it.

@@ -26,20 +26,23 @@ NAME = 'distillation'  # of the companion in the student
 class Distiller:
     """Trains a student of any task with its own losses and a frozen teacher's features or logits.
 
-    ``Distiller(...)`` builds the stock student and gives it as an object of a subclass of its own class, which differs in one thing: the
-    training losses have the companion's beside the student's own. So the student keeps its class, its attributes, the names and the order of
-    its weights, and whatever finds a part by its name (layer decay, ``load_from``, hooks of others) finds it. The companion is the
-    module ``distillation`` (:class:`~sfkd.distillation.Distillation`). With no pair left (every weight 0) training is the student's
-    own, bit for bit. Config problems are reported together, before the first batch.
+    ``Distiller(...)`` builds the stock student and gives it as an object of a subclass of its own class, which differs
+    in one thing: the training losses have the companion's beside the student's own. So the student keeps its class, its
+    attributes, the names and the order of its weights, and whatever finds a part by its name (layer decay,
+    ``load_from``, hooks of others) finds it. The companion is the module ``distillation``
+    (:class:`~sfkd.distillation.Distillation`). With no pair left (every weight 0) training is the student's own, bit
+    for bit. Config problems are reported together, before the first batch.
 
     Args:
-        student: config path, model dict or built module; the path's or dict's own ``data_preprocessor`` comes before the argument.
+        student: config path, model dict or built module; the path's or dict's own ``data_preprocessor`` comes before
+            the argument.
         teacher: the same.
-        teacher_ckpt: checkpoint file or address; 'init' takes the weights that the teacher's own ``init_cfg`` gives (random where it has
-            none). Needed unless ``teacher`` is a module.
-        pairs, stages, connector, losses, logits: see :class:`~sfkd.distillation.Distillation`; here without losses there are none.
-        input_size: (H, W) of the training pictures, for the dry run; None takes ``img_size`` of the student's or the teacher's backbone,
-            or 224.
+        teacher_ckpt: checkpoint file or address; 'init' takes the weights that the teacher's own ``init_cfg`` gives
+            (random where it has none). Needed unless ``teacher`` is a module.
+        pairs, stages, connector, losses, logits: see :class:`~sfkd.distillation.Distillation`; here without losses
+            there are none.
+        input_size: (H, W) of the training pictures, for the dry run; None takes ``img_size`` of the student's or the
+            teacher's backbone, or 224.
         teacher_input_size: (H, W) to which pictures are resized for the teacher.
         data_preprocessor: default for a student whose own config has none (mmengine's runner passes it).
         student_options: what of the student's config is to be different, merged as a config's own override is:
@@ -97,12 +100,15 @@ class Distiller:
             data_samples: one a picture.
 
         Returns:
-            dict: ``{student losses..., 'distill.<pair>.loss_<name>': scalar}``; a student loss called 'loss' becomes 'task.loss'.
+            dict: ``{student losses..., 'distill.<pair>.loss_<name>': scalar}``; a student loss called 'loss' becomes
+                'task.loss'.
         """
         return self._taught(super().loss, inputs, data_samples, **kwargs)
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor', **kwargs):
-        """The student's forward; in mode 'loss' see :meth:`loss`, also for a student whose forward does without a ``loss`` of its own."""
+        """The student's forward; in mode 'loss' see :meth:`loss`, also for a student whose forward does without a
+        ``loss`` of its own.
+        """
         stock = functools.partial(super().forward, mode=mode)
         return self._taught(stock, inputs, data_samples, **kwargs) if mode == 'loss' else stock(inputs, data_samples, **kwargs)
 
@@ -121,7 +127,9 @@ class Distiller:
     # ---- the student as a stock model ----
 
     def init_weights(self) -> None:
-        """The student's; an ``init_cfg`` of the whole model reaches every layer in it, and must not reach the connectors."""
+        """The student's; an ``init_cfg`` of the whole model reaches every layer in it, and must not reach the
+        connectors.
+        """
         with self._alone():
             super().init_weights()
 
@@ -147,7 +155,8 @@ class Distiller:
 
 @register_entry_point
 class SFKD(Distiller):
-    """The method of arXiv 2607.01906 in one line of config: :class:`Distiller` with the connector and losses of :func:`sfkd.distillation.sfkd`.
+    """The method of arXiv 2607.01906 in one line of config: :class:`Distiller` with the connector and losses of
+    :func:`sfkd.distillation.sfkd`.
 
     Args:
         student, teacher, teacher_ckpt, pairs: see :class:`Distiller`.
@@ -164,7 +173,9 @@ METHOD_OPTIONS = tuple(inspect.signature(sfkd).parameters)
 
 @functools.cache
 def taught_class(kind: type[Distiller], stock: type[nn.Module]) -> type:
-    """The subclass of a student's class that its distillation makes it an object of; by name and module it is the student's own."""
+    """The subclass of a student's class that its distillation makes it an object of; by name and module it is the
+    student's own.
+    """
     return type(stock.__name__, (kind, stock), dict(__module__=stock.__module__, __doc__=stock.__doc__, __qualname__=stock.__qualname__))
 
 

@@ -27,8 +27,8 @@ def unwrapped(runner: Runner):
 class StudentCheckpointHook(Hook):
     """Beside every full checkpoint, one of the student alone that the stock model loads strictly.
 
-    ``student_latest.pth`` follows the last full checkpoint, ``student_best.pth`` the best; both are replaced whole, so an interrupted
-    run leaves the last ones.
+    ``student_latest.pth`` follows the last full checkpoint, ``student_best.pth`` the best; both are replaced whole, so
+    an interrupted run leaves the last ones.
     """
     priority = 'LOWEST'  # after mmengine's CheckpointHook
 
@@ -57,10 +57,11 @@ class StudentCheckpointHook(Hook):
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Makes a resumed run continue the random numbers of the interrupted one, so that it ends where that would have ended.
+    """Makes a resumed run continue the random numbers of the interrupted one, so that it ends where that would have
+    ended.
 
-    mmengine saves no random state. Written by each process at the first epoch after a full checkpoint. Exact where the data loader
-    restarts its workers every epoch (``persistent_workers=False``) or has none.
+    mmengine saves no random state. Written by each process at the first epoch after a full checkpoint. Exact where the
+    data loader restarts its workers every epoch (``persistent_workers=False``) or has none.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -105,7 +106,9 @@ class InvalidLossHook(Hook):
 
 @HOOKS.register_module()
 class TeacherReportHook(Hook):
-    """Before training, scores the teacher on the validation set: its own weights and normalisation, the student's pictures."""
+    """Before training, scores the teacher on the validation set: its own weights and normalisation, the student's
+    pictures.
+    """
     priority = 'HIGH'  # before a cache takes the teacher's place
 
     def before_train(self, runner: Runner) -> None:
@@ -129,7 +132,8 @@ class TeacherReportHook(Hook):
 
 @HOOKS.register_module()
 class TeacherCacheHook(Hook):
-    """Keeps the teacher's features of every augmented picture on disk; once all are there, no teacher runs any more, and it leaves the memory.
+    """Keeps the teacher's features of every augmented picture on disk; once all are there, no teacher runs any more,
+    and it leaves the memory.
 
     The training set must be a :class:`sfkd.datasets.ReplayedDataset`, and all pictures of one size. See
     :class:`sfkd.distillation.TeacherCache`.

@@ -1,4 +1,6 @@
-"""What the data samples of a batch say: which pixels are padding, which have no label (neither must teach), and which rows of a cache are theirs."""
+"""What the data samples of a batch say: which pixels are padding, which have no label (neither must teach), and which
+rows of a cache are theirs.
+"""
 from __future__ import annotations
 
 import torch
@@ -11,15 +13,16 @@ IGNORED = 255  # mmseg's label of what reduce_zero_label, crops beyond the borde
 def picture_mask(inputs: Tensor, data_samples: list | None) -> Tensor | None:
     """The pictures' own pixels, where the data preprocessor has padded them and says so, as mmdet's and mmseg's do.
 
-    mmpretrain's record no padded shape: in classification every pixel is the picture's, and ``img_shape`` may be that of the loaded file.
+    mmpretrain's record no padded shape: in classification every pixel is the picture's, and ``img_shape`` may be that
+    of the loaded file.
 
     Args:
         inputs: (N, 3, H, W), padded at the right and the bottom.
         data_samples: one a picture; ``img_shape`` counts beside ``pad_shape`` or ``batch_input_shape``.
 
     Returns:
-        Tensor: (N, 1, H, W) of zeros and ones; None where nothing is padded. Where several processes train together, batches that state
-        what was padded always have a mask, since all processes must ask for one or none.
+        Tensor: (N, 1, H, W) of zeros and ones; None where nothing is padded. Where several processes train together,
+        batches that state what was padded always have a mask, since all processes must ask for one or none.
     """
     def shape_of(sample) -> tuple[int, int]:
         return tuple(getattr(sample, 'img_shape', None) or inputs.shape[2:])[:2]
@@ -42,8 +45,8 @@ def taught_mask(mask: Tensor | None, data_samples: list | None) -> Tensor | None
         data_samples: one a picture; mmseg's hold ``gt_sem_seg.data``, (1, H, W) class indices.
 
     Returns:
-        Tensor: (N, 1, H, W) of zeros and ones, for segmentation always, since asking a GPU whether a label is missing would stall it;
-        else ``mask``.
+        Tensor: (N, 1, H, W) of zeros and ones, for segmentation always, since asking a GPU whether a label is missing
+        would stall it; else ``mask``.
     """
     labels = [getattr(getattr(sample, 'gt_sem_seg', None), 'data', None) for sample in data_samples or ()]
     if not labels or any(label is None for label in labels):
@@ -53,6 +56,8 @@ def taught_mask(mask: Tensor | None, data_samples: list | None) -> Tensor | None
 
 
 def rows_of(data_samples: list | None) -> list[int] | None:
-    """The rows of the teacher cache, as :class:`sfkd.datasets.ReplayedDataset` numbers them; None where a sample has none."""
+    """The rows of the teacher cache, as :class:`sfkd.datasets.ReplayedDataset` numbers them; None where a sample has
+    none.
+    """
     rows = [getattr(sample, 'teacher_row', None) for sample in data_samples or ()]
     return rows if rows and None not in rows else None

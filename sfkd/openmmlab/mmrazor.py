@@ -1,10 +1,14 @@
-"""Distillation configs of mmrazor 1.0, read as configs of our Distiller: ``SingleTeacherDistill`` with ``ConfigurableDistiller``.
+"""Distillation configs of mmrazor 1.0, read as configs of our Distiller: ``SingleTeacherDistill`` with
+``ConfigurableDistiller``.
 
-mmrazor itself is not needed. Keys that cannot be expressed are errors, all together, each by its path. What computes otherwise:
+mmrazor itself is not needed. Keys that cannot be expressed are errors, all together, each by its path. What computes
+otherwise:
 
 * the teacher is in eval mode, sees the student's pictures in its own normalisation, and its head and losses do not run;
-* where two maps differ in size, both are pooled to the smaller grid (mmrazor's PKDLoss resizes the student's, its other losses refuse);
-* PKDLoss: statistics of the batch of all processes, biased variance + 1e-5, instead of one process's, unbiased deviation + 1e-6;
+* where two maps differ in size, both are pooled to the smaller grid (mmrazor's PKDLoss resizes the student's, its other
+  losses refuse);
+* PKDLoss: statistics of the batch of all processes, biased variance + 1e-5, instead of one process's, unbiased
+  deviation + 1e-6;
 * DISTLoss: constant vectors are met by a floor under each norm instead of a sum with the product of norms.
 """
 from __future__ import annotations
@@ -83,7 +87,8 @@ LOSSES: dict[str, tuple[Callable, tuple[str, str]]] = {
     'DISTLoss': (_dist, _LOGITS), 'L2Loss': (_l2, _FEATURES)}
 #: mmrazor's own spelling in 1.0, and the right one.
 CONNECTORS = ('ConvModuleConncetor', 'ConvModuleConnector')
-#: Keys of the algorithm that may only have the value that our distiller stands for; of teacher_module_inplace both work.
+#: Keys of the algorithm that may only have the value that our distiller stands for; of teacher_module_inplace both
+#: work.
 FIXED = dict(teacher_trainable=False, teacher_norm_eval=True, student_trainable=True, calculate_student_loss=True, init_cfg=None)
 KEYS = {'type', '_scope_', 'architecture', 'teacher', 'teacher_ckpt', 'distiller', 'data_preprocessor', 'teacher_module_inplace', *FIXED}
 DISTILLER_KEYS = {'type', 'student_recorders', 'teacher_recorders', 'distill_deliveries', 'connectors', 'distill_losses',
@@ -91,7 +96,8 @@ DISTILLER_KEYS = {'type', 'student_recorders', 'teacher_recorders', 'distill_del
 
 
 def translate(config: Config) -> Config:
-    """A whole config with our Distiller in place of mmrazor's algorithm, and with mmengine's validation in place of its loop.
+    """A whole config with our Distiller in place of mmrazor's algorithm, and with mmengine's validation in place of its
+    loop.
 
     Raises:
         ConfigError: naming each key that cannot be expressed.
@@ -111,7 +117,8 @@ def from_mmrazor(model: dict) -> ConfigDict:
     """The model of a config for our :class:`Distiller`.
 
     Args:
-        model: ``dict(type='SingleTeacherDistill', architecture=..., teacher=..., distiller=dict(type='ConfigurableDistiller', ...))``.
+        model: ``dict(type='SingleTeacherDistill', architecture=..., teacher=...,
+            distiller=dict(type='ConfigurableDistiller', ...))``.
 
     Raises:
         ConfigError: naming each key that cannot be expressed, what was found, and what can be done.
@@ -148,7 +155,9 @@ def from_mmrazor(model: dict) -> ConfigDict:
 
 
 def _network(spec, where: str, loaded: bool) -> ConfigDict:
-    """A model dict with its own data preprocessor and scope. mmrazor merges what stands beside ``cfg_path`` into that config's model."""
+    """A model dict with its own data preprocessor and scope. mmrazor merges what stands beside ``cfg_path`` into that
+    config's model.
+    """
     if not isinstance(spec, dict):
         raise ConfigError(f'{where}: {spec!r} is no dict')
     if 'cfg_path' not in spec:
@@ -167,7 +176,9 @@ def _network(spec, where: str, loaded: bool) -> ConfigDict:
 
 
 def _preprocessor_problems(student: dict, given: dict) -> Iterator[str]:
-    """Where mmrazor's data preprocessor normalises otherwise than the student's own, which is the one that runs here."""
+    """Where mmrazor's data preprocessor normalises otherwise than the student's own, which is the one that runs
+    here.
+    """
     own = student.get('data_preprocessor') or {}
 
     def meaning(config: dict) -> dict:

@@ -53,7 +53,9 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
 
 
 def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
-    """Before anything is built: refuse unsafe checkpoints, quiet what no user can act on, keep memory, and join the other processes on a CPU."""
+    """Before anything is built: refuse unsafe checkpoints, quiet what no user can act on, keep memory, and join the
+    other processes on a CPU.
+    """
     forbid_unsafe_loading()
     keep_freed_memory()
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
@@ -65,8 +67,8 @@ def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
 def keep_freed_memory() -> None:
     """Without a GPU: have glibc keep the memory of freed tensors for the next ones.
 
-    By default it hands large ones back to the system, and each step asks for them anew, page by page, cleared by the kernel
-    (docs/benchmarks.md). Other C libraries and systems are left as they are.
+    By default it hands large ones back to the system, and each step asks for them anew, page by page, cleared by the
+    kernel (docs/benchmarks.md). Other C libraries and systems are left as they are.
     """
     if sys.platform == 'linux' and not torch.cuda.is_available():
         most, trim_threshold, mmap_threshold = 2 ** 31 - 1, -1, -3  # the numbers are those of malloc.h
@@ -80,8 +82,9 @@ def keep_freed_memory() -> None:
 def leaving_together() -> Iterator[None]:
     """End the process group after the work, once nothing of the work holds it any more.
 
-    A group that is still alive when Python ends lets its threads release tensors of an interpreter that is gone, and the process
-    aborts after its work is done, now and then. So the body is one call, whose locals are free when it returns.
+    A group that is still alive when Python ends lets its threads release tensors of an interpreter that is gone, and
+    the process aborts after its work is done, now and then. So the body is one call, whose locals are free when it
+    returns.
     """
     yield
     if torch.distributed.is_initialized():
@@ -90,17 +93,20 @@ def leaving_together() -> Iterator[None]:
 
 
 def load_config(path: str, work_dir: str | None = None, options: dict | None = None, method: str | None = None) -> Config:
-    """Read a config, apply command-line options, and choose the work directory (argument, config, then ``work_dirs/<name>``).
+    """Read a config, apply command-line options, and choose the work directory (argument, config, then
+    ``work_dirs/<name>``).
 
     Args:
         path: the config file.
         work_dir, options: from the command line.
-        method: a config file of ``configs/peers/``: how the pair in ``path`` is distilled, in place of what ``path`` says about that.
+        method: a config file of ``configs/peers/``: how the pair in ``path`` is distilled, in place of what ``path``
+            says about that.
 
     A config of mmrazor becomes one of ours (mmrazor.py).
 
     Raises:
-        ConfigError: if there is no such file, if ``method`` is given and the config has no pair, or if mmrazor's cannot be expressed.
+        ConfigError: if there is no such file, if ``method`` is given and the config has no pair, or if mmrazor's cannot
+            be expressed.
     """
     for file in (path, method):
         if file is not None and not Path(file).is_file():

@@ -1,12 +1,13 @@
 """Two-dimensional discrete wavelet transform (DWT) of feature maps, with PyWavelets' conventions and right gradients.
 
-SFKD (arXiv 2607.01906, step 4 of docs/method.md) splits a map into a broad band and details; which wavelet, and the padding,
-are ours to choose. Haar with ``mode='zero'`` is the default: orthonormal at every size, so the bands keep the energy.
+SFKD (arXiv 2607.01906, step 4 of docs/method.md) splits a map into a broad band and details; which wavelet, and the
+padding, are ours to choose. Haar with ``mode='zero'`` is the default: orthonormal at every size, so the bands keep the
+energy.
 
 Two paths:
 
-* Haar is a butterfly of sums and differences, with the transposed butterfly as its gradient (:mod:`.haar`): fastest, right at
-  every size.
+* Haar is a butterfly of sums and differences, with the transposed butterfly as its gradient (:mod:`.haar`): fastest,
+  right at every size.
 * Any other wavelet is filtered by pytorch_wavelets, asked only for what it differentiates rightly. By gradcheck of its
   1.3.0 over wavelets x modes x sizes (its values are right, its gradients often not):
 
@@ -140,7 +141,8 @@ def max_levels(size: tuple[int, int], wavelet: str = 'haar') -> int:
 
 
 def is_isometric(wavelet: str) -> bool:
-    """Whether :func:`dwt2` in zero mode keeps sums of squares and inner products, at every size and level: as an orthogonal wavelet does.
+    """Whether :func:`dwt2` in zero mode keeps sums of squares and inner products, at every size and level: as an
+    orthogonal wavelet does.
 
     Raises:
         ValueError: unknown wavelet.
@@ -160,8 +162,9 @@ def _pad_even(x: Tensor, mode: str) -> Tensor:
     return F.pad(x, (0, width, 0, height), mode='constant' if mode == 'zero' else 'replicate')
 
 
-# Haar in plain operations, which a compiler fuses into one kernel each way. unflatten and unbind rather than x[..., ::2]: the
-# gradient of unbind is one stack, that of each slice a zero-filled copy of the whole map. Halving first keeps float16 from overflowing.
+# Haar in plain operations, which a compiler fuses into one kernel each way. unflatten and unbind rather than x[...,
+# ::2]: the gradient of unbind is one stack, that of each slice a zero-filled copy of the whole map. Halving first keeps
+# float16 from overflowing.
 def _haar_analysis(x: Tensor, wavelet: str, mode: str) -> tuple[Tensor, Tensor]:
     top, bottom = (_pad_even(x, mode) * 0.5).unflatten(-2, (-1, 2)).unbind(-2)
     sum_left, sum_right = (top + bottom).unflatten(-1, (-1, 2)).unbind(-1)
@@ -179,7 +182,9 @@ def _haar_synthesis(low: Tensor, detail: Tensor, wavelet: str, mode: str) -> Ten
 
 
 def _in_place(wavelet: str) -> bool:
-    """Whether Haar runs as :mod:`.haar` has it: autograd's gradient of plain operations takes two to three times as long, unless compiled."""
+    """Whether Haar runs as :mod:`.haar` has it: autograd's gradient of plain operations takes two to three times as
+    long, unless compiled.
+    """
     return wavelet in HAAR and not torch.compiler.is_compiling()
 
 

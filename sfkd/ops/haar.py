@@ -1,10 +1,12 @@
-"""The Haar transform over several levels and its inverse: sums and differences of each 2x2 square, each pass the other's gradient.
+"""The Haar transform over several levels and its inverse: sums and differences of each 2x2 square, each pass the
+other's gradient.
 
 Of an orthonormal transform the transpose is the inverse, so neither pass keeps a map for its gradient. In SFKD (arXiv
 2607.01906) the wavelet is ours to choose; the code is ours. An odd side is followed by a zero.
 
 On a CPU float32 and float64 run as loops that numba compiles at the first call (about a second; no compiler is needed):
-PyTorch has no vector code that reads every other number. Elsewhere, and in half precision, they are PyTorch's operations.
+PyTorch has no vector code that reads every other number. Elsewhere, and in half precision, they are PyTorch's
+operations.
 """
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from torch import Tensor
 
 
 class HaarAnalysis(torch.autograd.Function):
-    """``apply(x, levels)``: (N, C, H, W) -> low (N, C, h_J, w_J), then the details (N, C, 3, h_j, w_j), the finest first: LH, HL, HH."""
+    """``apply(x, levels)``: (N, C, H, W) -> low (N, C, h_J, w_J), then the details (N, C, 3, h_j, w_j), the finest
+    first: LH, HL, HH.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, levels: int) -> tuple[Tensor, ...]:
@@ -35,7 +39,9 @@ class HaarAnalysis(torch.autograd.Function):
 
 
 class HaarSynthesis(torch.autograd.Function):
-    """``apply(size, low, *details)``: the reverse, to (N, C, *size): twice the finest details' size, or one less where a zero followed."""
+    """``apply(size, low, *details)``: the reverse, to (N, C, *size): twice the finest details' size, or one less where
+    a zero followed.
+    """
 
     @staticmethod
     def forward(ctx, size: tuple[int, int], low: Tensor, *details: Tensor) -> Tensor:
@@ -67,8 +73,8 @@ def _compiled(loops):
     return numba.njit(loops, nogil=True)
 
 
-# One level each way. Indices rather than views of rows, whose reference counts cost more than the arithmetic; one row written at a
-# time, as stores to two are not made vector code.
+# One level each way. Indices rather than views of rows, whose reference counts cost more than the arithmetic; one row
+# written at a time, as stores to two are not made vector code.
 def _analyse_loops(x, low, details):
     """Arrays x (P, H, W) -> low (P, h, w), details (P, 3, h, w)."""
     planes, height, width = x.shape

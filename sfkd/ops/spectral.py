@@ -1,6 +1,7 @@
 """The Gaussian-filtered frequency loss (GFFL), by two real matrix products instead of a complex FFT.
 
-That SFKD weighs the spectrum by a Gaussian is the paper's (arXiv 2607.01906); the form is ours (step 7 of docs/method.md):
+That SFKD weighs the spectrum by a Gaussian is the paper's (arXiv 2607.01906); the form is ours (step 7 of
+docs/method.md):
 
     L = mean |G * FFT2(s - t)|^2,  G(u, v) = g_h(u) g_w(v),  g_n(u) = exp(-(u / (sigma n/2))^2 / 2)
 
@@ -9,8 +10,9 @@ the mean square of ``A_h (s - t) A_w``, with ``A_n = F^H diag(g_n) F``. A_n is s
 
     L = mean (s - t) * E,  E = A_h^2 (s - t) A_w^2,  dL/ds = 2 E / (number of cells)
 
-and A_n^2 is A_n of sigma / sqrt(2): the two products of the forward pass are the gradient as well, and E is all that is kept.
-A_n is circulant, too: sum and difference of a side's two halves pass through it apart, which halves the multiplications.
+and A_n^2 is A_n of sigma / sqrt(2): the two products of the forward pass are the gradient as well, and E is all that is
+kept. A_n is circulant, too: sum and difference of a side's two halves pass through it apart, which halves the
+multiplications.
 """
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# Up to this many cells one product with the Kronecker matrix beats two with the small ones (tools/benchmarks/bench_ops.py).
+# Up to this many cells one product with the Kronecker matrix beats two with the small ones
+# (tools/benchmarks/bench_ops.py).
 _TINY_GRID = 64
 # From this side on it pays to halve it; and so many cells stay in a CPU's cache (both by the same benchmark).
 _LONG_SIDE = 48
@@ -121,7 +124,9 @@ def _smooth_rows(x: Tensor, sigma: float) -> Tensor:
 
 
 def _by_parts(x: Tensor) -> bool:
-    """Runs of planes and halves of sides: not for accelerators, whose products do not wait for arithmetic, nor for compilers."""
+    """Runs of planes and halves of sides: not for accelerators, whose products do not wait for arithmetic, nor for
+    compilers.
+    """
     return x.device.type == 'cpu' and not torch.compiler.is_compiling()
 
 
@@ -139,7 +144,8 @@ def _join(total: Tensor, difference: Tensor, dim: int, out: Tensor) -> Tensor:
 
 
 class _QuadraticForm(torch.autograd.Function):
-    """``mean(x * y)``, which is given, for x = student - teacher and y = M x with a symmetric M: its gradient 2 y / n needs no further product.
+    """``mean(x * y)``, which is given, for x = student - teacher and y = M x with a symmetric M: its gradient 2 y / n
+    needs no further product.
 
     y keeps its own graph, so that a second derivative goes through the products that made it.
     """

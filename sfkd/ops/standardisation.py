@@ -1,7 +1,9 @@
-"""Zero mean and unit variance of each channel, over the batch joined over all processes, and over the cells that a mask leaves.
+"""Zero mean and unit variance of each channel, over the batch joined over all processes, and over the cells that a mask
+leaves.
 
-Parameter-free, as PKD does (Cao et al., arXiv 2207.02039, section 3.2). For processes that train data-parallel it costs two small messages a
-call, one forward and one backward, however many maps it is given: their latency is what it costs on many GPUs.
+Parameter-free, as PKD does (Cao et al., arXiv 2207.02039, section 3.2). For processes that train data-parallel it costs
+two small messages a call, one forward and one backward, however many maps it is given: their latency is what it costs
+on many GPUs.
 """
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from torch.autograd.function import once_differentiable
 
 
 def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) -> tuple[Tensor, ...]:
-    """Each map with zero mean and unit variance of each channel over batch and grid, of the batch joined over all processes.
+    """Each map with zero mean and unit variance of each channel over batch and grid, of the batch joined over all
+    processes.
 
     Always float32 (float64 stays), also under autocast: sums over a map are rounded too far in half precision.
 
@@ -58,7 +61,9 @@ def _moments(maps: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, lis
 
 
 def _join(count: Tensor, means: list[Tensor], variances: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The same of all processes' cells: spread within each process plus spread between them, no difference of large squares."""
+    """The same of all processes' cells: spread within each process plus spread between them, no difference of large
+    squares.
+    """
     own = torch.cat([count, *means, *variances])
     everyone = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(everyone, own)

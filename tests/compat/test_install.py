@@ -37,7 +37,9 @@ def test_install_is_once_and_last():
 
 
 def test_compiled_operators_are_left_untouched(tmp_path, monkeypatch):
-    """A package ``mmcv`` with an ``_ext`` of its own: Python finds that one; if it is broken, its error is what a user sees."""
+    """A package ``mmcv`` with an ``_ext`` of its own: Python finds that one; if it is broken, its error is what a user
+    sees.
+    """
     for name in [name for name in sys.modules if name.partition('.')[0] == 'mmcv']:
         monkeypatch.delitem(sys.modules, name)  # and back after the test
     (tmp_path / 'mmcv').mkdir()

@@ -1,4 +1,6 @@
-"""mmcv's operators without a compiler: values and gradients through mmcv's public wrappers, against loops written here."""
+"""mmcv's operators without a compiler: values and gradients through mmcv's public wrappers, against loops written
+here.
+"""
 import itertools
 import math
 import sys

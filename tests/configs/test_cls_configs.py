@@ -1,4 +1,6 @@
-"""The classification configs say what they do, build without a download, and take a training step at their real size."""
+"""The classification configs say what they do, build without a download, and take a training step at their real
+size.
+"""
 import re
 from pathlib import Path
 
@@ -23,7 +25,8 @@ CIFAR_DISTILLATIONS = sorted(CONFIGS.glob('sfkd/cls_cifar100_*.py'))
 ALONE = sorted([*CONFIGS.glob('sfkd/students/cifar100_*.py'), *CONFIGS.glob('sfkd/teachers/cifar100_*.py')])
 MINI = [path for path in sorted(CONFIGS.glob('mini/*.py')) if 'SFKD' in path.read_text()]
 
-#: what the configs promise: optimizer, learning rate, weight decays, pictures a GPU, epochs, lowest learning rate, epochs of warm-up
+#: what the configs promise: optimizer, learning rate, weight decays, pictures a GPU, epochs, lowest learning rate,
+#: epochs of warm-up
 CNN = ('SGD', 0.05, {0.0, 2e-3}, 128, 300, 1e-3, 3)
 VIT = ('AdamW', 5e-4, {0.0, 0.05}, 128, 300, 1e-5, 20)
 RECIPES = dict(r18=CNN, mnv2=CNN, deit_t=VIT, mixer_s12=VIT)

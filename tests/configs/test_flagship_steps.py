@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_imagenet(root: Path, classes: int = 1000, val: int = 4) -> None:
-    """One picture a class in ``train/nXXXXXXXX/``, and ``val`` pictures in ``val/`` with their labels in ``meta/val.txt``."""
+    """One picture a class in ``train/nXXXXXXXX/``, and ``val`` pictures in ``val/`` with their labels in
+    ``meta/val.txt``.
+    """
     pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, 'JPEG')

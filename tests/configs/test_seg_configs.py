@@ -94,7 +94,9 @@ def test_the_student_is_trained_as_alone(path, plain):
 
 @pytest.mark.parametrize('path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long) for p in DISTILLATIONS])
 def test_trains_and_predicts(path, pictures):
-    """Two digits pictures through the config's own pipelines, both networks, the losses, the optimizer, and the student's prediction."""
+    """Two digits pictures through the config's own pipelines, both networks, the losses, the optimizer, and the
+    student's prediction.
+    """
     config = Config.fromfile(path)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(config.default_scope):

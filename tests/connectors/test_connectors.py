@@ -264,7 +264,9 @@ def decomposed(x):
 
 
 def test_a_projection_reaches_the_least_squares_floor_and_no_lower():
-    """Standardised sides at correlation r are 2 - 2r apart in mean square; least squares gives the largest r of each channel."""
+    """Standardised sides at correlation r are 2 - 2r apart in mean square; least squares gives the largest r of each
+    channel.
+    """
     s, t = unrelated()
     connector = WaveletConnector(CHANNELS, CHANNELS, refine=False)
     trained = train(lambda: BandMSE()(*connector(s, t)), connector)
@@ -333,7 +335,9 @@ def test_what_is_padded_teaches_nothing(connector):
 
 
 def test_a_padded_batch_gives_the_loss_of_the_cropped_one():
-    """Refinement apart, whose convolutions see zeros instead of an end: masked maps times their share of the grid are cropped ones."""
+    """Refinement apart, whose convolutions see zeros instead of an end: masked maps times their share of the grid are
+    cropped ones.
+    """
     connector, mask = WaveletConnector(5, 6, refine=False).double(), masked().double()
     student, teacher = torch.randn(3, 5, 8, 8).double(), torch.randn(3, 6, 8, 8).double()
     whole = 2 * BandMSE()(*connector(student, teacher, mask))

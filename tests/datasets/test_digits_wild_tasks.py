@@ -1,4 +1,6 @@
-"""The detection and segmentation folders: the same scenes, exact annotations, and read and scored right by the libraries' own classes."""
+"""The detection and segmentation folders: the same scenes, exact annotations, and read and scored right by the
+libraries' own classes.
+"""
 import importlib
 import sys
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Feature losses of the peer methods against hand-computed numbers and slow float64 definitions, and the peers' configs."""
+"""Feature losses of the peer methods against hand-computed numbers and slow float64 definitions, and the peers'
+configs.
+"""
 import math
 from pathlib import Path
 
@@ -242,7 +244,9 @@ def test_bf16_autocast_gives_finite_float32(loss):
 
 @pytest.mark.parametrize('peer', ['aligned_mse', 'fitnet', 'cwd', 'pkd', 'freekd'])
 def test_peer_config_is_a_method_that_trains(peer):
-    """No student or teacher in it; its connector and losses build, and under autocast every weight and the student get gradients."""
+    """No student or teacher in it; its connector and losses build, and under autocast every weight and the student get
+    gradients.
+    """
     method = Config.fromfile(PEERS / f'{peer}.py').model
     assert set(method) == {'type', 'pairs', 'connector', 'losses', 'logits'} and method.type == 'Distiller'
     assert [loss.weight for loss in method.logits] == [0]  # a switch for the comparison
@@ -260,7 +264,9 @@ def test_peer_config_is_a_method_that_trains(peer):
 
 
 def test_under_a_mask_only_means_over_the_grid_are_set_right_by_its_share():
-    """A quarter of the cells counts: a mean over all cells is four times too small, a divergence of whole channels is not."""
+    """A quarter of the cells counts: a mean over all cells is four times too small, a divergence of whole channels is
+    not.
+    """
     stages = Stage('s', 3, (8, 8), 8, ''), Stage('t', 3, (8, 8), 8, '')
     mask = torch.zeros(2, 1, 8, 8)
     mask[:, :, :4, :4] = 1

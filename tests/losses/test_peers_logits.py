@@ -1,4 +1,6 @@
-"""Peers on class scores and on relations: hand-computed numbers, slow float64 definitions, and what each must not see."""
+"""Peers on class scores and on relations: hand-computed numbers, slow float64 definitions, and what each must not
+see.
+"""
 import itertools
 import math
 
@@ -162,7 +164,9 @@ def test_logit_projector_gives_scores_and_passes_the_teacher():
 
 
 def test_logit_projector_by_hand():
-    """A delta in, every filter at one: two blocks of stride 2 leave one position, the mean of which the linear layer reads."""
+    """A delta in, every filter at one: two blocks of stride 2 leave one position, the mean of which the linear layer
+    reads.
+    """
     project = LogitProjector(1, 2, max_width=1).eval()
     for p in project.parameters():
         p.data.fill_(1)

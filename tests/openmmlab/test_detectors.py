@@ -160,7 +160,9 @@ def test_a_module_that_runs_once_a_level_needs_an_index(zoo):
 # ---- padding ----
 
 class Noise:
-    """Adds noise to what a module gives outside of the pictures: ``noise`` collects what was added, with its gradient."""
+    """Adds noise to what a module gives outside of the pictures: ``noise`` collects what was added, with its
+    gradient.
+    """
 
     def __init__(self, module, mask, seed):
         self.mask, self.noise, self.generator = mask, [], torch.Generator().manual_seed(seed)

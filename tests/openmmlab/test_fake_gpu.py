@@ -1,5 +1,5 @@
-"""Steps on a GPU that is not there: torch's fake tensors run every operator's rules for devices, types and shapes, and refuse whatever
-would mix two devices or make the host wait for a value. Speed, memory and numbers they cannot show."""
+"""Steps on a GPU that is not there: torch's fake tensors run every operator's rules for devices, types and shapes, and
+refuse whatever would mix two devices or make the host wait for a value. Speed, memory and numbers they cannot show."""
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +64,9 @@ def build(path, **kwargs):
 
 
 def backward(loss: Tensor) -> dict[Tensor, Tensor]:
-    """{leaf: gradient}. torch's engine wants a thread on each GPU, so the graph's nodes are called here, in its order."""
+    """{leaf: gradient}. torch's engine wants a thread on each GPU, so the graph's nodes are called here, in its
+    order.
+    """
     nodes, waiting = set(), [loss.grad_fn]
     while waiting:
         nodes.add(node := waiting.pop())
@@ -101,7 +103,9 @@ def test_what_the_fake_gpu_refuses(gpu):
 
 @pytest.mark.parametrize('method', METHODS)
 def test_a_classification_step(gpu, method):
-    """Forward and backward, of the networks and of what is between them; every weight gets a gradient of its own type."""
+    """Forward and backward, of the networks and of what is between them; every weight gets a gradient of its own
+    type.
+    """
     model = build('configs/mini/cls_swin_to_resnet8.py', **METHODS[method])
     images = torch.ones(4, 3, *model.distillation.input_size, device='cuda')
     samples = [DataSample().set_gt_label(torch.zeros(1, dtype=torch.long, device='cuda')) for _ in images]

@@ -1,4 +1,6 @@
-"""mmrazor's configs, written by hand from its documented keys, run as ours: the losses are what mmrazor's formulas give."""
+"""mmrazor's configs, written by hand from its documented keys, run as ours: the losses are what mmrazor's formulas
+give.
+"""
 import pytest
 import torch
 import torch.nn.functional as F

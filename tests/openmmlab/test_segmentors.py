@@ -1,4 +1,6 @@
-"""Segmentors of mmseg teach each other: dilated stages by depth, labels that are missing do not teach, heads that rest."""
+"""Segmentors of mmseg teach each other: dilated stages by depth, labels that are missing do not teach, heads that
+rest.
+"""
 import copy
 
 import numpy as np

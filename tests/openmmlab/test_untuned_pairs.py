@@ -1,4 +1,6 @@
-"""Pairs that nobody tuned: sizes, resolutions, normalisations, batches of one, bf16, and layouts, each from one line without a connector."""
+"""Pairs that nobody tuned: sizes, resolutions, normalisations, batches of one, bf16, and layouts, each from one line
+without a connector.
+"""
 import math
 
 import pytest

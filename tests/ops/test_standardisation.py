@@ -75,7 +75,9 @@ def test_the_teachers_side_needs_no_gradient():
 
 
 def weighted(part: slice, mask: torch.Tensor | None):
-    """Results and the gradient of a sum with weights, for some pictures of six; sums over processes have this gradient, too."""
+    """Results and the gradient of a sum with weights, for some pictures of six; sums over processes have this gradient,
+    too.
+    """
     x, y = (randn(6, c, 4, 5, seed=c) * UNLIKE for c in (2, 3))
     x = x[part].requires_grad_()
     found = standardise(x, y[part], mask=None if mask is None else mask[part])

@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Strides, dilation, branches, windows, hierarchical tokens, class and distillation tokens, in-place blocks, no gradients in blocks, two outputs of
-#: a block, folded batches, channels last, lists, decoders, one map.
+#: Strides, dilation, branches, windows, hierarchical tokens, class and distillation tokens, in-place blocks, no
+#: gradients in blocks, two outputs of a block, folded batches, channels last, lists, decoders, one map.
 BACKBONES = ['mmpretrain.MobileNetV3', 'mmpretrain.DistilledVisionTransformer', 'mmpretrain.ViTEVA02', 'mmpretrain.LeViT', 'mmpretrain.MViT',
              'mmpretrain.RevVisionTransformer', 'mmpretrain.TNT', 'mmpretrain.EdgeNeXt', 'mmpretrain.Conformer', 'mmpretrain.XCiT',
              'mmdet.PyramidVisionTransformerV2', 'mmdet.TridentResNet', 'mmseg.MixVisionTransformer', 'mmseg.HRNet', 'mmseg.MobileNetV3',

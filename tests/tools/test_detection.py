@@ -14,14 +14,17 @@ from sfkd.openmmlab.building import build_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR, ALONE = 'configs/mini/det_swin_to_resnet8.py', 'configs/mini/det_gfl_resnet8.py'
-# mmdet's own tool as it is; only, mmcv has no compiled operators here, and sfkd gives it torch's before mmdet asks for them
+# mmdet's own tool as it is; only, mmcv has no compiled operators here, and sfkd gives it torch's before mmdet asks for
+# them
 STOCK_TEST = ('-c', 'import sys, runpy, sfkd; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")',
               Path(mmdet.__file__).parent / '.mim/tools/test.py')
 
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory) -> list[str]:
-    """Config options for a small data set. It is scored on the pictures that it is trained on, so that there is something to score."""
+    """Config options for a small data set. It is scored on the pictures that it is trained on, so that there is
+    something to score.
+    """
     folder = tmp_path_factory.mktemp('data') / 'digits_wild/det'
     generate_det(folder, counts=dict(train=24, val=2, test=2))
     options = ['train_cfg.max_epochs=4', 'train_dataloader.batch_size=2', 'param_scheduler.1.end=4', 'param_scheduler.1.T_max=3']
@@ -78,7 +81,9 @@ def test_predictions_are_drawn_side_by_side(tool, small, trained, tmp_path):
 
 
 def test_inspect_pair_steps_two_detectors_without_a_download(tool, tmp_path):
-    """mmdet's own configs name weights to download for both backbones; neither is asked for (this machine could not reach it)."""
+    """mmdet's own configs name weights to download for both backbones; neither is asked for (this machine could not
+    reach it).
+    """
     out, picture = tmp_path / 'pair.json', tmp_path / 'pair.png'
     tool('tools/inspect_pair.py', '--student', 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '--teacher',
          'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', '--input-size', 128, 160, '--json', out, '--picture', picture)

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[2]
 PAIR, ALONE = 'configs/mini/cls_resnet_to_mixer.py', 'configs/mini/cls_mixer.py'
 RANDOM_TEACHER = 'model.teacher_ckpt=init'
-# Without workers the augmentation draws from the training process itself, whose random state a resumed run must therefore restore
+# Without workers the augmentation draws from the training process itself, whose random state a resumed run must
+# therefore restore
 THREE_EPOCHS = ['train_cfg.max_epochs=3', 'train_dataloader.num_workers=0', 'model.logit_weight=1.0', RANDOM_TEACHER]
 
 

@@ -1,9 +1,9 @@
 """Peak memory of an SFKD step over its floor, (the student's own training step) + (the teacher's inference).
 
-On a CPU every allocation and release of PyTorch's allocator during one step is replayed from the profiler, on top of the weights,
-gradients and optimizer states that are there before it; on a GPU it is torch.cuda.max_memory_allocated. Neither depends on what else runs.
-The floor adds the two peaks, each with its own weights, as if both ran side by side; 'in turn' is the stricter one, in which teacher and
-student never hold activations at the same time.
+On a CPU every allocation and release of PyTorch's allocator during one step is replayed from the profiler, on top of
+the weights, gradients and optimizer states that are there before it; on a GPU it is torch.cuda.max_memory_allocated.
+Neither depends on what else runs. The floor adds the two peaks, each with its own weights, as if both ran side by side;
+'in turn' is the stricter one, in which teacher and student never hold activations at the same time.
 """
 import argparse
 import os
@@ -27,7 +27,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def peak(step: Callable, device: str) -> int:
-    """Bytes by which a step's memory rises above what was there before; the second run counts, with gradients and states in place."""
+    """Bytes by which a step's memory rises above what was there before; the second run counts, with gradients and
+    states in place.
+    """
     step()
     if device != 'cpu':
         torch.cuda.synchronize()

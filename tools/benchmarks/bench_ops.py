@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sfkd.ops import dwt2, gaussian_frequency_loss, gaussian_frequency_loss_fft
 
-#: Common grids and channels of the flagship pairs, at their configs' image sizes and half their batch (cls 32, det 2, seg 2).
+#: Common grids and channels of the flagship pairs, at their configs' image sizes and half their batch (cls 32, det 2,
+#: seg 2).
 SHAPES = dict(cls=[(32, 96, 56, 56), (32, 192, 28, 28), (32, 384, 14, 14), (32, 768, 7, 7)],
               det=[(2, 256, 100, 168), (2, 256, 50, 84), (2, 256, 25, 42), (2, 256, 13, 21)],
               seg=[(2, 96, 128, 128), (2, 192, 64, 64), (2, 384, 32, 32), (2, 768, 16, 16)])
@@ -27,7 +28,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def dwt_variants(levels: int) -> dict[str, Callable[[Tensor], list[Tensor]]]:
-    """Each returns LL_J and the details (N, C, 3, h, w), the finest first. ptwt's bands come one by one; their stack is not its work."""
+    """Each returns LL_J and the details (N, C, 3, h, w), the finest first. ptwt's bands come one by one; their stack is
+    not its work.
+    """
     try:
         import ptwt
         with warnings.catch_warnings():
@@ -90,7 +93,9 @@ def _split(outputs: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
 
 
 def furthest(ours: Run, other: Run) -> float:
-    """Ours from the other's definition in float64, as a share of its largest value: of each output and of the gradient."""
+    """Ours from the other's definition in float64, as a share of its largest value: of each output and of the
+    gradient.
+    """
     (outputs, gradient), (exact, exact_gradient) = ours(), Run(other.function, other.x.double())()
     return max(((a.double() - b).abs().max() / b.abs().max()).item() for a, b in zip([*outputs, gradient], [*exact, exact_gradient]))
 

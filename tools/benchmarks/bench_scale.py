@@ -1,8 +1,8 @@
 """How the cost of SFKD grows: a step over its floor (bench_step.py) by image size, levels, pairs, batch and processes.
 
-Each series changes one thing; the rest stays as in the classification flagship at 224 px, batch 2. 'by bands' computes every band, for
-BandMSE(balance='none'); the default needs none, whatever the levels. Processes train data-parallel on this machine (gloo on a CPU, NCCL on
-GPUs); their seconds are of the clock, so give the machine a core each.
+Each series changes one thing; the rest stays as in the classification flagship at 224 px, batch 2. 'by bands' computes
+every band, for BandMSE(balance='none'); the default needs none, whatever the levels. Processes train data-parallel on
+this machine (gloo on a CPU, NCCL on GPUs); their seconds are of the clock, so give the machine a core each.
 """
 import argparse
 import os

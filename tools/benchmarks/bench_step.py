@@ -1,4 +1,6 @@
-"""Whole training steps of the flagship pairs: what SFKD costs over its floor, (student's own step) + (teacher forward to the deepest tap)."""
+"""Whole training steps of the flagship pairs: what SFKD costs over its floor, (student's own step) + (teacher forward
+to the deepest tap).
+"""
 import argparse
 
 from common import PAIRS, Steps, finish, interleaved, milliseconds, parser, ratio, show, start

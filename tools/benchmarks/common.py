@@ -58,7 +58,9 @@ def finish(args: argparse.Namespace, rows: list[dict]) -> None:
 
 
 def timed(work: Callable, device: str = 'cpu') -> float:
-    """Seconds of one call: on a CPU those that this process computed, so that other programs count little; on a GPU to its last kernel's end."""
+    """Seconds of one call: on a CPU those that this process computed, so that other programs count little; on a GPU to
+    its last kernel's end.
+    """
     if device == 'cpu':
         start = time.process_time()
         work()
@@ -71,8 +73,8 @@ def timed(work: Callable, device: str = 'cpu') -> float:
 
 
 def interleaved(variants: dict[str, Callable], repeats: int, device: str = 'cpu', warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of each variant in each round. A round runs all of them, beginning with another one each time, so that what else the
-    machine does meets every variant alike: compare within a round (:func:`ratio`)."""
+    """Seconds of each variant in each round. A round runs all of them, beginning with another one each time, so that
+    what else the machine does meets every variant alike: compare within a round (:func:`ratio`)."""
     seconds = {name: [] for name in variants}
     names = list(variants)
     for i in range(-warm_up, repeats):
@@ -178,10 +180,12 @@ class Steps:
 class MMRazorStep(nn.Module):
     """What a training step of mmrazor 1.0.0 does, copied because that release refuses mmcv > 2.1.0.
 
-    From ``SingleTeacherDistill.loss`` and ``.train`` (mmrazor/models/algorithms/distill/configurable/single_teacher_distill.py) and
-    ``ConfigurableDistiller.compute_distill_losses`` and ``.get_record`` (mmrazor/models/distillers/configurable_distiller.py): the whole teacher
-    runs in mode 'loss', its BatchNorm alone in eval mode; recorders hold every output until the next step; for each argument of each
-    loss the record is fetched and its connector runs (ours connects both sides in one call, hence once a loss here). There is no mask.
+    From ``SingleTeacherDistill.loss`` and ``.train``
+    (mmrazor/models/algorithms/distill/configurable/single_teacher_distill.py) and
+    ``ConfigurableDistiller.compute_distill_losses`` and ``.get_record``
+    (mmrazor/models/distillers/configurable_distiller.py): the whole teacher runs in mode 'loss', its BatchNorm alone in
+    eval mode; recorders hold every output until the next step; for each argument of each loss the record is fetched and
+    its connector runs (ours connects both sides in one call, hence once a loss here). There is no mask.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, pairs: nn.ModuleList):

@@ -1,12 +1,14 @@
-"""mmcv's compiled operators by torchvision and plain torch, on any device: what stock mmdet, mmseg and mmpretrain models call.
+"""mmcv's compiled operators by torchvision and plain torch, on any device: what stock mmdet, mmseg and mmpretrain
+models call.
 
-Every function here has the name and the arguments with which ``mmcv/ops/*.py`` calls ``mmcv._ext`` (read from onedl-mmcv 2.3.6);
-most fill tensors that the caller made. Values and gradients are those of mmcv's operators, at borders and ties too, with these
-exceptions:
+Every function here has the name and the arguments with which ``mmcv/ops/*.py`` calls ``mmcv._ext`` (read from
+onedl-mmcv 2.3.6); most fill tensors that the caller made. Values and gradients are those of mmcv's operators, at
+borders and ties too, with these exceptions:
 
 * half precision is computed in float32 and rounded once at the end;
 * RoIs without area: ``max`` RoIAlign gives 0 (mmcv: -10000), RoIPool sends no gradient (mmcv: to the first cell);
-* multi-scale deformable attention is mmcv's own form for CPUs, whose gradient differs where a location is exactly one cell outside.
+* multi-scale deformable attention is mmcv's own form for CPUs, whose gradient differs where a location is exactly one
+  cell outside.
 
 Any other operator of mmcv raises a RuntimeError that says how to compile them.
 """
@@ -19,7 +21,8 @@ from mmengine.logging import print_log
 
 from . import boxes, losses, reassembly, regions, sampling
 
-#: How mmcv gets its operators: its setup.py compiles them if torch can be imported while building, which pip's isolation prevents.
+#: How mmcv gets its operators: its setup.py compiles them if torch can be imported while building, which pip's
+#: isolation prevents.
 INSTALL = 'pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps --no-binary onedl-mmcv onedl-mmcv=={version}'
 
 

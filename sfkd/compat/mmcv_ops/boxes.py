@@ -29,14 +29,16 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float, method: int,
             offset: int) -> Tensor:
-    """Indices (K,) in the order of choice; fills ``dets[:K]`` with boxes and decayed scores. Method: 0 hard, 1 linear, 2 Gaussian."""
+    """Indices (K,) in the order of choice; fills ``dets[:K]`` with boxes and decayed scores. Method: 0 hard, 1 linear,
+    2 Gaussian.
+    """
     work, scores = precise(boxes, scores.clone())
     iou_threshold, sigma, min_score = map(_float32, (iou_threshold, sigma, min_score))
     order = torch.arange(len(boxes), device=boxes.device)
     chosen = 0
     while chosen < len(order):
-        # Which of equal scores comes first depends on where mmcv has left the boxes: it exchanges the best with the first
-        # candidate, and fills the place of a discarded one with the last.
+        # Which of equal scores comes first depends on where mmcv has left the boxes: it exchanges the best with the
+        # first candidate, and fills the place of a discarded one with the last.
         best = chosen + int(scores[order[chosen:]].argmax())
         order[[chosen, best]] = order[[best, chosen]]
         rest = order[chosen + 1:]
@@ -62,7 +64,9 @@ def _close_gaps(items: Tensor, keep: Tensor) -> Tensor:
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Groups of the boxes and scores (N, 5): each box that is kept, then those that it suppresses, in the order of scores."""
+    """Groups of the boxes and scores (N, 5): each box that is kept, then those that it suppresses, in the order of
+    scores.
+    """
     dets, = precise(dets)
     order = dets[:, 4].argsort(descending=True, stable=True)
     groups = []

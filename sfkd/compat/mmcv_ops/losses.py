@@ -1,4 +1,6 @@
-"""Focal losses, as mmcv's closed forms: target (N,) are class indices, weight (classes,) is of the target's class, or empty."""
+"""Focal losses, as mmcv's closed forms: target (N,) are class indices, weight (classes,) is of the target's class, or
+empty.
+"""
 from __future__ import annotations
 
 import torch

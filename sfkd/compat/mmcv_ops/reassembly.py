@@ -11,7 +11,8 @@ from .numerics import precise
 
 
 # CARAFE: each output cell is a weighted sum of the k x k cells around its source cell. features (N, C, H, W), masks
-# (N, groups * k * k, H * s, W * s): the weights. A loop over the k * k cells, as unfolding would need k * k feature maps.
+# (N, groups * k * k, H * s, W * s): the weights. A loop over the k * k cells, as unfolding would need k * k feature
+# maps.
 def _carafe_windows(features: Tensor, masks: Tensor, kernel: int, groups: int, scale: int):
     """For each cell of the window: where it is in the padded features, and its weights (N, groups, 1, H, s, W, s)."""
     height, width = features.shape[-2:]
@@ -58,8 +59,8 @@ def carafe_backward(grad_output, rfeatures, masks, rgrad_output, rgrad_input_hs,
     carafe_naive_backward(grad_output, rfeatures, masks, grad_input, grad_masks, kernel_size, group_size, scale_factor)
 
 
-# PSAMask: moves attention that is relative to a cell, input (N, h_mask * w_mask, H, W), to absolute cells (N, H * W, H, W).
-# psa_type 0, collect: output[n, other, cell]; 1, distribute: output[n, cell, other].
+# PSAMask: moves attention that is relative to a cell, input (N, h_mask * w_mask, H, W), to absolute cells (N, H * W, H,
+# W). psa_type 0, collect: output[n, other, cell]; 1, distribute: output[n, cell, other].
 def psamask_forward(input, output, psa_type, num_, h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask) -> None:
     """Fill ``output``; 0 for cells outside of the mask."""
     cells = h_feature * w_feature

@@ -14,10 +14,11 @@ from .numerics import precise, pull_back
 
 def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, aligned_height: int,
                       aligned_width: int, spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool) -> None:
-    """Fill ``output`` (R, C, aligned_height, aligned_width); pool_mode 1: mean of the samples in a bin, 0: their maximum.
+    """Fill ``output`` (R, C, aligned_height, aligned_width); pool_mode 1: mean of the samples in a bin, 0: their
+    maximum.
 
-    The maximum also fills ``argmax_y`` and ``argmax_x``, with what :func:`roi_align_backward` needs: the row and the column of
-    the best sample in the grid of all samples of the RoI (mmcv's have its position; nobody else reads them).
+    The maximum also fills ``argmax_y`` and ``argmax_x``, with what :func:`roi_align_backward` needs: the row and the
+    column of the best sample in the grid of all samples of the RoI (mmcv's have its position; nobody else reads them).
     """
     x, boxes = precise(input, rois)
     size = (aligned_height, aligned_width)
@@ -66,9 +67,11 @@ def _sampling_grids(rois: Tensor, size: tuple[int, int], scale: float, ratio: in
 
 def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor, pooled_height: int, pooled_width: int,
                      spatial_scale: float) -> None:
-    """Fill ``output`` (R, C, pooled_height, pooled_width) and ``argmax``: the cell that each value is from, -1 for an empty bin.
+    """Fill ``output`` (R, C, pooled_height, pooled_width) and ``argmax``: the cell that each value is from, -1 for an
+    empty bin.
 
-    Not torchvision's: mmcv does not round the RoIs to cells first. A loop over bins, as no stock config has this operator.
+    Not torchvision's: mmcv does not round the RoIs to cells first. A loop over bins, as no stock config has this
+    operator.
     """
     boxes, = precise(rois)
     height, width = input.shape[-2:]
@@ -85,7 +88,9 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
 
 
 def _bin_edges(low: Tensor, high: Tensor, scale: float, bins: int, cells: int) -> list:
-    """For each RoI the [first, last + 1) cells of its bins along one side; the end of a box belongs to it. No length: no cells."""
+    """For each RoI the [first, last + 1) cells of its bins along one side; the end of a box belongs to it. No length:
+    no cells.
+    """
     start, length = low * scale, (high + 1) * scale - low * scale
     number = torch.arange(bins, device=low.device)
     step = (length / bins)[:, None]

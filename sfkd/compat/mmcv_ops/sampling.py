@@ -18,8 +18,8 @@ def _deform(x, weight, offset, bias=None, mask=None, *, stride, pad, dilation):
 def _samples_inside(offset: Tensor, size, kernel, stride, pad, dilation) -> Tensor:
     """Which offsets have a gradient, in offset's shape: mmcv's have none where a sample is one cell outside or more.
 
-    torchvision's have one at exactly one cell outside. That is where all samples of a padded border are while the offsets
-    are zero, as they are initialised.
+    torchvision's have one at exactly one cell outside. That is where all samples of a padded border are while the
+    offsets are zero, as they are initialised.
     """
     inside = True
     offsets = offset.unflatten(1, (-1, kernel[0], kernel[1], 2))  # (N, groups, kernel rows, kernel columns, (y, x), H, W)
@@ -85,7 +85,9 @@ def modulated_deform_conv_backward(input, weight, bias, ones, offset, mask, colu
 # Multi-scale deformable attention: mmcv has a form in plain torch, which its own code takes on a CPU only.
 def ms_deform_attn_forward(value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights,
                            im2col_step) -> Tensor:
-    """(N, queries, heads * channels) from value (N, cells, heads, channels); see mmcv's MultiScaleDeformableAttnFunction."""
+    """(N, queries, heads * channels) from value (N, cells, heads, channels); see mmcv's
+    MultiScaleDeformableAttnFunction.
+    """
     return _attend(value_spatial_shapes, *precise(value, sampling_locations, attention_weights)).to(value.dtype)
 
 
