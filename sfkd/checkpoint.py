@@ -33,8 +33,11 @@ def _history_method(owner, name: str):
 _NUMPY = np._core if hasattr(np, '_core') else np.core
 #: What a checkpoint may contain besides tensors and plain containers: what mmengine's own runner writes, and nothing
 #: that can call code.
-SAFE_GLOBALS = [_NUMPY.multiarray._reconstruct, _NUMPY.multiarray.scalar, np.ndarray, np.dtype, HistoryBuffer, ConfigDict, slice,
-                (_history_method, 'builtins.getattr'), *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}]
+SAFE_GLOBALS = [
+    _NUMPY.multiarray._reconstruct, _NUMPY.multiarray.scalar, np.ndarray, np.dtype, HistoryBuffer, ConfigDict, slice,
+    (_history_method, 'builtins.getattr'), *{type(np.dtype(code))
+                                             for code in '?bBhHiIlLqQefd'}
+]
 
 
 def forbid_unsafe_loading() -> None:
@@ -90,7 +93,8 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
 
 
 def _damaged(file: Path, where: str, why: str) -> ConfigError:
-    return ConfigError(f"{where}: '{file}' is damaged or no checkpoint ({file.stat().st_size} bytes; {why}); get it again")
+    return ConfigError(
+        f"{where}: '{file}' is damaged or no checkpoint ({file.stat().st_size} bytes; {why}); get it again")
 
 
 def _download(address: str, where: str) -> str:
@@ -112,8 +116,9 @@ def _download(address: str, where: str) -> str:
         try:
             torch.hub.download_url_to_file(address, str(target), hash_prefix=digest[1] if digest else None)
         except (OSError, RuntimeError) as error:
-            raise ConfigError(f"{where}: cannot download '{address}': {error}. Without a network, download it elsewhere and "
-                              'give the file') from error
+            raise ConfigError(
+                f"{where}: cannot download '{address}': {error}. Without a network, download it elsewhere and "
+                'give the file') from error
     if first:
         barrier()
     return str(target)
@@ -216,7 +221,11 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
             torch.save(checkpoint, temporary)
         else:
             from safetensors.torch import save_file
-            save_file({key: value.clone(memory_format=torch.contiguous_format) for key, value in weights_of(checkpoint).items()}, temporary)
+            save_file(
+                {
+                    key: value.clone(memory_format=torch.contiguous_format)
+                    for key, value in weights_of(checkpoint).items()
+                }, temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -4,7 +4,8 @@ from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', scope='sfkd', parent=ROOT_MODELS, locations=['sfkd.connectors', 'sfkd.losses', 'sfkd.openmmlab'])
+MODELS = Registry('model', scope='sfkd', parent=ROOT_MODELS,
+                  locations=['sfkd.connectors', 'sfkd.losses', 'sfkd.openmmlab'])
 DATASETS = Registry('dataset', scope='sfkd', parent=ROOT_DATASETS, locations=['sfkd.datasets'])
 HOOKS = Registry('hook', scope='sfkd', parent=ROOT_HOOKS, locations=['sfkd.openmmlab'])
 

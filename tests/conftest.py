@@ -17,7 +17,8 @@ FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 SIZE = 64  # pixels, where a test says nothing else
 
 
-def classifier(backbone, channels, neck=None, head='LinearClsHead', classes=5, mean=(127.5, ) * 3, std=(64., ) * 3, to_rgb=True):
+def classifier(backbone, channels, neck=None, head='LinearClsHead', classes=5, mean=(127.5, ) * 3, std=(64., ) * 3,
+               to_rgb=True):
     """An ImageClassifier's config; ``mean=None`` normalises nothing."""
     normalisation = {} if mean is None else dict(mean=list(mean), std=list(std))
     return dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck,
@@ -37,8 +38,10 @@ def mixer(layers=4, **kwargs):
 
 
 def swin(drop=0.0, **kwargs):
-    return classifier(dict(type='SwinTransformer', img_size=SIZE, window_size=2, drop_rate=drop, drop_path_rate=drop, arch=dict(
-        embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])), 64, dict(type='GlobalAveragePooling'), **kwargs)
+    return classifier(
+        dict(type='SwinTransformer', img_size=SIZE, window_size=2, drop_rate=drop,
+             drop_path_rate=drop, arch=dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])), 64,
+        dict(type='GlobalAveragePooling'), **kwargs)
 
 
 def vit(layers=4, size=SIZE, kind='VisionTransformer', drop=0.0, **kwargs):
@@ -129,5 +132,5 @@ def seeded():
 @pytest.fixture(scope='session')
 def zoo():
     """Configs of tiny models and helpers around them."""
-    return SimpleNamespace(resnet=resnet, mixer=mixer, swin=swin, vit=vit, deit=deit, convnext=convnext, build=build, distil=distil,
-                           batch=batch, recorded=recorded, hook_count=hook_count)
+    return SimpleNamespace(resnet=resnet, mixer=mixer, swin=swin, vit=vit, deit=deit, convnext=convnext, build=build,
+                           distil=distil, batch=batch, recorded=recorded, hook_count=hook_count)

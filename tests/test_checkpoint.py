@@ -45,7 +45,8 @@ class Attribute:
 @pytest.fixture
 def unsafe_loading_forbidden(monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '')  # so that both are put back afterwards
-    monkeypatch.setattr(mmengine.runner.checkpoint, 'get_torch_safe_globals', mmengine.runner.checkpoint.get_torch_safe_globals)
+    monkeypatch.setattr(mmengine.runner.checkpoint, 'get_torch_safe_globals',
+                        mmengine.runner.checkpoint.get_torch_safe_globals)
     forbid_unsafe_loading()
 
 
@@ -55,9 +56,12 @@ def runners_checkpoint():
     for value in (1.0, np.float32(2.5), torch.tensor(4.0)):
         hub.update_scalar('train/loss', value)
     hub.update_info('epoch', np.int64(3))
-    return dict(meta=dict(epoch=3, cfg='model = 1', dataset_meta=ConfigDict(classes=('a', 'b'))), state_dict={'a.weight': torch.ones(2)},
-                message_hub=hub.state_dict(), optimizer=dict(state={}, lr=np.float64(0.1)),
-                arrays=[np.arange(6).reshape(2, 3).astype(dtype) for dtype in (np.float16, np.float32, np.int64, np.uint8, bool)])
+    return dict(
+        meta=dict(epoch=3, cfg='model = 1',
+                  dataset_meta=ConfigDict(classes=('a', 'b'))), state_dict={'a.weight': torch.ones(2)},
+        message_hub=hub.state_dict(), optimizer=dict(state={}, lr=np.float64(0.1)), arrays=[
+            np.arange(6).reshape(2, 3).astype(dtype) for dtype in (np.float16, np.float32, np.int64, np.uint8, bool)
+        ])
 
 
 def check_runners_checkpoint(found, expected):
@@ -83,7 +87,8 @@ def test_a_runners_checkpoint_loads_without_running_code(tmp_path):
 def test_pickled_code_is_refused_and_does_not_run(tmp_path, where):
     marker = tmp_path / 'ran'
     torch.save({'state_dict': {}, where: {'x': Code(marker)}}, tmp_path / 'a.pth')
-    with pytest.raises(ConfigError, match=r'model.teacher_ckpt: .*a.pth. needs pickled code to load \(\w+.open\).*torch.save'):
+    with pytest.raises(ConfigError,
+                       match=r'model.teacher_ckpt: .*a.pth. needs pickled code to load \(\w+.open\).*torch.save'):
         read_checkpoint(str(tmp_path / 'a.pth'), 'model.teacher_ckpt')
     assert not marker.exists()
     torch.load(tmp_path / 'a.pth', weights_only=False)  # what it would have done
@@ -136,8 +141,12 @@ def test_missing_files_and_unknown_addresses():
 
 # ---- loading ----
 
-@pytest.mark.parametrize('wrap', [dict, lambda w: dict(state_dict=w, meta={}), lambda w: dict(model=w, epoch=3),
-                                  lambda w: dict(state_dict={f'module.{key}': value for key, value in w.items()}, epoch=3)])
+
+@pytest.mark.parametrize('wrap', [
+    dict, lambda w: dict(state_dict=w, meta={}), lambda w: dict(model=w, epoch=3),
+    lambda w: dict(state_dict={f'module.{key}': value
+                               for key, value in w.items()}, epoch=3)
+])
 def test_weights_are_found_inside(wrap):
     weights = {'a': torch.ones(1), 'b.c': torch.zeros(2)}
     found = weights_of(wrap(weights))
@@ -154,10 +163,13 @@ def test_a_partial_load_says_what_it_left(tmp_path):
     weights['2.weight'] = torch.ones(5, 4, 1, 1)
     torch.save(weights, tmp_path / 'a.pth')
     report = load_weights(target, str(tmp_path / 'a.pth'), 'test')
-    assert (report.loaded, sorted(report.not_loaded), report.unused, report.example) == (8, ['2.weight', '3.bias'], ['extra'], '0.weight')
-    assert '[5, 4, 1, 1]' in report.why('2.weight') and '[2, 4, 1, 1]' in report.why('2.weight') and report.why('3.bias') == ''
+    assert (report.loaded, sorted(report.not_loaded), report.unused, report.example) == (8, ['2.weight', '3.bias'],
+                                                                                         ['extra'], '0.weight')
+    assert '[5, 4, 1, 1]' in report.why('2.weight') and '[2, 4, 1, 1]' in report.why('2.weight') and report.why(
+        '3.bias') == ''
     for key, value in target.state_dict().items():
-        assert torch.equal(value, before[key] if key in ('2.weight', '3.bias', '1.num_batches_tracked') else weights[key]), key
+        assert torch.equal(value,
+                           before[key] if key in ('2.weight', '3.bias', '1.num_batches_tracked') else weights[key]), key
 
 
 # ---- the student alone ----
@@ -165,11 +177,12 @@ def test_a_partial_load_says_what_it_left(tmp_path):
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_the_stock_model_loads_the_student_strictly(zoo, tmp_path, suffix):
     distiller = zoo.distil(zoo.mixer(), zoo.resnet()).eval()
-    full = dict(meta=dict(epoch=2, iter=7, dataset_meta=dict(classes=['a']), cfg='secret', seed=1), state_dict=distiller.state_dict(),
-                optimizer={}, message_hub={})
+    full = dict(meta=dict(epoch=2, iter=7, dataset_meta=dict(classes=['a']), cfg='secret', seed=1),
+                state_dict=distiller.state_dict(), optimizer={}, message_hub={})
     alone = stock_checkpoint(full)
     assert alone.keys() == {'meta', 'state_dict'}
-    assert alone['meta'] == dict(epoch=2, iter=7, dataset_meta=dict(classes=['a']), mmengine_version=mmengine.__version__)
+    assert alone['meta'] == dict(epoch=2, iter=7, dataset_meta=dict(classes=['a']),
+                                 mmengine_version=mmengine.__version__)
     path = tmp_path / 'new folder' / f'student{suffix}'
     write_checkpoint(alone, path)
     stock = zoo.build(zoo.mixer(), seed=9).eval()

@@ -27,7 +27,8 @@ from sfkd.registry import MODELS
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='of a distillation')
-    parser.add_argument('--checkpoints', nargs='+', default=[], metavar='FILE', help='of whole runs (not of the student alone)')
+    parser.add_argument('--checkpoints', nargs='+', default=[], metavar='FILE',
+                        help='of whole runs (not of the student alone)')
     parser.add_argument('--method', metavar='CONFIG', help='as in train.py')
     parser.add_argument('--pictures', type=int, default=100)
     parser.add_argument('--sigma', type=float, default=0.5, help='of the Gaussian whose share is shown')
@@ -40,7 +41,8 @@ def table(reports: list[PairReport]) -> str:
     lines = []
     for r in reports:
         task = r.gradients['task']
-        terms = ', '.join(f'{key} {value:.3g} (gradient {r.gradients[key] / task:.2f} of the task\'s)' for key, value in r.losses.items())
+        terms = ', '.join(f'{key} {value:.3g} (gradient {r.gradients[key] / task:.2f} of the task\'s)'
+                          for key, value in r.losses.items())
         cka = '' if r.cka is None else f'CKA {r.cka:.3f}; '
         kept = '' if r.kept is None else f'; the Gaussian keeps {r.kept[0]:.0%} of the teacher, {r.kept[1]:.0%} of the residual'
         lines.append(f'  {r.name}: {cka}{terms}; cosine with the task\'s gradient {r.cosine:+.2f}{kept}')
@@ -63,7 +65,9 @@ def main() -> None:
             raise ConfigError(f"'{args.config}' distils nothing: every weight is 0")
     distiller.train()
     dataset = Runner.build_dataloader(dict(config.val_dataloader, num_workers=0), seed=0).dataset
-    chosen = range(0, len(dataset), max(1, len(dataset) // args.pictures))[:args.pictures]  # over all classes: folders come in order
+    chosen = range(0, len(dataset),
+                   max(1,
+                       len(dataset) // args.pictures))[:args.pictures]  # over all classes: folders come in order
     collate = default_collate if config.default_scope == 'mmpretrain' else pseudo_collate
     batch = distiller.data_preprocessor(collate([dataset[i] for i in chosen]), True)
     written = []

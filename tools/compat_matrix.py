@@ -54,14 +54,16 @@ ARGUMENTS = {
     'mmseg.TIMMBackbone': dict(model_name='vit_tiny_patch16_224', pretrained=False, dynamic_img_size=True),
 }
 #: What stock configs call their small versions, smallest first: a matrix of small networks is a matter of minutes.
-SMALL = 'atto femto pico nano xxs xxsmall xs xsmall tiny t 5m r18 hr18 18 s0 b0 A0 m0 small s s12 s16 x0 mini effb3 r50 50 b base 31B 100'.split()
+SMALL = 'atto femto pico nano xxs xxsmall xs xsmall tiny t 5m r18 hr18 18 s0 b0 A0 m0 small s s12 s16 x0 mini effb3 r50 50 b base 31B 100'.split(
+)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('kind', choices=['backbones', 'models'])
     parser.add_argument('--only', nargs='+', metavar='NAME', help='such as mmdet.ResNet or mmdet/retinanet')
-    parser.add_argument('--results', type=Path, default=Path('docs/results/compatibility.jsonl'), help='rows that are there are not made again')
+    parser.add_argument('--results', type=Path, default=Path('docs/results/compatibility.jsonl'),
+                        help='rows that are there are not made again')
     parser.add_argument('--retry', action='store_true', help='make the rows that did not pass again')
     parser.add_argument('--page', type=Path, help='write the page of all rows there, such as docs/compatibility.md')
     return parser.parse_args()
@@ -76,7 +78,8 @@ def configs(library: str) -> Path:
 def smallest_first(files: list[Path]) -> list[Path]:
     def rank(file: Path) -> tuple:
         words = re.split(r'[-_.]', file.stem)
-        return min([SMALL.index(word) for word in words if word in SMALL], default=len(SMALL)), len(file.stem), str(file)
+        return min([SMALL.index(word) for word in words if word in SMALL],
+                   default=len(SMALL)), len(file.stem), str(file)
     return sorted(files, key=rank)
 
 
@@ -118,7 +121,8 @@ class PooledHead(LinearClsHead):
 
     def loss(self, feats, data_samples):
         scores = self(feats)
-        return self._get_loss(scores, data_samples * (len(scores) // len(data_samples)))  # TridentNet trains three copies of a picture
+        return self._get_loss(scores, data_samples *
+                              (len(scores) // len(data_samples)))  # TridentNet trains three copies of a picture
 
 
 def classifier(library: str, name: str, size: int) -> tuple[str, nn.Module]:
@@ -128,7 +132,11 @@ def classifier(library: str, name: str, size: int) -> tuple[str, nn.Module]:
     if backbone is None:
         source, backbone = next(stock_backbones(library, name), (source, {}))
     backbone = dict(backbone, type=name)
-    signature = {key: p for base in reversed(cls.__mro__) for key, p in inspect.signature(base.__init__).parameters.items()}
+    signature = {
+        key: p
+        for base in reversed(cls.__mro__)
+        for key, p in inspect.signature(base.__init__).parameters.items()
+    }
     if 'img_size' in signature:
         backbone['img_size'] = (size, size) if isinstance(signature['img_size'].default, (tuple, list)) else size
     if 'pad_small_map' in signature:
@@ -145,11 +153,14 @@ def classifier(library: str, name: str, size: int) -> tuple[str, nn.Module]:
 def small(kind: str, size: int) -> nn.Module:
     """A small student of ours."""
     backbone, channels, neck = {
-        'CNN': (dict(type='ResNet', depth=18, stem_channels=16, base_channels=16), 128, dict(type='GlobalAveragePooling')),
-        'ViT': (dict(type='VisionTransformer', img_size=size, patch_size=16, arch=dict(
-            embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)), 32, None)}[kind]
+        'CNN': (dict(type='ResNet', depth=18, stem_channels=16,
+                     base_channels=16), 128, dict(type='GlobalAveragePooling')),
+        'ViT': (dict(type='VisionTransformer', img_size=size, patch_size=16,
+                     arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)), 32, None)
+    }[kind]
     head = dict(type='LinearClsHead', num_classes=10, in_channels=channels)
-    return initialise(without_downloads(dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck, head=head), kind))
+    return initialise(
+        without_downloads(dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck, head=head), kind))
 
 
 def stock(path: str, **backbone) -> nn.Module:
@@ -166,8 +177,10 @@ def role(student: nn.Module, teacher: nn.Module, size: int) -> dict:
         step = training_step(distiller)
     except Exception as error:  # whatever any library raises is a result here
         return dict(passes=False, why=one_line(error))
-    found = dict(passes=works(step), pairs=[(pair.student_path, pair.teacher_path) for pair in distiller.distillation.pairs], **{
-        key: float(f'{step[key]:.3g}') for key in ('gradient', 'distillation_gradient')})
+    found = dict(passes=works(step),
+                 pairs=[(pair.student_path, pair.teacher_path) for pair in distiller.distillation.pairs],
+                 **{key: float(f'{step[key]:.3g}')
+                    for key in ('gradient', 'distillation_gradient')})
     return found if found['passes'] else dict(found, why='a loss or gradient is zero or not finite')
 
 
@@ -189,7 +202,10 @@ class Backbones:
         for library in LIBRARIES:
             importlib.import_module(f'{library}.models')
             registered = importlib.import_module(f'{library}.registry').MODELS.module_dict
-            found += [f'{library}.{name}' for name, cls in registered.items() if cls.__module__.startswith(f'{library}.models.backbones.')]
+            found += [
+                f'{library}.{name}' for name, cls in registered.items()
+                if cls.__module__.startswith(f'{library}.models.backbones.')
+            ]
         return [name for name in found if name not in PARTS]
 
     def row(self, name: str) -> dict:
@@ -212,8 +228,10 @@ class Models:
     family.
     """
 
-    PARTNERS = dict(mmdet=('retinanet/retinanet_r18_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'),
-                    mmseg=('pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py', 'fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'))
+    PARTNERS = dict(
+        mmdet=('retinanet/retinanet_r18_fpn_1x_coco.py', 'gfl/gfl_r50_fpn_1x_coco.py'),
+        mmseg=('pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py',
+               'fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'))
 
     @staticmethod
     @functools.cache
@@ -311,16 +329,19 @@ def page(rows: list[dict]) -> str:
     partners = ' or '.join(path.partition('/')[2] for pair in Models.PARTNERS.values() for path in pair)
     parts = [INTRODUCTION]
     for title, whole, what in (
-            ('Backbones', False, 'every backbone that the three libraries register, in the smallest stock config that has it, under a plain '
-             'classification head; students of a stock Swin-T and ResNet-50, teachers of a ResNet-18 of a quarter of the width (CNN) and of a '
-             'ViT of four blocks'),
-            ('Whole models', True, 'a stock detector or segmentor of each config family, of its three smallest the first that passes; students and '
-             f'teachers of one of another family ({partners})')):
+        ('Backbones', False,
+         'every backbone that the three libraries register, in the smallest stock config that has it, under a plain '
+         'classification head; students of a stock Swin-T and ResNet-50, teachers of a ResNet-18 of a quarter of the width (CNN) and of a '
+         'ViT of four blocks'),
+        ('Whole models', True,
+         'a stock detector or segmentor of each config family, of its three smallest the first that passes; students and '
+         f'teachers of one of another family ({partners})')):
         chosen = [row for row in rows if ('/' in row['name']) == whole]
         if chosen:
             chosen.sort(key=lambda row: (LIBRARIES.index(re.split('[./]', row['name'])[0]), row['name'].lower()))
             parts.append(section(title, what, chosen))
-    parts.append('Registered with the backbones, but none: ' + ', '.join(f'`{name}` ({why})' for name, why in PARTS.items()) + '.\n')
+    parts.append('Registered with the backbones, but none: ' + ', '.join(f'`{name}` ({why})'
+                                                                         for name, why in PARTS.items()) + '.\n')
     return '\n'.join(parts)
 
 
@@ -329,13 +350,16 @@ def section(title: str, what: str, rows: list[dict]) -> str:
     passed = [row for row in built if outcome(row) == 'passes']
     families = [key.partition(' of ')[0] for key in built[0]['roles']]  # a model has one role of each
     roles = families if len(set(families)) == len(families) else list(built[0]['roles'])
-    lines = [f'## {title}', '', f'Rows: {what}.', '',
-             f'**{len(passed)} of the {len(built)} that can be built here pass ({len(passed) / len(built):.1%})**, '
-             f"{len(rows) - len(built)} cannot be built; {sum(row['seconds'] for row in rows) / 60:.0f} minutes on two shared CPU cores.", '',
-             f"| network | stock config | pixels | weights (M) | {' | '.join(roles)} |", '|' + '---|' * (len(roles) + 4)]
+    lines = [
+        f'## {title}', '', f'Rows: {what}.', '',
+        f'**{len(passed)} of the {len(built)} that can be built here pass ({len(passed) / len(built):.1%})**, '
+        f"{len(rows) - len(built)} cannot be built; {sum(row['seconds'] for row in rows) / 60:.0f} minutes on two shared CPU cores.",
+        '', f"| network | stock config | pixels | weights (M) | {' | '.join(roles)} |", '|' + '---|' * (len(roles) + 4)
+    ]
     for row in built:
         cells = [str(len(found['pairs'])) if found['passes'] else 'fails' for found in row['roles'].values()]
-        lines.append(f"| {row['name']} | {row['config']} | {row['size']} | {row['weights'] / 1e6:.1f} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {row['name']} | {row['config']} | {row['size']} | {row['weights'] / 1e6:.1f} | {' | '.join(cells)} |")
     for heading, chosen in (('Built, and do not pass', [row for row in built if row not in passed]),
                             ('Cannot be built here, or is none', [row for row in rows if row not in built])):
         if chosen:

@@ -61,7 +61,8 @@ def main() -> None:
             config = load_config(path)
             if is_distillation(config):
                 config = student_config(config)
-            network = build_model(config.model, 'model', config.get('data_preprocessor'), config.get('default_scope')).eval()
+            network = build_model(config.model, 'model', config.get('data_preprocessor'),
+                                  config.get('default_scope')).eval()
             load_strictly(network, checkpoint)
             shown = []
             for index, item in zip(chosen, items):

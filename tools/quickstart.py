@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: SFKD.
 PAIRS = dict(
     cls=dict(metric='accuracy/top1', name='top-1 (%)', factor=1, student='configs/mini/cls_mixer.py',
-             teacher=('configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors'), sfkd='configs/mini/cls_resnet_to_mixer.py'),
+             teacher=('configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors'),
+             sfkd='configs/mini/cls_resnet_to_mixer.py'),
     det=dict(metric='coco/bbox_mAP', name='box AP (%)', factor=100, student='configs/mini/det_gfl_resnet8.py',
              teacher=('configs/mini/det_gfl_swin.py', 'configs/mini/teachers/det_gfl_swin.safetensors'),
              sfkd='configs/mini/det_swin_to_resnet8.py'),
@@ -24,7 +25,8 @@ PAIRS = dict(
              sfkd='configs/mini/seg_swin_to_resnet8.py'))
 
 
-def run(arguments: list[str], log: Path, title: str, done: str, metric: str, factor: float = 1) -> list[tuple[int, float]]:
+def run(arguments: list[str], log: Path, title: str, done: str, metric: str,
+        factor: float = 1) -> list[tuple[int, float]]:
     """Run one of the tools, everything it prints going to a log file; to the screen goes one line an epoch and one that
     says it is `done`.
 
@@ -37,15 +39,16 @@ def run(arguments: list[str], log: Path, title: str, done: str, metric: str, fac
     # needs a core
     environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
     with open(log, 'w') as file:
-        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT)
+        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for line in process.stdout:
             file.write(line)
             if found := re.search(r'Epoch\(train\).* eta: (\S+).* loss: (\S+)', line):
                 eta, loss = found[1], found[2]
             if found := re.search(rf'Epoch\(val\) \[(\d+)\].* {metric}: ([\d.]+)', line):
                 curve.append((int(found[1]), factor * float(found[2])))
-                print(f'  {title:<16} epoch {found[1]:>3}   loss {loss:<8} validation {curve[-1][1]:6.2f}   eta {eta}', flush=True)
+                print(f'  {title:<16} epoch {found[1]:>3}   loss {loss:<8} validation {curve[-1][1]:6.2f}   eta {eta}',
+                      flush=True)
         process.wait()
     if process.returncode:
         print(''.join(log.read_text().splitlines(keepends=True)[-15:]), file=sys.stderr)
@@ -55,8 +58,9 @@ def run(arguments: list[str], log: Path, title: str, done: str, metric: str, fac
 
 
 def score(config: str, checkpoint: str, out: Path, title: str, metric: str) -> float:
-    run(['tools/test.py', config, checkpoint, '--work-dir', str(out / 'test'), '--out', str(out / 'score.json')], out / 'test.log', title,
-        'scored', metric)
+    run(['tools/test.py', config, checkpoint, '--work-dir',
+         str(out / 'test'), '--out',
+         str(out / 'score.json')], out / 'test.log', title, 'scored', metric)
     return json.loads((out / 'score.json').read_text())[metric]
 
 
@@ -86,7 +90,10 @@ def main() -> None:
     metric, factor, started = pair['metric'], pair['factor'], time.time()
     options = ['--cfg-options', f'randomness.seed={args.seed}']
     if args.epochs:
-        options += [f'train_cfg.max_epochs={args.epochs}', f'param_scheduler.1.end={args.epochs}', f'param_scheduler.1.T_max={args.epochs - 1}']
+        options += [
+            f'train_cfg.max_epochs={args.epochs}', f'param_scheduler.1.end={args.epochs}',
+            f'param_scheduler.1.T_max={args.epochs - 1}'
+        ]
 
     print('1/3 the teacher', flush=True)
     scores = dict(teacher=score(*pair['teacher'], out / 'teacher', 'teacher', metric))
@@ -94,14 +101,15 @@ def main() -> None:
     for step, (name, title) in enumerate(dict(student='student alone', sfkd='student, SFKD').items(), 2):
         print(f'{step}/3 {title}: {pair[name]}', flush=True)
         begun, folder = time.time(), out / name
-        curves[title] = run(['tools/train.py', pair[name], '--work-dir', str(folder), *options], folder / 'train.log', title, 'trained',
-                            metric, factor)
+        curves[title] = run(['tools/train.py', pair[name], '--work-dir',
+                             str(folder), *options], folder / 'train.log', title, 'trained', metric, factor)
         seconds[name] = time.time() - begun
         last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
         scores[name] = score(pair[name], str(last), folder, title, metric)
 
     plot(curves, factor * scores['teacher'], f"{pair['name']} on the validation split", out / 'curves.png')
-    summary = dict(task=args.task, metric=metric, **scores, seconds=round(time.time() - started, 1), torch=torch.__version__, seed=args.seed)
+    summary = dict(task=args.task, metric=metric, **scores, seconds=round(time.time() - started, 1),
+                   torch=torch.__version__, seed=args.seed)
     (out / 'summary.json').write_text(json.dumps(summary, indent=1) + '\n')
     teacher, student, sfkd = (factor * scores[key] for key in ('teacher', 'student', 'sfkd'))
     print(f"\n{pair['name']} on the test split, last epoch, seed {args.seed}\n"
@@ -111,9 +119,16 @@ def main() -> None:
           f"whole run {summary['seconds']:.0f} s; {out.relative_to(ROOT)}/summary.json, curves.png; "
           f"the student as a stock checkpoint: {(out / 'sfkd/student_latest.pth').relative_to(ROOT)}")
     if args.task != 'cls':
-        last = {name: out / name / Path((out / name / 'last_checkpoint').read_text().strip()).name for name in ('student', 'sfkd')}
-        run(['tools/draw_predictions.py', str(out / 'predictions.png'), 'teacher', *pair['teacher'], 'alone', pair['student'],
-             str(last['student']), 'SFKD', pair['sfkd'], str(last['sfkd'])], out / 'draw.log', 'pictures', 'drawn', metric)
+        last = {
+            name: out / name / Path((out / name / 'last_checkpoint').read_text().strip()).name
+            for name in ('student', 'sfkd')
+        }
+        run([
+            'tools/draw_predictions.py',
+            str(out / 'predictions.png'), 'teacher', *pair['teacher'], 'alone', pair['student'],
+            str(last['student']), 'SFKD', pair['sfkd'],
+            str(last['sfkd'])
+        ], out / 'draw.log', 'pictures', 'drawn', metric)
 
 
 if __name__ == '__main__':

@@ -19,12 +19,14 @@ from sfkd.openmmlab.running import (
 
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument('--method', metavar='CONFIG', help='distil the pair of the config by another method, such as configs/peers/dkd.py')
+    parser.add_argument('--method', metavar='CONFIG',
+                        help='distil the pair of the config by another method, such as configs/peers/dkd.py')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from a checkpoint, or without one from the last in the work directory')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--no-validate', action='store_true')
-    parser.add_argument('--test', action='store_true', help='in the end score the last epoch on the test split: <work dir>/score.json')
+    parser.add_argument('--test', action='store_true',
+                        help='in the end score the last epoch on the test split: <work dir>/score.json')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the total batch size')
     return parser.parse_args()
 
@@ -34,7 +36,8 @@ def train(args: argparse.Namespace) -> None:
     if args.no_validate:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.amp and not torch.cuda.is_available():
-        raise ConfigError('--amp: this machine shows no GPU, and mmengine has mixed precision on GPUs only; leave it out')
+        raise ConfigError(
+            '--amp: this machine shows no GPU, and mmengine has mixed precision on GPUs only; leave it out')
     if args.amp:
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')

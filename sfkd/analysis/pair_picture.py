@@ -29,12 +29,17 @@ def draw_pairs(distiller: Distiller, file: str | Path) -> None:
     teacher = companion.teacher
     sides = []
     for name, network, size, learns in (('student', distiller.student, companion.input_size, True),
-                                        ('teacher', teacher.network, teacher.input_size or companion.input_size, False)):
-        title = f'{name}: {type(network).__name__}, {type(network.backbone).__name__}' if hasattr(network, 'backbone') else name
+                                        ('teacher', teacher.network, teacher.input_size
+                                         or companion.input_size, False)):
+        title = f'{name}: {type(network).__name__}, {type(network.backbone).__name__}' if hasattr(network,
+                                                                                                  'backbone') else name
         sides.append((title, tappable(network, probe(network, size, learns=learns))))
     for side, (_, found) in enumerate(sides):  # those that the user named, and heads
         known = {stage.path for stage in found}
-        found += {pair.stages[side].path: pair.stages[side] for pair in companion.pairs if pair.stages[side].path not in known}.values()
+        found += {
+            pair.stages[side].path: pair.stages[side]
+            for pair in companion.pairs if pair.stages[side].path not in known
+        }.values()
     rows = max(len(found) for _, found in sides)
     figure, axis = plt.subplots(figsize=(8, 0.6 + 0.5 * rows), layout='constrained')
     centres: list[dict[str, float]] = []
@@ -44,7 +49,8 @@ def draw_pairs(distiller: Distiller, file: str | Path) -> None:
         taught = {pair.stages[x].path for pair in companion.pairs}
         axis.text(x, 0.35, title, ha='center', weight='bold')
         for stage in found:
-            grid = f"{stage.channels} x {'x'.join(map(str, stage.grid))}" + (f', stride {stage.stride}' if stage.stride else '')
+            grid = f"{stage.channels} x {'x'.join(map(str, stage.grid))}" + (f', stride {stage.stride}'
+                                                                             if stage.stride else '')
             colour = 'tab:blue' if stage.path in taught else '0.75'
             axis.text(x, heights[stage.path], f'{stage.path}\n{grid}', ha='center', va='center', fontsize=8,
                       bbox=dict(boxstyle='round', facecolor='white', edgecolor=colour, linewidth=1.5))

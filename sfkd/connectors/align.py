@@ -42,10 +42,12 @@ class Align(nn.Module):
         project: maps (N, Cs, h, w) to (N, Ct, h, w) in the place of the convolution.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, standardised: bool = True, project: nn.Module | None = None):
+    def __init__(self, student_channels: int, teacher_channels: int, standardised: bool = True,
+                 project: nn.Module | None = None):
         super().__init__()
         # standardise() would remove a bias
-        self.project = nn.Conv2d(student_channels, teacher_channels, 1, bias=not standardised) if project is None else project
+        self.project = nn.Conv2d(student_channels, teacher_channels, 1,
+                                 bias=not standardised) if project is None else project
         self.standardised = standardised
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -83,8 +85,9 @@ class CommonGrid(nn.Module):
     def __init__(self, student_channels: int, teacher_channels: int, standardised: bool = False):
         super().__init__()
         if student_channels != teacher_channels:
-            raise ValueError(f'the student has {student_channels} classes and the teacher {teacher_channels}; maps of other classes cannot '
-                             "be compared: give a teacher of the same classes, or dict(type='Align'), which learns a projection")
+            raise ValueError(
+                f'the student has {student_channels} classes and the teacher {teacher_channels}; maps of other classes cannot '
+                "be compared: give a teacher of the same classes, or dict(type='Align'), which learns a projection")
         self.standardised = standardised
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -94,8 +94,10 @@ class DualStreamRefinement(nn.Module):
         if self.detail_pointwise is not None:
             details = tuple(self._refine_detail(d) for d in details)
         # Between the streams, each way from the other's first stage
-        return Bands(low if self.detail_to_low is None else low * (1 + torch.tanh(self.detail_to_low(self._energy(details, low)))),
-                     details if self.low_to_detail is None else self._gated(details, self.low_to_detail(low)))
+        return Bands(
+            low if self.detail_to_low is None else low *
+            (1 + torch.tanh(self.detail_to_low(self._energy(details, low)))),
+            details if self.low_to_detail is None else self._gated(details, self.low_to_detail(low)))
 
     @staticmethod
     def _energy(details: tuple[Tensor, ...], low: Tensor) -> Tensor:
@@ -103,11 +105,13 @@ class DualStreamRefinement(nn.Module):
 
     @staticmethod
     def _gated(details: tuple[Tensor, ...], gate: Tensor) -> tuple[Tensor, ...]:
-        return tuple(d * (1 + torch.tanh(F.interpolate(gate, d.shape[3:], mode='bilinear'))).unsqueeze(2) for d in details)
+        return tuple(d * (1 + torch.tanh(F.interpolate(gate, d.shape[3:], mode='bilinear'))).unsqueeze(2)
+                     for d in details)
 
     def _refine_detail(self, detail: Tensor) -> Tensor:
         refined = self.detail_depthwise(detail.flatten(1, 2)).view_as(detail)
-        return detail + self.detail_pointwise(refined.flatten(2, 3)).view_as(detail)  # the three bands as rows of one map
+        return detail + self.detail_pointwise(refined.flatten(2, 3)).view_as(
+            detail)  # the three bands as rows of one map
 
 
 class StreamProjection(nn.Module):
@@ -136,7 +140,8 @@ class StreamProjection(nn.Module):
         """
         grid = x.shape[2:]
         low, details = dwt2(x, min(self.levels, max_levels(grid, self.wavelet)), self.wavelet)
-        details = tuple(self.detail(d.flatten(2, 3)).unflatten(2, (3, -1)) for d in details)  # the three bands as rows of one map
+        details = tuple(self.detail(d.flatten(2, 3)).unflatten(2, (3, -1))
+                        for d in details)  # the three bands as rows of one map
         return idwt2(Bands(self.low(low), details), self.wavelet, size=grid)
 
 
@@ -156,8 +161,8 @@ class WaveletConnector(nn.Module):
         streams: whether low band and details are projected apart (:class:`StreamProjection`).
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar', refine: bool | str = True,
-                 standardised: bool = True, streams: bool = False):
+    def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar',
+                 refine: bool | str = True, standardised: bool = True, streams: bool = False):
         super().__init__()
         project = StreamProjection(student_channels, teacher_channels, levels, wavelet) if streams else None
         self.align = Align(student_channels, teacher_channels, standardised, project)
@@ -187,7 +192,8 @@ class WaveletConnector(nn.Module):
             return self._decomposed(student, levels), teacher
         bands = self.refine(dwt2(student, levels, self.wavelet))
         if mask is not None:  # what the refinement spread into the padding is nobody's
-            bands = Bands(bands.low * _shrunk(mask, bands.low), tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
+            bands = Bands(bands.low * _shrunk(mask, bands.low),
+                          tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
         student = idwt2(bands, self.wavelet, size=grid)
         return Decomposed(student if mask is None else student * mask, bands), teacher
 

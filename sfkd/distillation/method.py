@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 
-def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = False, streams: bool = False, spatial_weight: float = 2.5,
-         frequency_weight: float = 2.5, sigma: float = 0.5, logit_weight: float = 0.0, temperature: float = 1.0) -> dict:
+def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = False, streams: bool = False,
+         spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5, logit_weight: float = 0.0,
+         temperature: float = 1.0) -> dict:
     """Spatial-frequency joint-aware heterogeneous distillation (arXiv 2607.01906, read as in docs/method.md).
 
     Each pair goes through a :class:`WaveletConnector`; its bands are matched in space (:class:`BandMSE`), its map in

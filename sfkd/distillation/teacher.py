@@ -124,7 +124,8 @@ class Teacher:
         Returns:
             dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients.
         """
-        inputs = inputs.detach()  # torch 2.6's autocast would keep its copy of pictures that take gradients, born here, for the student
+        inputs = inputs.detach(
+        )  # torch 2.6's autocast would keep its copy of pictures that take gradients, born here, for the student
         if self.affine is not None:
             scale, shift, flip = self.affine
             inputs = torch.addcmul(shift, inputs.flip(1) if flip else inputs, scale)
@@ -138,7 +139,8 @@ class Teacher:
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """Move or cast all of the teacher's tensors, as ``nn.Module._apply`` does."""
         self.network._apply(function)
-        self.network.to(next(self.network.parameters()).device)  # parts that keep a device beside their tensors learn it by .to() alone
+        self.network.to(next(
+            self.network.parameters()).device)  # parts that keep a device beside their tensors learn it by .to() alone
         if self.affine is not None:
             self.affine = (*map(function, self.affine[:2]), self.affine[2])
 

@@ -28,7 +28,8 @@ def _by_stride(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage, 
     return [(s, t) for s, t in nearest if apart(s, t) < 0.5]
 
 
-def match(student: nn.Module, teacher: nn.Module, student_probe: Probe, teacher_probe: Probe) -> list[tuple[Stage, Stage]]:
+def match(student: nn.Module, teacher: nn.Module, student_probe: Probe,
+          teacher_probe: Probe) -> list[tuple[Stage, Stage]]:
     """The automatic pairs of two networks: levels of their necks where both have pyramids of common strides, else
     stages.
 

@@ -30,7 +30,8 @@ class TaughtCells:
         self.pixels = pixels
         self._masks = {grid: on_grid(pixels, grid) for grid in dict.fromkeys(grids)}
         with torch.no_grad():
-            counts = torch.stack([mask.sum(dtype=torch.float32) for mask in self._masks.values()]) if self._masks else pixels.new_zeros(0)
+            counts = torch.stack([mask.sum(dtype=torch.float32)
+                                  for mask in self._masks.values()]) if self._masks else pixels.new_zeros(0)
             if _processes() > 1 and self._masks:
                 dist.all_reduce(counts)
                 counts = counts / _processes()

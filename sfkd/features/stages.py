@@ -49,7 +49,9 @@ def stages(network: nn.Module, found: Probe) -> list[Stage]:
     if len(ends) != 1:
         return list(ends.values())
     (octave, _), = ends.items()
-    return _runs([stage for stage in maps if _octave(stage.scale) == octave and order[stage.path] >= MIN_SHARE * len(own)], _depth(trunk))
+    return _runs(
+        [stage for stage in maps if _octave(stage.scale) == octave and order[stage.path] >= MIN_SHARE * len(own)],
+        _depth(trunk))
 
 
 def _runs(maps: list[Stage], depth: int) -> list[Stage]:
@@ -92,7 +94,8 @@ def _undilated(network: nn.Module, maps: list[Stage]) -> Iterator[Stage]:
         # A block counts as its whole stage does: the first of a dilated stage often keeps the dilation of the stage
         # before
         outermost = next(path for path in ('.'.join(names[:i]) for i in range(1, len(names) + 1)) if path in paths)
-        width = max((max(m.dilation) for m in network.get_submodule(outermost).modules() if isinstance(m, nn.Conv2d)), default=1)
+        width = max((max(m.dilation) for m in network.get_submodule(outermost).modules() if isinstance(m, nn.Conv2d)),
+                    default=1)
         if widest and width > widest and stage.stride == largest and largest * dilated < LAST_SCALE:
             dilated *= 2
         widest = max(width, widest)
@@ -102,7 +105,8 @@ def _undilated(network: nn.Module, maps: list[Stage]) -> Iterator[Stage]:
 def pyramid(found: Probe) -> list[Stage]:
     """The maps that a network's neck returns (FPN levels), shallow to deep; empty where there is no such neck."""
     levels = [output for path, output in found.outputs.items() if path.startswith('neck[') and path.count('[') == 1]
-    return sorted((level for level in levels if isinstance(level, Stage) and min(level.grid) >= MIN_GRID), key=lambda level: level.stride)
+    return sorted((level for level in levels if isinstance(level, Stage) and min(level.grid) >= MIN_GRID),
+                  key=lambda level: level.stride)
 
 
 def _layers(module: nn.Module, path: str, shown: set[str]) -> Iterator[str]:
@@ -124,4 +128,5 @@ def _layers(module: nn.Module, path: str, shown: set[str]) -> Iterator[str]:
 
 
 def _holds(module: nn.Module) -> bool:
-    return isinstance(module, nn.ModuleList) or isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    return isinstance(
+        module, nn.ModuleList) or isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward

@@ -63,7 +63,8 @@ class Taps:
         stop: leave the network once every tap has fired. The network's own output is then lost.
     """
 
-    def __init__(self, network: nn.Module, paths: Iterable[str], raw: Iterable[str] = (), stop: bool = False, copied: Iterable[str] = ()):
+    def __init__(self, network: nn.Module, paths: Iterable[str], raw: Iterable[str] = (), stop: bool = False,
+                 copied: Iterable[str] = ()):
         self.network, self.stop = network, stop
         self.raw, self.copied = set(raw), set(copied)
         self.paths = {path: split_path(path) for path in paths}
@@ -72,7 +73,8 @@ class Taps:
     def on(cls, network: nn.Module, stages: Iterable[Stage], stop: bool = False) -> Taps:
         """The taps of stages that a dry run found: scores as they are, and a copy of what a later layer overwrites."""
         stages = list(stages)
-        return cls(network, dict.fromkeys(stage.path for stage in stages), [stage.path for stage in stages if stage.is_scores], stop,
+        return cls(network, dict.fromkeys(stage.path for stage in stages),
+                   [stage.path for stage in stages if stage.is_scores], stop,
                    [stage.path for stage in stages if stage.overwritten])
 
     @contextlib.contextmanager
@@ -95,14 +97,16 @@ class Taps:
                     continue
                 if path in found:
                     if not indices:
-                        raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: name the call, '{path}[0]'")
+                        raise RuntimeError(
+                            f"tap '{path}' ran more than once in one forward pass: name the call, '{path}[0]'")
                     continue
                 output = pick(calls[module], indices)
                 if output is not None:
                     try:
                         found[path] = output if path in self.raw else as_map(output, image_size)
                     except LayoutError as error:
-                        raise LayoutError(f"tap '{path}' of {type(self.network).__name__}: {error}; tap another module") from error
+                        raise LayoutError(
+                            f"tap '{path}' of {type(self.network).__name__}: {error}; tap another module") from error
                     if torch.is_inference_mode_enabled():
                         found[path] = _kept(found[path])
                         continue
@@ -113,8 +117,10 @@ class Taps:
             if self.stop and len(found) == len(self.paths):
                 raise _AllTapped
 
-        hooks = [self.network.get_submodule(module).register_forward_hook(lambda _, __, output, module=module: read(module, output))
-                 for module in calls]
+        hooks = [
+            self.network.get_submodule(module).register_forward_hook(
+                lambda _, __, output, module=module: read(module, output)) for module in calls
+        ]
         try:
             yield found
         except _AllTapped:
@@ -126,4 +132,5 @@ class Taps:
             if path not in found:
                 raise RuntimeError(f"tap '{path}' of {type(self.network).__name__} did not run in this forward pass")
             if path in versions and found[path]._version != versions[path]:
-                raise RuntimeError(f"the output of tap '{path}' was overwritten in place by a later layer: tap the module after it")
+                raise RuntimeError(
+                    f"the output of tap '{path}' was overwritten in place by a later layer: tap the module after it")

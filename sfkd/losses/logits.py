@@ -76,14 +76,15 @@ class DKD(DistillationLoss):
             s, t = (log_probabilities(x, self.temperature) for x in (student, teacher))
             target = t.argmax(1, keepdim=True)                                 # (N, 1)
             others = torch.arange(t.shape[1] - 1, device=t.device)
-            others = others + (others >= target)                               # (N, classes - 1), every index but the target
+            others = others + (others >= target)  # (N, classes - 1), every index but the target
 
             def parts(x):
                 rest = x.gather(1, others)
                 all_others = rest.logsumexp(1, keepdim=True)  # log(1 - p) without the cancellation
                 return torch.cat([x.gather(1, target), all_others], 1), rest - all_others
             (s_binary, s_rest), (t_binary, t_rest) = parts(s), parts(t)
-            tckd, nckd = (F.kl_div(a, b, log_target=True, reduction='batchmean') for a, b in ((s_binary, t_binary), (s_rest, t_rest)))
+            tckd, nckd = (F.kl_div(a, b, log_target=True, reduction='batchmean')
+                          for a, b in ((s_binary, t_binary), (s_rest, t_rest)))
             return (self.alpha * tckd + self.beta * nckd) * self.temperature**2
 
 

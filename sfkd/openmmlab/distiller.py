@@ -52,11 +52,13 @@ class Distiller:
         ConfigError: with every problem found.
     """
 
-    def __new__(cls, student: str | dict | nn.Module, *_, data_preprocessor: dict | None = None, student_options: dict | None = None, **__):
+    def __new__(cls, student: str | dict | nn.Module, *_, data_preprocessor: dict | None = None,
+                student_options: dict | None = None, **__):
         network = build_model(student, 'model.student', data_preprocessor, options=student_options)
         if hasattr(network, NAME):
-            raise ConfigError(f"model.student: '{type(network).__name__}' has a part called '{NAME}' already: it is itself distilled, or its own "
-                              'needs another name')
+            raise ConfigError(
+                f"model.student: '{type(network).__name__}' has a part called '{NAME}' already: it is itself distilled, or its own "
+                'needs another name')
         return view(network, taught_class(cls, type(network)))  # Python now calls its __init__, the one below
 
     def __init__(self,
@@ -84,8 +86,9 @@ class Distiller:
             with problems.collected('model.'):
                 if teaches(pairs, losses, logits):
                     _check_backbones(student=self, teacher=network)
-                companion = Distillation(self, frozen, pairs, stages=stages, connector=connector, losses=losses, logits=logits,
-                                         input_size=input_size or _image_size(self) or _image_size(network) or 224)
+                companion = Distillation(self, frozen, pairs, stages=stages, connector=connector, losses=losses,
+                                         logits=logits, input_size=input_size or _image_size(self)
+                                         or _image_size(network) or 224)
             problems.raise_all()
             if companion.pairs and teacher_ckpt not in (None, 'init'):
                 frozen.load(teacher_ckpt)
@@ -110,14 +113,16 @@ class Distiller:
         ``loss`` of its own.
         """
         stock = functools.partial(super().forward, mode=mode)
-        return self._taught(stock, inputs, data_samples, **kwargs) if mode == 'loss' else stock(inputs, data_samples, **kwargs)
+        return self._taught(stock, inputs, data_samples, **kwargs) if mode == 'loss' else stock(
+            inputs, data_samples, **kwargs)
 
-    def _taught(self, stock_losses: Callable[..., dict[str, Tensor]], inputs: Tensor, data_samples: list | None, **kwargs) -> dict[str, Tensor]:
+    def _taught(self, stock_losses: Callable[..., dict[str, Tensor]], inputs: Tensor, data_samples: list | None,
+                **kwargs) -> dict[str, Tensor]:
         companion = self.distillation
         if companion.watching or not companion.pairs:               # watching: forward has called loss
             return stock_losses(inputs, data_samples, **kwargs)
         picture = picture_mask(inputs, data_samples)                # (N, 1, H, W), or None: nothing is padded
-        teaches = taught_mask(picture, data_samples)                # the teacher sees what has no label, but does not teach it
+        teaches = taught_mask(picture, data_samples)  # the teacher sees what has no label, but does not teach it
         with companion(inputs, picture, teaches, rows_of(data_samples)) as taught:
             losses = stock_losses(inputs, data_samples, **kwargs)
         if 'loss' in losses:  # mmengine logs the total under this name
@@ -176,7 +181,8 @@ def taught_class(kind: type[Distiller], stock: type[nn.Module]) -> type:
     """The subclass of a student's class that its distillation makes it an object of; by name and module it is the
     student's own.
     """
-    return type(stock.__name__, (kind, stock), dict(__module__=stock.__module__, __doc__=stock.__doc__, __qualname__=stock.__qualname__))
+    return type(stock.__name__, (kind, stock),
+                dict(__module__=stock.__module__, __doc__=stock.__doc__, __qualname__=stock.__qualname__))
 
 
 def view(network: nn.Module, cls: type[nn.Module]) -> nn.Module:
@@ -193,8 +199,10 @@ def _restored(kind: type[Distiller], stock: type[nn.Module]) -> nn.Module:
 
 def _check_backbones(**networks: nn.Module) -> None:
     if blind := [(side, network) for side, network in networks.items() if not hasattr(network, 'backbone')]:
-        raise ConfigError([f"{side}: '{type(network).__name__}' has no backbone, whose stages could be paired; give the model within it that "
-                           'has' for side, network in blind])
+        raise ConfigError([
+            f"{side}: '{type(network).__name__}' has no backbone, whose stages could be paired; give the model within it that "
+            'has' for side, network in blind
+        ])
 
 
 def _image_size(network: nn.Module):
@@ -203,7 +211,8 @@ def _image_size(network: nn.Module):
 
 def _check_checkpoint(teacher, checkpoint: str | None) -> None:
     if checkpoint is None and not isinstance(teacher, nn.Module):
-        raise ConfigError("teacher_ckpt: None, so the teacher would be random; give its checkpoint, or 'init' for what the teacher's own "
-                          'init_cfg loads')
+        raise ConfigError(
+            "teacher_ckpt: None, so the teacher would be random; give its checkpoint, or 'init' for what the teacher's own "
+            'init_cfg loads')
     if checkpoint not in (None, 'init') and '://' not in checkpoint and not Path(checkpoint).is_file():
         raise ConfigError(f"teacher_ckpt: there is no checkpoint '{checkpoint}'")

@@ -80,8 +80,9 @@ class RandomStateHook(Hook):
     def _restore(runner: Runner, file: Path) -> None:
         state = read_checkpoint(str(file), 'resume') if file.exists() else {}
         if state.get('epoch') != runner.epoch:
-            runner.logger.warning(f'no random state of epoch {runner.epoch} in {file}: the resumed run will see other random numbers '
-                                  'than the interrupted one would have')
+            runner.logger.warning(
+                f'no random state of epoch {runner.epoch} in {file}: the resumed run will see other random numbers '
+                'than the interrupted one would have')
             return
         randomness.set_state(state)
 
@@ -100,8 +101,9 @@ class InvalidLossHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         if self.every_n_train_iters(runner, self.interval) and not torch.isfinite(outputs['loss']):
             terms = [f'{key} = {value.item():g}' for key, value in outputs.items() if not torch.isfinite(value).all()]
-            raise FloatingPointError(f'iteration {runner.iter + 1}: not finite: {", ".join(terms)}; the last checkpoint is kept. '
-                                     'Lower the learning rate or the weight of the term that failed first, or train without --amp')
+            raise FloatingPointError(
+                f'iteration {runner.iter + 1}: not finite: {", ".join(terms)}; the last checkpoint is kept. '
+                'Lower the learning rate or the weight of the term that failed first, or train without --amp')
 
 
 @HOOKS.register_module()
@@ -127,7 +129,8 @@ class TeacherReportHook(Hook):
             for batch in loader:
                 evaluator.process(data_samples=teacher.val_step(batch), data_batch=batch)
         scores = evaluator.evaluate(len(loader.dataset))
-        runner.logger.info('teacher on the validation set: ' + '  '.join(f'{key}: {value:.4f}' for key, value in scores.items()))
+        runner.logger.info('teacher on the validation set: ' + '  '.join(f'{key}: {value:.4f}'
+                                                                         for key, value in scores.items()))
 
 
 @HOOKS.register_module()
@@ -162,17 +165,18 @@ class TeacherCacheHook(Hook):
             raise ConfigError("TeacherCacheHook: train_dataloader.dataset draws new augmentations every time; wrap it: "
                               "dict(type='sfkd.ReplayedDataset', dataset=...)")
         if getattr(student.data_preprocessor, 'batch_augments', None) is not None:
-            raise ConfigError('TeacherCacheHook: data_preprocessor.batch_augments mixes pictures, which no cache of single pictures can '
-                              'stand in for; set it to None')
+            raise ConfigError(
+                'TeacherCacheHook: data_preprocessor.batch_augments mixes pictures, which no cache of single pictures can '
+                'stand in for; set it to None')
         teacher, config = distillation.teacher, runner.cfg.train_dataloader.dataset.dataset
         fingerprint = dict(
-            teacher=digest_of_network(teacher.network),
-            normalisation=digest_of(str(normalisation_of(student)), str(normalisation_of(teacher.network)), str(teacher.input_size)),
-            precision=type(runner.optim_wrapper).__name__,
-            data=digest_of_data(dataset),
-            pipeline=digest_of(str(config.pipeline)),
-            seed=str(dataset.seed))
-        self.cache = TeacherCache(teacher, self.folder, len(dataset) * dataset.variants, tap_shapes(distillation), fingerprint, self.max_gib)
+            teacher=digest_of_network(teacher.network), normalisation=digest_of(str(normalisation_of(student)),
+                                                                                str(normalisation_of(teacher.network)),
+                                                                                str(teacher.input_size)),
+            precision=type(runner.optim_wrapper).__name__, data=digest_of_data(dataset),
+            pipeline=digest_of(str(config.pipeline)), seed=str(dataset.seed))
+        self.cache = TeacherCache(teacher, self.folder,
+                                  len(dataset) * dataset.variants, tap_shapes(distillation), fingerprint, self.max_gib)
         distillation.teacher = self.cache
 
     def before_train_epoch(self, runner: Runner) -> None:

@@ -25,7 +25,8 @@ from .building import merged, read_config
 from .distiller import Distiller
 
 #: What a distillation config says about the pair; the rest of its model is the method.
-PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size', 'data_preprocessor')
+PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
+             'data_preprocessor')
 #: Hooks of every distillation run, unless the config names the same type itself.
 DISTILLATION_HOOKS = ('StudentCheckpointHook', 'RandomStateHook', 'InvalidLossHook')
 
@@ -36,8 +37,9 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        print(f'{os.path.basename(sys.argv[0])}: {len(error.problems)} problem{"s" * (len(error.problems) > 1)} in the input\n{error}',
-              file=sys.stderr)
+        print(
+            f'{os.path.basename(sys.argv[0])}: {len(error.problems)} problem{"s" * (len(error.problems) > 1)} in the input\n{error}',
+            file=sys.stderr)
         sys.exit(2)
 
 
@@ -46,7 +48,8 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override parts of the config')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override parts of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local-rank', '--local_rank', type=int, default=0)
     return parser
@@ -92,7 +95,8 @@ def leaving_together() -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def load_config(path: str, work_dir: str | None = None, options: dict | None = None, method: str | None = None) -> Config:
+def load_config(path: str, work_dir: str | None = None, options: dict | None = None,
+                method: str | None = None) -> Config:
     """Read a config, apply command-line options, and choose the work directory (argument, config, then
     ``work_dirs/<name>``).
 
@@ -114,8 +118,11 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
     config = Config.fromfile(path)
     if method is not None:
         if not is_distillation(config):
-            raise ConfigError(f"--method: '{path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
-        config.model = dict(Config.fromfile(method).model, **{key: config.model[key] for key in PAIR_KEYS if key in config.model})
+            raise ConfigError(
+                f"--method: '{path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
+        config.model = dict(
+            Config.fromfile(method).model, **{key: config.model[key]
+                                              for key in PAIR_KEYS if key in config.model})
     if options:
         config.merge_from_dict(options)
     if str(config.get('model', {}).get('type')).endswith('SingleTeacherDistill'):
@@ -139,7 +146,8 @@ def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test'
         root = dataset.get('data_root') or ''
         prefix = dataset.get('data_prefix') or ''
         named = dict(data_root='', ann_file=dataset.get('ann_file') or '')
-        named |= {f'data_prefix.{key}': value for key, value in prefix.items()} if isinstance(prefix, dict) else {'data_prefix': prefix}
+        named |= {f'data_prefix.{key}': value
+                  for key, value in prefix.items()} if isinstance(prefix, dict) else {'data_prefix': prefix}
         for key, value in named.items():
             path = Path(root, value)
             if (root or value) and '://' not in str(path) and not path.exists() and path not in problems:
@@ -190,6 +198,8 @@ def build_runner(config: Config, launcher: str = 'none') -> Runner:
             find_unused_parameters=config.get('find_unused_parameters', False)))
     runner = Runner.from_cfg(config)
     for handler in runner.logger.handlers:
-        if type(handler) is logging.StreamHandler:  # mmengine's entry for each parameter ("Initialized by ...") stays in the file
+        if type(
+                handler
+        ) is logging.StreamHandler:  # mmengine's entry for each parameter ("Initialized by ...") stays in the file
             handler.addFilter(lambda record: ' - torch.Size([' not in record.getMessage())
     return runner

@@ -4,6 +4,6 @@ from .spectral import gaussian_frequency_loss, gaussian_frequency_loss_fft, gaus
 from .standardisation import at_least_float32, standardise
 
 __all__ = [
-    'MODES', 'Bands', 'at_least_float32', 'dwt2', 'gaussian_frequency_loss', 'gaussian_frequency_loss_fft', 'gaussian_transfer',
-    'idwt2', 'max_levels', 'standardise'
+    'MODES', 'Bands', 'at_least_float32', 'dwt2', 'gaussian_frequency_loss', 'gaussian_frequency_loss_fft',
+    'gaussian_transfer', 'idwt2', 'max_levels', 'standardise'
 ]

@@ -119,7 +119,8 @@ def _smooth_rows(x: Tensor, sigma: float) -> Tensor:
     """A_h x."""
     height, kind = x.shape[-2], (sigma, x.device, x.dtype)
     if _by_parts(x) and height % 2 == 0 and height >= _LONG_SIDE:
-        return _join(*(matrix @ part for part, matrix in zip(_halve(x, -2), _halves(height, *kind))), -2, torch.empty_like(x))
+        return _join(*(matrix @ part for part, matrix in zip(_halve(x, -2), _halves(height, *kind))), -2,
+                     torch.empty_like(x))
     return _transfer(height, *kind) @ x
 
 
@@ -214,4 +215,5 @@ def _halves(n: int, sigma: float, device: torch.device, dtype: torch.dtype) -> t
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _kronecker(height: int, width: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.kron(*(_transfer(n, sigma, torch.device('cpu'), torch.float64) for n in (height, width))).to(device, dtype)
+    return torch.kron(*(_transfer(n, sigma, torch.device('cpu'), torch.float64)
+                        for n in (height, width))).to(device, dtype)

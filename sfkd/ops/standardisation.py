@@ -38,7 +38,9 @@ def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) ->
             count, means, variances = _moments(maps, mask)
             if joined:
                 count, means, variances = _join(count, means, variances)
-        return tuple(_Standardise.apply(x, mask, count, mean, variance, joined, eps) for x, mean, variance in zip(maps, means, variances))
+        return tuple(
+            _Standardise.apply(x, mask, count, mean, variance, joined, eps)
+            for x, mean, variance in zip(maps, means, variances))
 
 
 def at_least_float32(features: Tensor) -> Tensor:
@@ -60,7 +62,8 @@ def _moments(maps: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, lis
     return count, means, variances
 
 
-def _join(count: Tensor, means: list[Tensor], variances: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _join(count: Tensor, means: list[Tensor],
+          variances: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The same of all processes' cells: spread within each process plus spread between them, no difference of large
     squares.
     """
@@ -83,7 +86,8 @@ class _Standardise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor | None, count: Tensor, mean: Tensor, variance: Tensor, joined: bool, eps: float) -> Tensor:
+    def forward(ctx, x: Tensor, mask: Tensor | None, count: Tensor, mean: Tensor, variance: Tensor, joined: bool,
+                eps: float) -> Tensor:
         y = F.batch_norm(x, mean, variance, training=False, eps=eps)
         if mask is not None:
             y *= mask

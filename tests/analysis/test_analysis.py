@@ -9,8 +9,9 @@ from sfkd.analysis import linear_cka, report_terms
 from sfkd.analysis.trial import initialise
 from sfkd.ops import standardise
 
-RESNET = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
-              neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=5, in_channels=64))
+RESNET = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='ResNet', depth=18, stem_channels=8,
+                                                               base_channels=8), neck=dict(type='GlobalAveragePooling'),
+              head=dict(type='LinearClsHead', num_classes=5, in_channels=64))
 
 
 def test_cka_is_the_normalised_product_of_centred_gram_matrices():
@@ -29,7 +30,8 @@ def test_cka_is_the_normalised_product_of_centred_gram_matrices():
 def report():
     from mmpretrain.structures import DataSample
     torch.manual_seed(0)
-    distiller = SFKD(RESNET, RESNET, 'init', input_size=64, refine=False, spatial_weight=3.0, frequency_weight=2.0, logit_weight=1.0)
+    distiller = SFKD(RESNET, RESNET, 'init', input_size=64, refine=False, spatial_weight=3.0, frequency_weight=2.0,
+                     logit_weight=1.0)
     images, samples = torch.randn(8, 3, 64, 64), [DataSample().set_gt_label(i % 5) for i in range(8)]
     before = {key: value.clone() for key, value in distiller.named_parameters()}
     found = report_terms(distiller.eval(), images, samples)
@@ -40,7 +42,9 @@ def report():
 def test_report_names_every_feature_pair_and_term(report):
     _, _, _, found = report
     assert [r.name for r in found] == ['layer1', 'layer2', 'layer3', 'layer4']
-    assert all(set(r.losses) == {'spatial', 'frequency'} and set(r.gradients) == {'spatial', 'frequency', 'task'} for r in found)
+    assert all(
+        set(r.losses) == {'spatial', 'frequency'} and set(r.gradients) == {'spatial', 'frequency', 'task'}
+        for r in found)
 
 
 def test_bands_hold_all_the_energy(report):
@@ -72,11 +76,13 @@ def test_gradient_norms_are_those_of_a_backward_pass(report):
     spatial, frequency = (flat(terms[f'distill.layer3.loss_{key}']) for key in ('spatial', 'frequency'))
     assert found[2].gradients['spatial'] == pytest.approx(float(spatial.norm()), rel=1e-3)
     assert found[2].gradients['task'] == pytest.approx(float(flat(task).norm()), rel=1e-3)
-    assert found[2].cosine == pytest.approx(float(F.cosine_similarity(flat(task), spatial + frequency, dim=0)), abs=1e-3)
+    assert found[2].cosine == pytest.approx(float(F.cosine_similarity(flat(task), spatial + frequency, dim=0)),
+                                            abs=1e-3)
 
 
 def test_weights_left_as_the_memory_was_are_drawn_anew():
     network = BaseModule()
-    network.left, network.given = (torch.nn.Parameter(torch.tensor(values)) for values in ([1.0, float('nan')], [1.0, -2.0]))
+    network.left, network.given = (torch.nn.Parameter(torch.tensor(values))
+                                   for values in ([1.0, float('nan')], [1.0, -2.0]))
     initialise(network)
     assert network.left.abs().max() < 1 and network.given.tolist() == [1.0, -2.0]

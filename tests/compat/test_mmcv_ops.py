@@ -14,7 +14,8 @@ import sfkd  # noqa: F401  (it gives mmcv its operators)
 from sfkd.compat import StandInFinder
 
 mmcv_ops = pytest.importorskip('mmcv.ops')
-pytestmark = pytest.mark.skipif(not isinstance(sys.modules['mmcv._ext'].__spec__.loader, StandInFinder), reason='mmcv is compiled here')
+pytestmark = pytest.mark.skipif(not isinstance(sys.modules['mmcv._ext'].__spec__.loader, StandInFinder),
+                                reason='mmcv is compiled here')
 
 
 def close(found, expected, **kwargs):
@@ -54,8 +55,10 @@ def loop_soft_nms(boxes, scores, threshold, sigma, min_score, method, offset):
         i = place + 1
         while i < len(left):
             overlap = iou(boxes[left[place][0]], boxes[left[i][0]], offset)
-            left[i][1] *= {'naive': 0. if overlap >= threshold else 1., 'linear': 1 - overlap if overlap >= threshold else 1.,
-                           'gaussian': math.exp(-overlap**2 / sigma)}[method]
+            left[i][1] *= {
+                'naive': 0. if overlap >= threshold else 1., 'linear': 1 - overlap if overlap >= threshold else 1.,
+                'gaussian': math.exp(-overlap**2 / sigma)
+            }[method]
             if left[i][1] < min_score:
                 last = left.pop()
                 if i < len(left):
@@ -96,7 +99,8 @@ def test_batched_nms_keeps_classes_apart(split):
                                       dict(type='nms', iou_threshold=0.5, split_thr=split))
     assert kept.tolist() == sorted(expected, key=lambda i: -scores[i])
     close(dets[:, :4], boxes[kept])
-    one = mmcv_ops.batched_nms(torch.zeros(1, 4), torch.ones(1), torch.zeros(1), dict(type='soft_nms', iou_threshold=0.5))
+    one = mmcv_ops.batched_nms(torch.zeros(1, 4), torch.ones(1), torch.zeros(1),
+                               dict(type='soft_nms', iou_threshold=0.5))
     assert one[1].tolist() == [0]
 
 
@@ -136,8 +140,8 @@ def bilinear(plane, y, x):
     top, left = min(int(y), max(height - 2, 0)), min(int(x), max(width - 2, 0))
     bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
     dy, dx = y - top, x - left
-    return ((1 - dy) * (1 - dx) * plane[top, left] + (1 - dy) * dx * plane[top, right] + dy * (1 - dx) * plane[bottom, left]
-            + dy * dx * plane[bottom, right])
+    return ((1 - dy) * (1 - dx) * plane[top, left] + (1 - dy) * dx * plane[top, right] + dy *
+            (1 - dx) * plane[bottom, left] + dy * dx * plane[bottom, right])
 
 
 def loop_roi_align(x, rois, size, scale, ratio, mode, aligned):
@@ -150,8 +154,10 @@ def loop_roi_align(x, rois, size, scale, ratio, mode, aligned):
         for plane in x[int(picture)]:
             for row, column in itertools.product(range(size[0]), range(size[1])):
                 samples = torch.stack([
-                    bilinear(plane, top + (row + (i + .5) / grid[0]) * bins[0], left + (column + (j + .5) / grid[1]) * bins[1])
-                    for i, j in itertools.product(range(grid[0]), range(grid[1]))])
+                    bilinear(plane, top + (row + (i + .5) / grid[0]) * bins[0],
+                             left + (column + (j + .5) / grid[1]) * bins[1])
+                    for i, j in itertools.product(range(grid[0]), range(grid[1]))
+                ])
                 out.append(samples.mean() if mode == 'avg' else samples.max())
     return torch.stack(out).view(len(rois), x.shape[1], *size)
 
@@ -162,7 +168,8 @@ def loop_roi_align(x, rois, size, scale, ratio, mode, aligned):
 def test_roi_align(ratio, aligned, mode):
     torch.manual_seed(0)
     x = torch.randn(2, 2, 9, 13, dtype=torch.float64, requires_grad=True)
-    rois = torch.tensor(ROIS if aligned else [*ROIS, [1, 5, 5, 5, 4]], dtype=torch.float64)  # the last has no area: one cell
+    rois = torch.tensor(ROIS if aligned else [*ROIS, [1, 5, 5, 5, 4]],
+                        dtype=torch.float64)  # the last has no area: one cell
     layer = mmcv_ops.RoIAlign((3, 2), 0.5, ratio, mode, aligned)
     out, expected = layer(x, rois), loop_roi_align(x, rois, (3, 2), 0.5, ratio, mode, aligned)
     torch.testing.assert_close(out, expected)
@@ -171,7 +178,8 @@ def test_roi_align(ratio, aligned, mode):
     assert gradcheck(lambda x: layer(x, rois[:2]), x)
     torch.testing.assert_close(layer(x.float(), rois.float()), out.float(), atol=1e-5, rtol=1e-5)
     assert layer(x.half(), rois.half()).dtype == torch.half
-    nothing = rois.new_tensor([[0, 5, 5, 5, 5]]) if aligned and ratio == 0 else rois[:0]  # no area, no samples; or no RoIs
+    nothing = rois.new_tensor([[0, 5, 5, 5, 5]
+                               ]) if aligned and ratio == 0 else rois[:0]  # no area, no samples; or no RoIs
     out = layer(x, nothing)
     assert out.shape == (len(nothing), 2, 3, 2) and not out.any() and not torch.autograd.grad(out.sum(), x)[0].any()
     assert layer(x, rois[:0]).shape == (0, 2, 3, 2)
@@ -205,7 +213,8 @@ def test_roi_pool():
 
 
 # Deformable convolutions.
-def loop_deform(x, offset, weight, mask=None, bias=None, stride=(1, 1), pad=(0, 0), dilation=(1, 1), groups=1, deform_groups=1):
+def loop_deform(x, offset, weight, mask=None, bias=None, stride=(1, 1), pad=(0, 0), dilation=(1, 1), groups=1,
+                deform_groups=1):
     """Zero outside, bilinear between. offset (N, deform_groups * kh * kw * 2, H', W')."""
     kernel = weight.shape[2:]
     columns = []
@@ -239,7 +248,8 @@ def deform_inputs(geometry, zero_offsets, modulated, dtype=torch.float64):
     kernel, cls = (3, 2), mmcv_ops.ModulatedDeformConv2d if modulated else mmcv_ops.DeformConv2d
     layer = cls(4, 6, kernel, bias=modulated, **geometry).to(dtype)
     x = torch.randn(2, 4, 7, 6, dtype=dtype)
-    plain = torch.nn.functional.conv2d(x, layer.weight, None, *(geometry[k] for k in ('stride', 'padding', 'dilation', 'groups')))
+    plain = torch.nn.functional.conv2d(x, layer.weight, None,
+                                       *(geometry[k] for k in ('stride', 'padding', 'dilation', 'groups')))
     cells = geometry['deform_groups'] * kernel[0] * kernel[1]
     offset = torch.randn(2, 2 * cells, *plain.shape[2:], dtype=dtype) * (0 if zero_offsets else 1.5)
     mask = torch.rand(2, cells, *plain.shape[2:], dtype=dtype)
@@ -257,7 +267,8 @@ def test_deform_conv(geometry, zero_offsets, modulated):
     parameters = dict(layer.named_parameters())
     names = dict(geometry, pad=geometry['padding'])
     del names['padding']
-    expected = loop_deform(*inputs[:2], parameters['weight'], inputs[2] if modulated else None, parameters.get('bias'), **names)
+    expected = loop_deform(*inputs[:2], parameters['weight'], inputs[2] if modulated else None, parameters.get('bias'),
+                           **names)
     torch.testing.assert_close(out, expected)
     if zero_offsets and not modulated:
         torch.testing.assert_close(out, plain)
@@ -293,7 +304,8 @@ def test_ms_deform_attn():
     shapes = torch.tensor([[4, 3], [2, 2]])
     starts, cells = torch.tensor([0, 12]), 16
     value = torch.randn(2, cells, 2, 3, dtype=torch.float64, requires_grad=True)
-    places = (torch.rand(2, 5, 2, 2, 3, 2, dtype=torch.float64) * 1.6 - 0.3).requires_grad_()  # (N, queries, heads, levels, points, xy)
+    places = (torch.rand(2, 5, 2, 2, 3, 2, dtype=torch.float64) * 1.6 -
+              0.3).requires_grad_()  # (N, queries, heads, levels, points, xy)
     weights = torch.rand(2, 5, 2, 2, 3, dtype=torch.float64, requires_grad=True)
     out = MultiScaleDeformableAttnFunction.apply(value, shapes, starts, places, weights, 64)
     expected = []
@@ -308,8 +320,8 @@ def test_ms_deform_attn():
                 top, left = int(y.floor()), int(x.floor())
                 dy, dx = y - top, x - left
                 total = total + weights[n, query, head, level, point] * (
-                    (1 - dy) * (1 - dx) * plane[top, left] + (1 - dy) * dx * plane[top, left + 1] + dy * (1 - dx) * plane[top + 1, left]
-                    + dy * dx * plane[top + 1, left + 1])
+                    (1 - dy) * (1 - dx) * plane[top, left] + (1 - dy) * dx * plane[top, left + 1] + dy *
+                    (1 - dx) * plane[top + 1, left] + dy * dx * plane[top + 1, left + 1])
         expected.append(total)
     expected = torch.stack(expected).view(2, 5, 6)
     torch.testing.assert_close(out, expected)
@@ -351,7 +363,8 @@ def test_focal_loss_of_background_and_of_certain_predictions():
     floor = -math.log(torch.finfo(torch.float32).tiny)
     close(loss, [[0.75 * floor, 0], [0.25 * floor, 0.75 * floor]])
     assert torch.autograd.grad(loss.sum(), x)[0].isfinite().all()
-    assert mmcv_ops.sigmoid_focal_loss(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2., 0.25, None, 'none').shape == (0, 3)
+    assert mmcv_ops.sigmoid_focal_loss(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), 2., 0.25, None,
+                                       'none').shape == (0, 3)
     probe = torch.randn(2, 3, requires_grad=True)
     loss = mmcv_ops.softmax_focal_loss(probe, torch.tensor([-1, 1]), 2., 0.25, None, 'sum')
     assert not torch.autograd.grad(loss, probe)[0][0].any()

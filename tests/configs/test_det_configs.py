@@ -19,12 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 DISTILLATIONS = sorted((ROOT / 'configs/sfkd').glob('det_*.py'))
 MMDET = Path(mmdet.__file__).parent / '.mim'
 #: what a config's name promises: its student is trained as this config trains it alone
-STUDENTS = dict(retinanet_r50='mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', fcos_r50='mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+STUDENTS = dict(retinanet_r50='mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+                fcos_r50='mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
                 faster_rcnn_r18='configs/sfkd/students/faster_rcnn_r18.py', gfl_r18='configs/sfkd/students/gfl_r18.py',
                 gfl_mnv2='configs/sfkd/students/gfl_mnv2.py')
 TEACHERS = dict(maskrcnn_swin_t='mmdet::swin/mask-rcnn_swin-t-', maskrcnn_swin_s='mmdet::swin/mask-rcnn_swin-s-',
                 retinanet_r101='mmdet::retinanet/retinanet_r101_', dino_r50='mmdet::dino/dino-4scale_r50_')
-QUICK = ('det_dino_r50_to_gfl_r18', 'det_maskrcnn_swin_t_to_gfl_mnv2')  # the cheapest ones; the others where a minute more is no matter
+QUICK = ('det_dino_r50_to_gfl_r18', 'det_maskrcnn_swin_t_to_gfl_mnv2'
+         )  # the cheapest ones; the others where a minute more is no matter
 SMALL = (256, 208)  # of 160x128: the deepest levels keep two rows
 
 every_config = pytest.mark.parametrize('path', DISTILLATIONS, ids=lambda path: path.stem)
@@ -40,8 +42,8 @@ def pictures(tmp_path_factory):
 
 def load(pictures, pipeline):
     config = Config.fromfile(ROOT / 'configs/_base_/datasets/digits_wild_det.py').dataset
-    config.update(data_root=str(pictures), ann_file='annotations/train.json', data_prefix=dict(img='train'), pipeline=pipeline,
-                  indices=[0, 10])
+    config.update(data_root=str(pictures), ann_file='annotations/train.json', data_prefix=dict(img='train'),
+                  pipeline=pipeline, indices=[0, 10])
     dataset = mmdet.datasets.CocoDataset(**{key: value for key, value in config.items() if key != 'type'})
     return pseudo_collate([dataset[i] for i in range(2)])
 
@@ -78,7 +80,8 @@ def test_the_student_is_trained_as_alone(path, plain):
         assert plain(config[key]) == plain(alone[key]), key
 
 
-@pytest.mark.parametrize('path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long) for p in DISTILLATIONS])
+@pytest.mark.parametrize(
+    'path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long) for p in DISTILLATIONS])
 def test_trains_and_predicts(path, pictures, tmp_path):
     """Two digits pictures of different shapes through both networks, the losses, the config's optimizer, and the
     student's prediction.
@@ -92,7 +95,8 @@ def test_trains_and_predicts(path, pictures, tmp_path):
         as_file = path.stem.endswith('gfl_mnv2')  # once as a user gives it: in a file, as published ones are
         if as_file:
             torch.save(dict(meta={}, state_dict=teacher.state_dict()), tmp_path / 'teacher.pth')
-        given = dict(teacher_ckpt=str(tmp_path / 'teacher.pth')) if as_file else dict(teacher=teacher, teacher_ckpt=None)
+        given = dict(teacher_ckpt=str(tmp_path /
+                                      'teacher.pth')) if as_file else dict(teacher=teacher, teacher_ckpt=None)
         distiller = MODELS.build(dict(config.model, **given, input_size=256))
         optimizer = build_optim_wrapper(distiller, config.optim_wrapper)
         steps = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=SMALL, keep_ratio=True),
@@ -105,7 +109,8 @@ def test_trains_and_predicts(path, pictures, tmp_path):
 
     found = distiller.eval().test_step(shown)
     assert [sample.ori_shape for sample in found] == [(128, 128), (128, 160)]
-    assert all(sample.pred_instances.bboxes.shape[1] == 4 and sample.pred_instances.bboxes.isfinite().all() for sample in found)
+    assert all(sample.pred_instances.bboxes.shape[1] == 4 and sample.pred_instances.bboxes.isfinite().all()
+               for sample in found)
 
     gradients = {}
     for key, parameter in distiller.named_parameters():
@@ -115,7 +120,11 @@ def test_trains_and_predicts(path, pictures, tmp_path):
     before = first.detach().clone()
     logged = distiller.train().train_step(batch, optimizer)
     assert all(value.isfinite().all() for value in logged.values()), logged
-    assert {f'distill.{pair.name}.loss_{name}' for pair in distiller.distillation.pairs for name in pair.losses} < set(logged)
-    assert set(gradients) == {key for key, p in distiller.named_parameters() if p.requires_grad}  # or DDP would wait for the rest
+    assert {f'distill.{pair.name}.loss_{name}'
+            for pair in distiller.distillation.pairs
+            for name in pair.losses} < set(logged)
+    assert set(gradients) == {key
+                              for key, p in distiller.named_parameters()
+                              if p.requires_grad}  # or DDP would wait for the rest
     assert all(gradient.isfinite() for gradient in gradients.values())
     assert key.startswith('backbone.') and gradients[key] > 0 and not torch.equal(first, before)

@@ -48,10 +48,14 @@ def test_trains_and_leaves_a_stock_student(tmp_path):
                    'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1')
     assert result.returncode == 0, result.stderr[-3000:]
 
-    lines = [json.loads(line) for log in tmp_path.glob('work/*/vis_data/scalars.json') for line in log.read_text().splitlines()]
+    lines = [
+        json.loads(line) for log in tmp_path.glob('work/*/vis_data/scalars.json')
+        for line in log.read_text().splitlines()
+    ]
     steps = [line for line in lines if 'loss' in line]
     assert len(steps) == 2 and all(math.isfinite(step['loss']) for step in steps)
-    assert {'task.loss', 'distill.layer4.loss_spatial', 'distill.layer4.loss_frequency', 'distill.logits.loss_kd'} <= set(steps[0])
+    assert {'task.loss', 'distill.layer4.loss_spatial', 'distill.layer4.loss_frequency',
+            'distill.logits.loss_kd'} <= set(steps[0])
 
     stock = Config.fromfile(Config._get_cfg_path('mmpretrain::resnet/resnet18_8xb32_in1k.py', '')[0])
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -62,6 +66,7 @@ def test_trains_and_leaves_a_stock_student(tmp_path):
 
 
 def test_names_the_missing_data(tmp_path):
-    result = train('--work-dir', str(tmp_path), '--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}/nowhere')
+    result = train('--work-dir', str(tmp_path), '--cfg-options',
+                   f'train_dataloader.dataset.data_root={tmp_path}/nowhere')
     assert result.returncode and 'Traceback' not in result.stderr, result.stderr[-3000:]
     assert f'{tmp_path}/nowhere' in result.stderr and 'docs/data.md' in result.stderr

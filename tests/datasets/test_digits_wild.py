@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = dict(train=20, val=10, test=10)
 # The first three one-digit scenes of each split, seed 0
 SOURCES = [49, 1040, 1272, 1445, 433, 1547, 1099, 1514, 333]
-BOXES = [(2, 10, 41, 59), (42, 27, 61, 59), (17, 18, 49, 62), (6, 32, 22, 62), (36, 12, 59, 56), (22, 14, 52, 45), (34, 8, 58, 49),
-         (11, 9, 47, 60), (22, 11, 50, 48)]
+BOXES = [(2, 10, 41, 59), (42, 27, 61, 59), (17, 18, 49, 62), (6, 32, 22, 62), (36, 12, 59, 56), (22, 14, 52, 45),
+         (34, 8, 58, 49), (11, 9, 47, 60), (22, 11, 50, 48)]
 MEANS = [72.72, 27.85, 89.38, 58.54, 84.02, 36.67, 34.95, 107.82, 133.6]
 
 
@@ -148,7 +148,8 @@ def test_a_digit_is_where_its_mask_says():
         mask = scene.digits[0].mask
         around = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9))).astype(bool) & ~cv2.dilate(
             mask.astype(np.uint8), np.ones((5, 5))).astype(bool)
-        assert abs(np.median(scene.image[mask].astype(float), 0) - np.median(scene.image[around].astype(float), 0)).max() > 20
+        assert abs(np.median(scene.image[mask].astype(float), 0) -
+                   np.median(scene.image[around].astype(float), 0)).max() > 20
 
 
 @pytest.mark.parametrize('wrong, word', [
@@ -251,7 +252,8 @@ def test_wrong_counts_make_nothing(tmp_path, counts):
 
 
 def run(*arguments) -> str:
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -282,7 +284,8 @@ _base_ = {str(ROOT / 'configs/_base_/datasets/digits_wild_cls.py')!r}
 model = dict(type='SFKD', student='nowhere.py', teacher='nowhere.py')
 train_dataloader = dict(dataset=dict(data_root={str(made)!r}))
 ''')
-    assert '12 of 20' in run('tools/browse_dataset.py', config, '--number', 12, '--cell', 64, '--out', tmp_path / 'new/sheet.png')
+    assert '12 of 20' in run('tools/browse_dataset.py', config, '--number', 12, '--cell', 64, '--out',
+                             tmp_path / 'new/sheet.png')
     assert cv2.imread(str(tmp_path / 'new/sheet.png')).shape == (2 * 86, 700, 3)
 
 
@@ -308,7 +311,8 @@ class Sample(SimpleNamespace):
 
 def test_browse_draws_boxes_and_label_maps(browse):
     image = np.zeros((32, 32, 3), np.uint8)
-    instances = SimpleNamespace(labels=torch.tensor([1, 0]), bboxes=torch.tensor([[2., 3., 12., 13.], [20., 20., 30., 30.]]))
+    instances = SimpleNamespace(labels=torch.tensor([1, 0]), bboxes=torch.tensor([[2., 3., 12., 13.],
+                                                                                  [20., 20., 30., 30.]]))
     drawn, names = browse.annotate(image.copy(), Sample(gt_instances=instances), ['cat', 'dog'])
     assert names == 'dog cat' and drawn[3, 2:12, 0].all() and drawn[12, 11, 0] and not drawn[13:20].any()
 
@@ -326,6 +330,7 @@ def test_browse_shows_true_colours(browse):
 
 
 def test_contact_sheet_takes_any_size():
-    sheet = contact_sheet([np.zeros((10, 20, 3), np.uint8), np.zeros((200, 90, 3), np.uint8)], ['a', 'b'], columns=1, cell=40)
+    sheet = contact_sheet([np.zeros(
+        (10, 20, 3), np.uint8), np.zeros((200, 90, 3), np.uint8)], ['a', 'b'], columns=1, cell=40)
     assert sheet.shape == (2 * 62, 46, 3)
     assert not sheet[:20, :40].any() and not sheet[62:102, :18].any() and (sheet[20:40] == 255).all()

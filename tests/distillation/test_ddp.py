@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def gradients(processes: int, out: Path) -> dict[str, torch.Tensor]:
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}',
                Path(__file__).with_name('ddp_worker.py'), out]
-    subprocess.run(command, check=True, timeout=200, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)})
+    subprocess.run(command, check=True, timeout=200,
+                   env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)})
     return torch.load(out)
 
 

@@ -34,7 +34,8 @@ def storages(tensors):
 
 def test_nothing_of_the_teacher_is_in_the_module(distiller):
     teacher = distiller.distillation.teacher.network
-    for listing in (distiller.state_dict().items, distiller.named_parameters, distiller.named_buffers, distiller.named_modules):
+    for listing in (distiller.state_dict().items, distiller.named_parameters, distiller.named_buffers,
+                    distiller.named_modules):
         names = dict(listing())
         assert names and not [name for name in names if 'teacher' in name]
     assert not storages(distiller.state_dict(keep_vars=True).values()) & storages(teacher.state_dict().values())
@@ -83,7 +84,8 @@ def test_training_changes_the_student_and_never_the_teacher(distiller, zoo):
     for _ in range(2):
         distiller.train_step(zoo.batch(), wrapper)
     assert not torch.equal(weight, first)
-    assert all(torch.equal(value, before[key]) for key, value in distiller.distillation.teacher.network.state_dict().items())
+    assert all(
+        torch.equal(value, before[key]) for key, value in distiller.distillation.teacher.network.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in distiller.distillation.teacher.network.parameters())
 
 
@@ -98,8 +100,9 @@ def test_the_teacher_is_deterministic_and_gives_no_gradients(distiller):
 
 # ---- moved along ----
 
-@pytest.mark.parametrize('cast, dtype', [(lambda m: m.to(torch.float64), torch.float64), (lambda m: m.half(), torch.float16),
-                                         (lambda m: m.bfloat16(), torch.bfloat16)])
+
+@pytest.mark.parametrize('cast, dtype', [(lambda m: m.to(torch.float64), torch.float64),
+                                         (lambda m: m.half(), torch.float16), (lambda m: m.bfloat16(), torch.bfloat16)])
 def test_casts_reach_the_teacher(zoo, cast, dtype):
     distiller = zoo.distil(zoo.mixer(), zoo.resnet(mean=(100., 110, 120), to_rgb=False))
     single = distiller.distillation.teacher(torch.ones(2, 3, *SIZE))
@@ -109,7 +112,8 @@ def test_casts_reach_the_teacher(zoo, cast, dtype):
     assert [t.dtype for t in teacher.affine[:2]] == [dtype, dtype] and teacher.affine[2] is True
     for path, value in teacher(torch.ones(2, 3, *SIZE, dtype=dtype)).items():
         assert value.dtype == dtype
-        torch.testing.assert_close(value.double(), single[path].double(), rtol=0, atol=1e-5 if dtype == torch.float64 else 0.1)
+        torch.testing.assert_close(value.double(), single[path].double(), rtol=0,
+                                   atol=1e-5 if dtype == torch.float64 else 0.1)
 
 
 def test_moves_reach_the_teacher(zoo):
@@ -146,7 +150,8 @@ def test_the_teacher_sees_what_its_own_preprocessor_makes_of_the_raw_pictures(zo
     distiller = zoo.distil(zoo.mixer(**student), zoo.resnet(**teacher))
     inputs = distiller.data_preprocessor(zoo.batch(), training=True)['inputs']
     own = distiller.distillation.teacher.network.data_preprocessor(zoo.batch())['inputs']
-    torch.testing.assert_close(seen_by(distiller.distillation.teacher, inputs), own, rtol=0, atol=1e-3 if teacher['mean'][0] == 10 else 1e-5)
+    torch.testing.assert_close(seen_by(distiller.distillation.teacher, inputs), own, rtol=0,
+                               atol=1e-3 if teacher['mean'][0] == 10 else 1e-5)
 
 
 def test_equal_normalisation_is_skipped(zoo):
@@ -208,13 +213,14 @@ def test_a_partial_load_is_reported(zoo, tmp_path, monkeypatch):
     assert "in the file but not in the model: ['extra.weight', 'extra.bias']" in text
 
 
-@pytest.mark.parametrize('missing, needed', [('head.', False), ('backbone.layer4.', False), ('backbone.layer3.1.bn2.running_var', True),
-                                             ('backbone.conv1', True)])
+@pytest.mark.parametrize('missing, needed', [('head.', False), ('backbone.layer4.', False),
+                                             ('backbone.layer3.1.bn2.running_var', True), ('backbone.conv1', True)])
 def test_only_weights_before_the_deepest_tap_are_needed(zoo, tmp_path, missing, needed):
     file = saved(zoo.build(zoo.resnet(), seed=7), tmp_path / 'a.pth', lambda key: key.startswith(missing))
 
     def build():
-        return zoo.distil(zoo.mixer(), zoo.resnet(), file, pairs=[dict(student='backbone.layers.1', teacher='backbone.layer3')])
+        return zoo.distil(zoo.mixer(), zoo.resnet(), file,
+                          pairs=[dict(student='backbone.layers.1', teacher='backbone.layer3')])
     if needed:
         with pytest.raises(ConfigError, match=missing):
             build()
@@ -251,4 +257,5 @@ def test_weights_that_a_parent_uses_without_calling_its_child_are_needed():
 
     teacher = Teacher(Network())
     teacher.tap(Taps(teacher.network, ['tap'], stop=True), (32, 32))
-    assert teacher._runs('attention.out_proj.weight') and teacher._runs('stem.weight') and not teacher._runs('after.weight')
+    assert teacher._runs('attention.out_proj.weight') and teacher._runs(
+        'stem.weight') and not teacher._runs('after.weight')

@@ -42,7 +42,8 @@ def test_band_mse_unbalanced_is_the_sum_of_the_bands_means(shape):
 
 
 def test_band_mse_by_hand():
-    s = Decomposed(torch.zeros(1, 1, 2, 2), Bands(torch.tensor([[[[3.]]]]), (torch.tensor([1., 2., 0.]).view(1, 1, 3, 1, 1), )))
+    s = Decomposed(torch.zeros(1, 1, 2, 2),
+                   Bands(torch.tensor([[[[3.]]]]), (torch.tensor([1., 2., 0.]).view(1, 1, 3, 1, 1), )))
     t = decomposed(torch.zeros(1, 1, 2, 2), 1)
     assert BandMSE('none')(s, t).item() == 9 + 1 + 4 + 0
     assert BandMSE()(s, t).item() == 14 / 4
@@ -50,7 +51,8 @@ def test_band_mse_by_hand():
 
 def test_band_infonce_by_hand_for_two_pictures():
     def side(low):
-        return Decomposed(torch.zeros(2, 2, 2, 2), Bands(torch.tensor(low).view(2, 2, 1, 1), (torch.zeros(2, 2, 3, 1, 1), )))
+        return Decomposed(torch.zeros(2, 2, 2, 2),
+                          Bands(torch.tensor(low).view(2, 2, 1, 1), (torch.zeros(2, 2, 3, 1, 1), )))
     student, teacher = side([[3., 0.], [0., 2.]]), side([[5., 0.], [.6, .8]])  # cosines: 1 and .6; 0 and .8
     low = (math.log(1 + math.exp((.6 - 1) / .5)) + math.log(1 + math.exp((0 - .8) / .5))) / 2
     empty = math.log(2)  # three detail bands that tell nothing
@@ -92,7 +94,9 @@ def test_kl_by_hand_for_two_classes():
     assert KLDivergence()(student, teacher).item() == pytest.approx(.75 * math.log(1.5) + .25 * math.log(.5), rel=1e-6)
     # At T = 2 the teacher's odds are sqrt(3) : 1
     p = math.sqrt(3) / (1 + math.sqrt(3))
-    assert KLDivergence(2)(student, teacher).item() == pytest.approx(4 * (p * math.log(2 * p) + (1 - p) * math.log(2 - 2 * p)), rel=1e-6)
+    assert KLDivergence(2)(student,
+                           teacher).item() == pytest.approx(4 * (p * math.log(2 * p) + (1 - p) * math.log(2 - 2 * p)),
+                                                            rel=1e-6)
 
 
 @pytest.mark.parametrize('temperature', (1.0, 4.0))

@@ -45,16 +45,18 @@ def aligned(project, s, t):
     grid = [min(a, b) for a, b in zip(s.shape[2:], t.shape[2:])]
     s, t = (F.adaptive_avg_pool2d(x.double(), grid) for x in (s, t))
     s = torch.einsum('oc,nchw->nohw', project.weight.double()[:, :, 0, 0], s)
-    return [(x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt() for x in (s, t)]
+    return [(x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+            for x in (s, t)]
 
 
 @torch.no_grad()
 def test_the_preset_recomputed_by_hand(zoo):
     """At the start, where refinement is the identity: plain MSE and GFFL of aligned maps, and KL of the logits."""
-    distiller = zoo.distil(zoo.resnet(), zoo.swin(to_rgb=False), spatial_weight=3.0, frequency_weight=0.7, sigma=0.4, logit_weight=0.9,
-                           temperature=2.0).train()
+    distiller = zoo.distil(zoo.resnet(), zoo.swin(to_rgb=False), spatial_weight=3.0, frequency_weight=0.7, sigma=0.4,
+                           logit_weight=0.9, temperature=2.0).train()
     data = data_of(distiller, zoo)
-    paths = [(f'backbone.layer{i}', f'backbone.stages.{i - 1}') for i in (1, 2, 3)] + [('backbone.layer4', 'backbone.norm3')]
+    paths = [(f'backbone.layer{i}', f'backbone.stages.{i - 1}')
+             for i in (1, 2, 3)] + [('backbone.layer4', 'backbone.norm3')]
     with zoo.recorded(distiller.student, ['head', *(s for s, _ in paths)]) as student, \
             zoo.recorded(distiller.distillation.teacher.network, ['head', *(t for _, t in paths)]) as teacher:
         losses = distiller(**data, mode='loss')
@@ -113,9 +115,12 @@ def test_with_all_weights_zero_training_is_the_students_own(zoo):
 
 
 def test_pairs_with_their_own_connector_and_losses(zoo):
-    pairs = [dict(student='backbone.layers.0', teacher='backbone.layer1'),
-             dict(student='backbone.layers.3', teacher='backbone.layer4', connector=dict(type='WaveletConnector', levels=1),
-                  losses=[dict(type='BandMSE', weight=2), dict(type='sfkd.BandInfoNCE', name='contrast')])]
+    pairs = [
+        dict(student='backbone.layers.0', teacher='backbone.layer1'),
+        dict(student='backbone.layers.3', teacher='backbone.layer4', connector=dict(type='WaveletConnector', levels=1),
+             losses=[dict(type='BandMSE', weight=2),
+                     dict(type='sfkd.BandInfoNCE', name='contrast')])
+    ]
     distiller = Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **ALIGNED)
     losses = distiller(**data_of(distiller, zoo), mode='loss')
     assert set(losses) == {'task.loss', 'distill.layers_0.loss_frequency', 'distill.layers_3.loss_BandMSE',
@@ -137,7 +142,8 @@ def test_one_student_stage_learns_from_two_teacher_stages(zoo):
 def test_chosen_stages_of_the_automatic_pairs(zoo):
     every = [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet()).distillation.pairs]
     assert len(every) > 2
-    assert [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet(), stages=[-1, 0]).distillation.pairs] == [every[-1], every[0]]
+    assert [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet(), stages=[-1, 0]).distillation.pairs
+            ] == [every[-1], every[0]]
     with pytest.raises(ConfigError, match=r'model.stages: \[9\] of \d automatic pairs'):
         zoo.distil(zoo.mixer(), zoo.resnet(), stages=[0, 9])
     with pytest.raises(ConfigError, match="model.pairs: 'heads' is neither"):
@@ -145,13 +151,16 @@ def test_chosen_stages_of_the_automatic_pairs(zoo):
 
 
 def test_every_stage_against_the_teachers_class_scores(zoo):
-    distiller = zoo.distil(zoo.mixer(), zoo.resnet(), kind=Distiller, pairs='head', connector=dict(type='LogitProjector'),
-                           losses=[dict(type='KLDivergence', name='kd')], input_size=64).train()
-    assert {pair.teacher_path for pair in distiller.distillation.pairs} == {'head'} and len(distiller.distillation.pairs) == 4
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(), kind=Distiller, pairs='head',
+                           connector=dict(type='LogitProjector'), losses=[dict(type='KLDivergence',
+                                                                               name='kd')], input_size=64).train()
+    assert {pair.teacher_path
+            for pair in distiller.distillation.pairs} == {'head'} and len(distiller.distillation.pairs) == 4
     losses = distiller(**data_of(distiller, zoo), mode='loss')
     sum(losses.values()).backward()
     assert sum('loss_kd' in key for key in losses) == 4
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for pair in distiller.distillation.pairs for p in pair.parameters() if p.dim() > 1)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for pair in distiller.distillation.pairs
+               for p in pair.parameters() if p.dim() > 1)
 
 
 def test_two_losses_of_one_type_are_both_kept_or_refused(zoo):
@@ -207,7 +216,8 @@ def test_a_short_config_names_stock_configs(zoo, tmp_path, scope):
     for name, model in dict(student=zoo.mixer(mean=(1., 2, 3)), teacher=zoo.resnet(mean=(4., 5, 6))).items():
         model = dict(model, type='ImageClassifier')
         preprocessor = model.pop('data_preprocessor')  # beside the model, as in mmpretrain's own configs
-        Config(dict(default_scope='mmpretrain', model=model, data_preprocessor=preprocessor)).dump(tmp_path / f'{name}.py')
+        Config(dict(default_scope='mmpretrain', model=model,
+                    data_preprocessor=preprocessor)).dump(tmp_path / f'{name}.py')
     teacher = zoo.build(zoo.resnet(), seed=5)
     torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
     (tmp_path / 'config.py').write_text(CONFIG.format(scope=scope, folder=tmp_path.as_posix()))
@@ -215,7 +225,8 @@ def test_a_short_config_names_stock_configs(zoo, tmp_path, scope):
     with ROOT_MODELS.switch_scope_and_registry(scope) as registry:
         distiller = registry.build(config.model)
     assert isinstance(distiller, SFKD) and type(distiller).__name__ == 'ImageClassifier'
-    assert [(p.student_path, p.teacher_path) for p in distiller.distillation.pairs] == [(f'backbone.layers.{i}', f'backbone.layer{i + 1}') for i in range(4)]
+    assert [(p.student_path, p.teacher_path) for p in distiller.distillation.pairs
+            ] == [(f'backbone.layers.{i}', f'backbone.layer{i + 1}') for i in range(4)]
     assert distiller.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
     assert distiller.distillation.teacher.network.data_preprocessor.mean.flatten().tolist() == [4, 5, 6]
     assert torch.equal(distiller.distillation.teacher.network.backbone.conv1.weight, teacher.backbone.conv1.weight)
@@ -282,13 +293,13 @@ def test_tap_that_is_no_map(zoo):
 
 
 def test_too_small_a_grid(zoo):
-    refused(zoo, 'model.pairs[0]', "'backbone.layer3' gives 2x2 and 'backbone.layer4' 1x1", '32x32', 'earlier stages', 'input_size',
-            student=zoo.resnet(), pairs=[pair('backbone.layer3', 'backbone.layer4')], input_size=32)
+    refused(zoo, 'model.pairs[0]', "'backbone.layer3' gives 2x2 and 'backbone.layer4' 1x1", '32x32', 'earlier stages',
+            'input_size', student=zoo.resnet(), pairs=[pair('backbone.layer3', 'backbone.layer4')], input_size=32)
 
 
 def test_a_grid_too_small_for_the_wavelet(zoo):
-    refused(zoo, 'model.pairs[0]', '2x2', 'too small a grid for any level', student=zoo.resnet(), kind=SFKD, wavelet='db2',
-            pairs=[pair('backbone.layer4', 'backbone.layer4')])
+    refused(zoo, 'model.pairs[0]', '2x2', 'too small a grid for any level', student=zoo.resnet(), kind=SFKD,
+            wavelet='db2', pairs=[pair('backbone.layer4', 'backbone.layer4')])
 
 
 def test_logits_of_different_classes(zoo):
@@ -298,15 +309,18 @@ def test_logits_of_different_classes(zoo):
 
 
 def test_several_problems_come_together(zoo):
-    problems = refused(zoo, 'model.pairs[0].student', 'model.pairs[0].teacher', 'model.pairs[2].student', 'model.logits',
-                       teacher=zoo.resnet(classes=7), logits=[dict(type='KLDivergence')],
-                       pairs=[pair('backbone.nothing', 'backbone.none'), pair(), pair('neck')])
+    problems = refused(zoo, 'model.pairs[0].student', 'model.pairs[0].teacher', 'model.pairs[2].student',
+                       'model.logits', teacher=zoo.resnet(classes=7), logits=[dict(type='KLDivergence')],
+                       pairs=[pair('backbone.nothing', 'backbone.none'),
+                              pair(), pair('neck')])
     assert len(problems) == 4
 
 
 def test_a_missing_checkpoint_comes_with_the_rest(zoo):
-    for ckpt, found in ((None, 'model.teacher_ckpt: None'), ('nowhere.pth', "model.teacher_ckpt: there is no checkpoint 'nowhere.pth'")):
-        assert len(refused(zoo, found, 'model.pairs[0].student', teacher_ckpt=ckpt, pairs=[pair('backbone.nothing')])) == 2
+    for ckpt, found in ((None, 'model.teacher_ckpt: None'),
+                        ('nowhere.pth', "model.teacher_ckpt: there is no checkpoint 'nowhere.pth'")):
+        assert len(refused(zoo, found, 'model.pairs[0].student', teacher_ckpt=ckpt,
+                           pairs=[pair('backbone.nothing')])) == 2
 
 
 def test_no_teacher_checkpoint(zoo):
@@ -314,8 +328,10 @@ def test_no_teacher_checkpoint(zoo):
 
 
 def test_no_such_config(zoo):
-    refused(zoo, "model.student: there is no config file 'configs/nowhere.py'", 'mmpretrain::', student='configs/nowhere.py')
-    refused(zoo, "model.teacher: 'mmpretrain::resnet/nowhere.py' cannot be found", teacher='mmpretrain::resnet/nowhere.py')
+    refused(zoo, "model.student: there is no config file 'configs/nowhere.py'", 'mmpretrain::',
+            student='configs/nowhere.py')
+    refused(zoo, "model.teacher: 'mmpretrain::resnet/nowhere.py' cannot be found",
+            teacher='mmpretrain::resnet/nowhere.py')
 
 
 @pytest.mark.parametrize('spec', [3, dict(backbone=1)])
@@ -324,7 +340,8 @@ def test_what_is_no_model(zoo, spec):
 
 
 def test_models_that_cannot_be_built(zoo):
-    refused(zoo, "model.student: cannot build 'mmpretrain.NoSuchClassifier'", student=dict(type='mmpretrain.NoSuchClassifier'))
+    refused(zoo, "model.student: cannot build 'mmpretrain.NoSuchClassifier'",
+            student=dict(type='mmpretrain.NoSuchClassifier'))
     refused(zoo, "model.teacher: cannot build 'mmpretrain.ImageClassifier'", 'depth', teacher=dict(
         type='mmpretrain.ImageClassifier', backbone=dict(type='ResNet', depth=19)))
 
@@ -372,8 +389,8 @@ def test_truncated_checkpoint(zoo, tmp_path, name, keep):
 @pytest.mark.parametrize('name', ['teacher.pth', 'teacher.safetensors'])
 def test_checkpoint_of_another_architecture(zoo, tmp_path, name):
     path = checkpoint(zoo, tmp_path / name, zoo.mixer())
-    refused(zoo, 'model.teacher_ckpt', 'is not of this teacher: 100 weights', "'backbone.conv1.weight'", '1 of 102 were found',
-            'Keys in the file look like', 'model.teacher', teacher_ckpt=str(path))
+    refused(zoo, 'model.teacher_ckpt', 'is not of this teacher: 100 weights', "'backbone.conv1.weight'",
+            '1 of 102 were found', 'Keys in the file look like', 'model.teacher', teacher_ckpt=str(path))
 
 
 def test_checkpoint_of_another_width_tells_both_shapes(zoo, tmp_path):
@@ -389,7 +406,8 @@ def test_a_whole_distillation_checkpoint_serves_as_teacher(zoo, tmp_path):
     first = zoo.distil(zoo.resnet(), zoo.swin())
     torch.save(dict(state_dict=first.state_dict()), tmp_path / 'a.pth')
     second = zoo.distil(zoo.mixer(), zoo.resnet(), str(tmp_path / 'a.pth'), kind=SFKD)
-    weights = Distiller(zoo.mixer(), zoo.resnet(), str(tmp_path / 'a.pth'), **ALIGNED).distillation.teacher.network.state_dict()
+    weights = Distiller(zoo.mixer(), zoo.resnet(), str(tmp_path / 'a.pth'),
+                        **ALIGNED).distillation.teacher.network.state_dict()
     assert len(second.distillation.pairs) == 4
     for key, value in first.student.state_dict().items():
         assert torch.equal(weights[key], value), key

@@ -61,7 +61,8 @@ def pspnet(classes=3, **preprocessor):
 
 def swin(classes=3, **preprocessor):
     """Strides 4 to 32."""
-    model = segmentor('swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py', classes, preprocessor)
+    model = segmentor('swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py', classes,
+                      preprocessor)
     model.backbone.update(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2, drop_path_rate=0.0)
     model.decode_head.in_channels, model.auxiliary_head.in_channels = [8, 16, 32, 64], 32
     return model
@@ -78,7 +79,8 @@ def segformer(classes=3, **preprocessor):
 def vit(classes=3, **preprocessor):
     """One stride, 16; a neck makes a pyramid of it."""
     model = segmentor('vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py', classes, preprocessor)
-    model.backbone.update(img_size=(SIZE, SIZE), embed_dims=16, num_layers=8, num_heads=2, out_indices=(1, 3, 5, 7), drop_path_rate=0.0)
+    model.backbone.update(img_size=(SIZE, SIZE), embed_dims=16, num_layers=8, num_heads=2, out_indices=(1, 3, 5, 7),
+                          drop_path_rate=0.0)
     model.neck.update(in_channels=[16] * 4, out_channels=16)
     model.decode_head.in_channels, model.auxiliary_head.in_channels = [16] * 4, 16
     return model
@@ -103,8 +105,10 @@ def batch(shapes=SHAPES, classes=3, unlabelled=0.5, seed=0):
     for h, w in shapes:
         labels = torch.randint(0, classes, (1, h, w), generator=generator)
         labels[:, :int(h * unlabelled)] = 255
-        samples.append(SegDataSample(metainfo=dict(img_shape=(h, w), ori_shape=(h, w)), gt_sem_seg=PixelData(data=labels)))
-    return dict(inputs=[torch.randint(0, 256, (3, *shape), generator=generator, dtype=torch.uint8) for shape in shapes], data_samples=samples)
+        samples.append(
+            SegDataSample(metainfo=dict(img_shape=(h, w), ori_shape=(h, w)), gt_sem_seg=PixelData(data=labels)))
+    return dict(inputs=[torch.randint(0, 256, (3, *shape), generator=generator, dtype=torch.uint8) for shape in shapes],
+                data_samples=samples)
 
 
 def distil(zoo, student, teacher, **kwargs):
@@ -202,11 +206,16 @@ def test_reduced_zero_labels_do_not_teach(zoo, tmp_path):
     labels[:, :24] = 0
     for name, image in dict(img=picture, seg=labels).items():
         assert cv2.imwrite(str(tmp_path / f'{name}.png'), image)
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True), dict(type='PackSegInputs')]
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', reduce_zero_label=True),
+        dict(type='PackSegInputs')
+    ]
     with DefaultScope.overwrite_default_scope('mmseg'):
-        item = Compose(pipeline)(dict(img_path=str(tmp_path / 'img.png'), seg_map_path=str(tmp_path / 'seg.png'), reduce_zero_label=True,
-                                      label_map=None, seg_fields=[]))
-    data = zoo.build(pspnet()).data_preprocessor(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), True)
+        item = Compose(pipeline)(dict(img_path=str(tmp_path / 'img.png'), seg_map_path=str(tmp_path / 'seg.png'),
+                                      reduce_zero_label=True, label_map=None, seg_fields=[]))
+    data = zoo.build(pspnet()).data_preprocessor(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]),
+                                                 True)
     mask = taught_mask(picture_mask(**data), data['data_samples'])
     assert not mask[..., :24].any() and mask[..., 24:].all()
 
@@ -239,7 +248,8 @@ def test_what_has_no_label_does_not_teach(zoo, module, teacher, options):
 
     def losses(noisy):
         networks = [distiller.student, distiller.distillation.teacher.network]
-        hooks = [Noise(network.get_submodule(module), mask, seed) for seed, network in enumerate(networks)] if noisy else []
+        hooks = [Noise(network.get_submodule(module), mask, seed)
+                 for seed, network in enumerate(networks)] if noisy else []
         total = sum(value for key, value in distilled(distiller.loss(**copy.deepcopy(data))).items()
                     if module == HEAD or 'layer3' in key)  # later stages see the noise
         for noise in hooks:
@@ -252,8 +262,9 @@ def test_what_has_no_label_does_not_teach(zoo, module, teacher, options):
     assert any(p.grad is not None and p.grad.any() for p in distiller.student.backbone.parameters())
 
 
-@pytest.mark.parametrize('teacher, options', [
-    (swin, {}), (pspnet, class_maps(CWD, MSE)), (segformer, class_maps(CWD, MSE)), (pspnet, class_maps(CWD, MSE, connector=None))])
+@pytest.mark.parametrize('teacher, options', [(swin, {}), (pspnet, class_maps(CWD, MSE)),
+                                              (segformer, class_maps(CWD, MSE)),
+                                              (pspnet, class_maps(CWD, MSE, connector=None))])
 def test_pictures_without_a_label_train_and_teach_nothing(zoo, teacher, options):
     distiller = distil(zoo, pspnet(), teacher(), **options)
     data = batch()
@@ -305,13 +316,15 @@ def test_class_maps_meet_on_the_smaller_grid(grids):
 def test_class_maps_beside_the_stages(zoo):
     cwd = dict(student=HEAD, teacher=HEAD, connector=dict(type='CommonGrid'), losses=[CWD])
     distiller = distil(zoo, pspnet(), segformer(), pairs=['auto', cwd])
-    assert [pair.name for pair in distiller.distillation.pairs] == ['layer1', 'layer2', 'layer3', 'layer4', 'decode_head_conv_seg']
+    assert [pair.name for pair in distiller.distillation.pairs
+            ] == ['layer1', 'layer2', 'layer3', 'layer4', 'decode_head_conv_seg']
     assert not list(distiller.distillation.pairs[-1].parameters())  # nothing is projected
     assert step(distiller, batch())['distill.decode_head_conv_seg.loss_cwd'] > 0
 
 
 def test_class_maps_of_other_classes_are_refused(zoo):
-    with pytest.raises(ConfigError, match=r'model.pairs\[0\].connector: .*the student has 3 classes and the teacher 7') as error:
+    with pytest.raises(ConfigError,
+                       match=r'model.pairs\[0\].connector: .*the student has 3 classes and the teacher 7') as error:
         distil(zoo, pspnet(classes=3), segformer(classes=7), **class_maps(CWD))
     assert 'Align' in str(error.value)
     distil(zoo, pspnet(classes=3), segformer(classes=7))  # its features teach all the same
@@ -339,7 +352,8 @@ def test_the_teachers_heads_rest(zoo):
     assert not calls  # it stops at the class maps, inside of the decode head
 
 
-@pytest.mark.parametrize('student, teacher', [(pspnet, swin), (pspnet, vit), (segformer, pspnet), (swin, segformer), (pspnet, pspnet)])
+@pytest.mark.parametrize('student, teacher', [(pspnet, swin), (pspnet, vit), (segformer, pspnet), (swin, segformer),
+                                              (pspnet, pspnet)])
 def test_losses_and_predictions_are_the_stock_segmentors(zoo, student, teacher):
     distiller = distil(zoo, student(), teacher(**OTHER))
     stock = zoo.build(student(), seed=1)
@@ -352,11 +366,14 @@ def test_losses_and_predictions_are_the_stock_segmentors(zoo, student, teacher):
     assert set(ours) - set(distilled(ours)) == set(theirs) and len(distilled(ours)) == 8
     assert ('aux.loss_ce' in theirs) == (student is not segformer)
     assert all(torch.equal(ours[key], value) for key, value in theirs.items())
-    assert all(torch.equal(value, distiller.student.state_dict()[key]) for key, value in stock.state_dict().items())  # statistics too
+    assert all(torch.equal(value,
+                           distiller.student.state_dict()[key])
+               for key, value in stock.state_dict().items())  # statistics too
     raw = batch([(64, 96), (64, 96)])
     for a, b in zip(distiller.eval().test_step(raw), stock.eval().test_step(copy.deepcopy(raw))):
         assert a.pred_sem_seg.data.shape == (1, 64, 96)
-        assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data) and torch.equal(a.seg_logits.data, b.seg_logits.data)
+        assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data) and torch.equal(
+            a.seg_logits.data, b.seg_logits.data)
 
 
 @pytest.mark.parametrize('student, teacher', [(pspnet, swin), (mobilenet, vit), (segformer, pspnet)])

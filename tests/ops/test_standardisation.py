@@ -8,7 +8,8 @@ import torch.multiprocessing as mp
 from sfkd.ops import standardise
 
 EPS = 1e-5
-UNLIKE = torch.arange(1., 7).view(6, 1, 1, 1)  # so that pictures, and what processes see of them, differ in their statistics
+UNLIKE = torch.arange(1., 7).view(6, 1, 1,
+                                  1)  # so that pictures, and what processes see of them, differ in their statistics
 
 
 def randn(*shape, seed=0):
@@ -36,7 +37,8 @@ def a_mask():
 @pytest.mark.parametrize('mask', [None, a_mask()], ids=['whole', 'masked'])
 @pytest.mark.parametrize('dtype, atol', [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 2e-5)])
 def test_values(dtype, atol, mask):
-    x = (randn(6, 4, 4, 5) * torch.tensor([1., 10, .1, 3]).view(4, 1, 1) + torch.tensor([0., 50, -2, 7]).view(4, 1, 1)).to(dtype)
+    x = (randn(6, 4, 4, 5) * torch.tensor([1., 10, .1, 3]).view(4, 1, 1) +
+         torch.tensor([0., 50, -2, 7]).view(4, 1, 1)).to(dtype)
     y = randn(6, 3, 4, 5, seed=1).to(dtype)
     with torch.autocast('cpu', torch.bfloat16):
         found = standardise(x, y, mask=mask)
@@ -88,7 +90,8 @@ def weighted(part: slice, mask: torch.Tensor | None):
 def one_of_two(rank: int, folder: str) -> None:
     dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
     part = slice(0, 2) if rank == 0 else slice(2, 6)  # unlike counts
-    torch.save([weighted(part, mask) for mask in (None, a_mask(), a_mask() * (torch.arange(6) > 1).view(6, 1, 1, 1))], f'{folder}/{rank}.pth')
+    torch.save([weighted(part, mask) for mask in (None, a_mask(), a_mask() * (torch.arange(6) > 1).view(6, 1, 1, 1))],
+               f'{folder}/{rank}.pth')
     dist.destroy_process_group()
 
 

@@ -22,8 +22,10 @@ def digits(tmp_path_factory) -> Path:
 def small(digits) -> list[str]:
     """Config options that make a mini config a matter of seconds."""
     options = [f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val', 'test')]
-    return options + ['train_dataloader.batch_size=20', 'train_cfg.max_epochs=1', 'param_scheduler.1.end=3', 'param_scheduler.1.T_max=2',
-                      'default_hooks.checkpoint.max_keep_ckpts=-1']
+    return options + [
+        'train_dataloader.batch_size=20', 'train_cfg.max_epochs=1', 'param_scheduler.1.end=3',
+        'param_scheduler.1.T_max=2', 'default_hooks.checkpoint.max_keep_ckpts=-1'
+    ]
 
 
 class Tool:
@@ -33,7 +35,8 @@ class Tool:
     def start(*arguments) -> subprocess.Popen:
         command = ['bash' if str(arguments[0]).endswith('.sh') else sys.executable, *map(str, arguments)]
         environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
-        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT)
 
     def __call__(self, *arguments, status: int = 0) -> str:
         process = self.start(*arguments)

@@ -24,10 +24,12 @@ def positive(row, *keys):
 def test_operations(rows):
     pytest.importorskip('ptwt')
     found = rows('bench_ops', '--shapes', '2,3,9,12', '--repeats', '1')
-    assert {(row['op'], row['versus']) for row in found} == {('dwt', 'pytorch_wavelets'), ('dwt', 'ptwt'), ('gffl', 'torch.fft')}
+    assert {(row['op'], row['versus'])
+            for row in found} == {('dwt', 'pytorch_wavelets'), ('dwt', 'ptwt'), ('gffl', 'torch.fft')}
     assert len(found) == 6 and {row['dtype'] for row in found} == {'float32', 'autocast'}
     for row in found:
-        assert set(row) == {'op', 'shape', 'dtype', 'versus', 'ratio', 'spread', 'error'} and row['shape'] == [2, 3, 9, 12]
+        assert set(row) == {'op', 'shape', 'dtype', 'versus', 'ratio', 'spread', 'error'
+                            } and row['shape'] == [2, 3, 9, 12]
         assert positive(row, 'ratio') and 0 <= row['error'] < 1e-5
 
 
@@ -43,6 +45,7 @@ def test_memory(rows):
 
 
 def test_scale(rows):
-    found = rows('bench_scale', *MINI, '--series', 'levels', 'processes', '--processes', '2', '--size', '64', '--repeats', '1')
+    found = rows('bench_scale', *MINI, '--series', 'levels', 'processes', '--processes', '2', '--size', '64',
+                 '--repeats', '1')
     assert [row['value'] for row in found] == ['1 by bands', '2 by bands', '3 by bands', '2']
     assert all(positive(row, 'student_ms', 'teacher_ms', 'sfkd_ms', 'step_over_floor') for row in found)

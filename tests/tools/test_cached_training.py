@@ -8,7 +8,10 @@ CONFIG = 'configs/mini/cls_resnet_to_mixer_cached.py'
 
 def test_a_second_run_reads_what_the_first_wrote_and_another_pipeline_is_refused(tool, small, tmp_path):
     options = [option.replace('train_dataloader.dataset.', 'train_dataloader.dataset.dataset.') for option in small]
-    options += [f'custom_hooks.0.folder={tmp_path}/cache', 'train_dataloader.dataset.variants=1', 'default_hooks.logger.interval=1']
+    options += [
+        f'custom_hooks.0.folder={tmp_path}/cache', 'train_dataloader.dataset.variants=1',
+        'default_hooks.logger.interval=1'
+    ]
     losses = []
     for name, present in ('first', 0), ('second', 120):
         text = tool('tools/train.py', CONFIG, '--no-validate', '--work-dir', tmp_path / name, '--cfg-options', *options)
@@ -28,5 +31,6 @@ def test_a_training_set_that_never_repeats_itself_is_refused(tool, small, tmp_pa
     config = tmp_path / 'config.py'
     config.write_text(f"_base_ = '{ROOT}/configs/mini/cls_resnet_to_mixer.py'\n"
                       f"custom_hooks = [dict(type='sfkd.TeacherCacheHook', folder='{tmp_path}/cache')]\n")
-    text = tool('tools/train.py', config, '--no-validate', '--work-dir', tmp_path / 'work', '--cfg-options', *small, status=2)
+    text = tool('tools/train.py', config, '--no-validate', '--work-dir', tmp_path / 'work', '--cfg-options', *small,
+                status=2)
     assert "dict(type='sfkd.ReplayedDataset', dataset=...)" in text and not (tmp_path / 'cache').exists()

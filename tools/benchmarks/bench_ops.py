@@ -97,7 +97,8 @@ def furthest(ours: Run, other: Run) -> float:
     gradient.
     """
     (outputs, gradient), (exact, exact_gradient) = ours(), Run(other.function, other.x.double())()
-    return max(((a.double() - b).abs().max() / b.abs().max()).item() for a, b in zip([*outputs, gradient], [*exact, exact_gradient]))
+    return max(((a.double() - b).abs().max() / b.abs().max()).item()
+               for a, b in zip([*outputs, gradient], [*exact, exact_gradient]))
 
 
 def measure(op: str, shape: tuple[int, ...], dtype: str, args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
@@ -110,17 +111,21 @@ def measure(op: str, shape: tuple[int, ...], dtype: str, args: argparse.Namespac
     rows, seen = [], []
     for name in list(runs)[1:]:
         faster, spread = ratio(seconds[name], seconds['ours'])
-        row = dict(op=op, shape=list(shape), dtype=dtype, versus=name, ratio=faster, spread=spread, error=furthest(runs['ours'], runs[name]))
+        row = dict(op=op, shape=list(shape), dtype=dtype, versus=name, ratio=faster, spread=spread,
+                   error=furthest(runs['ours'], runs[name]))
         rows.append(row)
-        seen.append({'op': op, 'shape': 'x'.join(map(str, shape)), 'dtype': dtype, 'ours, ms': milliseconds(seconds['ours']), 'versus': name,
-                     'theirs / ours': f'{faster:.2f} ± {spread / 2:.2f}', 'error': f'{row["error"]:.0e}'})
+        seen.append({
+            'op': op, 'shape': 'x'.join(map(str, shape)), 'dtype': dtype, 'ours, ms': milliseconds(seconds['ours']),
+            'versus': name, 'theirs / ours': f'{faster:.2f} ± {spread / 2:.2f}', 'error': f'{row["error"]:.0e}'
+        })
     return rows, seen
 
 
 def main() -> None:
     args = parse_args()
     start(args)
-    shapes = [tuple(map(int, shape.split(','))) for shape in args.shapes] if args.shapes else [s for task in SHAPES.values() for s in task]
+    shapes = [tuple(map(int, shape.split(',')))
+              for shape in args.shapes] if args.shapes else [s for task in SHAPES.values() for s in task]
     rows, seen = [], []
     for op in ('dwt', 'gffl'):
         for dtype in args.dtypes:

@@ -29,11 +29,13 @@ def parse_args() -> argparse.Namespace:
     found.add_argument('--series', nargs='+', choices=[*SERIES, 'processes'], default=[*SERIES, 'processes'])
     found.add_argument('--processes', nargs='+', type=int, default=[1, 2])
     found.add_argument('--config', default=PAIRS['cls'][0], help='default: %(default)s')
-    found.add_argument('--size', type=int, default=SIZE, help='pixels a side, where the series does not change it (default %(default)s)')
+    found.add_argument('--size', type=int, default=SIZE,
+                       help='pixels a side, where the series does not change it (default %(default)s)')
     return found.parse_args()
 
 
-def build(config: str, device: str, size: int, batch: int = BATCH, by_bands: bool = False, levels: int = 2, **options) -> Steps:
+def build(config: str, device: str, size: int, batch: int = BATCH, by_bands: bool = False, levels: int = 2,
+          **options) -> Steps:
     steps = Steps(config, (size, size), batch, device, levels=levels, **options)
     if by_bands:
         for pair in steps.distiller.distillation.pairs:
@@ -44,8 +46,9 @@ def build(config: str, device: str, size: int, batch: int = BATCH, by_bands: boo
 
 def row(series: str, value: str, seconds: dict[str, list[float]]) -> dict:
     over_floor, spread = ratio(seconds['sfkd'], [a + b for a, b in zip(seconds['student'], seconds['teacher'])])
-    return dict(series=series, value=value, **{f'{key}_ms': milliseconds(seconds[key]) for key in ('student', 'teacher', 'sfkd')},
-                step_over_floor=over_floor, spread=spread)
+    return dict(series=series, value=value,
+                **{f'{key}_ms': milliseconds(seconds[key])
+                   for key in ('student', 'teacher', 'sfkd')}, step_over_floor=over_floor, spread=spread)
 
 
 def one_process(rank: int, count: int, args: argparse.Namespace, folder: str) -> None:

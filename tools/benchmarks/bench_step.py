@@ -9,7 +9,8 @@ from common import PAIRS, Steps, finish, interleaved, milliseconds, parser, rati
 def parse_args() -> argparse.Namespace:
     found = parser(__doc__, repeats=11)
     found.add_argument('--pairs', nargs='+', choices=PAIRS, default=list(PAIRS))
-    found.add_argument('--image', nargs=2, type=int, metavar=('H', 'W'), help='default: 224x224 (cls), 256x416 (det), 512x512 (seg)')
+    found.add_argument('--image', nargs=2, type=int, metavar=('H', 'W'),
+                       help='default: 224x224 (cls), 256x416 (det), 512x512 (seg)')
     found.add_argument('--batch', type=int, help='default: 8 (cls), 2 (det), 2 (seg)')
     found.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     found.add_argument('--compile', action='store_true', help='compile connectors and losses (needs a compiler)')
@@ -30,7 +31,8 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict, dict]:
     over_floor, spread = ratio(seconds['sfkd'], floor)
     over_ours, razor_spread = ratio(seconds['mmrazor'], seconds['sfkd'])
     image = f'{size[0]}x{size[1]}'
-    row = dict(pair=name, image=image, batch=batch, step_over_floor=over_floor, mmrazor_over_ours=over_ours, spread=spread)
+    row = dict(pair=name, image=image, batch=batch, step_over_floor=over_floor, mmrazor_over_ours=over_ours,
+               spread=spread)
     return row, {
         'pair': name, 'image': image, 'batch': batch,
         **{f'{key}, ms': milliseconds(seconds[key]) for key in ('student', 'teacher', 'sfkd', 'mmrazor')},

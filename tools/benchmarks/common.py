@@ -36,7 +36,8 @@ def parser(description: str, repeats: int) -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument('--device', default='cpu', help='cpu (default) or cuda')
     found.add_argument('--threads', type=int, default=1, help='of PyTorch on a CPU (default 1)')
-    found.add_argument('--repeats', type=int, default=repeats, help=f'counted rounds, each of which runs every variant once (default {repeats})')
+    found.add_argument('--repeats', type=int, default=repeats,
+                       help=f'counted rounds, each of which runs every variant once (default {repeats})')
     found.add_argument('--json', metavar='FILE', help='write the rows as a list')
     return found
 
@@ -48,8 +49,11 @@ def start(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     if args.device != 'cpu' and not torch.cuda.is_available():
         sys.exit(f'--device {args.device}: this machine shows no GPU; leave it out for the CPU')
-    device = torch.cuda.get_device_name() if args.device != 'cpu' else f'CPU {platform.machine()}, {args.threads} thread(s)'
-    print(f'{device}; Python {platform.python_version()}, torch {torch.__version__}; {args.repeats} rounds; {" ".join(sys.argv)}')
+    device = torch.cuda.get_device_name(
+    ) if args.device != 'cpu' else f'CPU {platform.machine()}, {args.threads} thread(s)'
+    print(
+        f'{device}; Python {platform.python_version()}, torch {torch.__version__}; {args.repeats} rounds; {" ".join(sys.argv)}'
+    )
 
 
 def finish(args: argparse.Namespace, rows: list[dict]) -> None:
@@ -72,7 +76,8 @@ def timed(work: Callable, device: str = 'cpu') -> float:
     return time.perf_counter() - start
 
 
-def interleaved(variants: dict[str, Callable], repeats: int, device: str = 'cpu', warm_up: int = 2) -> dict[str, list[float]]:
+def interleaved(variants: dict[str, Callable], repeats: int, device: str = 'cpu',
+                warm_up: int = 2) -> dict[str, list[float]]:
     """Seconds of each variant in each round. A round runs all of them, beginning with another one each time, so that
     what else the machine does meets every variant alike: compare within a round (:func:`ratio`)."""
     seconds = {name: [] for name in variants}
@@ -122,13 +127,14 @@ class Steps:
         options: more of the model's keys, such as ``levels``.
     """
 
-    def __init__(self, config: str, size: tuple[int, int], batch: int, device: str = 'cpu', amp: bool = False, compiled: bool = False,
-                 **options):
+    def __init__(self, config: str, size: tuple[int, int], batch: int, device: str = 'cpu', amp: bool = False,
+                 compiled: bool = False, **options):
         config = load_config(str(ROOT / config) if not Path(config).is_file() else config)
         init_default_scope(config.get('default_scope', 'mmengine'))
         model = dict(config.model, input_size=size, **options)
         model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-        model.update(teacher=without_downloads(model['teacher'], 'model.teacher', model['data_preprocessor']), teacher_ckpt='init')
+        model.update(teacher=without_downloads(model['teacher'], 'model.teacher', model['data_preprocessor']),
+                     teacher_ckpt='init')
         self.distiller = MODELS.build(model).to(device).train()
         self.student_model, self.network = self.distiller.student, self.distiller.distillation.teacher.network
         if compiled:

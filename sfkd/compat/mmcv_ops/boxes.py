@@ -27,8 +27,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     return tv.nms(boxes, scores, _float32(iou_threshold))
 
 
-def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float, method: int,
-            offset: int) -> Tensor:
+def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
+            method: int, offset: int) -> Tensor:
     """Indices (K,) in the order of choice; fills ``dets[:K]`` with boxes and decayed scores. Method: 0 hard, 1 linear,
     2 Gaussian.
     """

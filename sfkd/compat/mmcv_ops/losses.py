@@ -15,7 +15,8 @@ def sigmoid_focal_loss_forward(input, target, weight, output, gamma: float, alph
     """Fill ``output`` (N, classes); a target that is no class (mmdet's background) is negative for each."""
     p, positive = _probabilities(input, target)
     q = 1 - p
-    loss = torch.where(positive, -alpha * q**gamma * p.clamp(min=_TINY).log(), (alpha - 1) * p**gamma * q.clamp(min=_TINY).log())
+    loss = torch.where(positive, -alpha * q**gamma * p.clamp(min=_TINY).log(),
+                       (alpha - 1) * p**gamma * q.clamp(min=_TINY).log())
     output.copy_(loss * _class_weights(weight, target)[:, None])
 
 

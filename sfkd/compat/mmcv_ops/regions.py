@@ -12,8 +12,9 @@ from torch import Tensor
 from .numerics import precise, pull_back
 
 
-def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor, aligned_height: int,
-                      aligned_width: int, spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool) -> None:
+def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
+                      aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+                      pool_mode: int, aligned: bool) -> None:
     """Fill ``output`` (R, C, aligned_height, aligned_width); pool_mode 1: mean of the samples in a bin, 0: their
     maximum.
 
@@ -33,8 +34,9 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         argmax_x[which] = where.remainder(samples.shape[-1]).to(argmax_x)
 
 
-def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor, aligned_height: int,
-                       aligned_width: int, spatial_scale: float, sampling_ratio: int, pool_mode: int, aligned: bool) -> None:
+def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
+                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+                       pool_mode: int, aligned: bool) -> None:
     """Fill ``grad_input`` (N, C, H, W)."""
     grad, boxes = precise(grad_output, rois)
     like = torch.zeros_like(grad_input, dtype=grad.dtype)  # linear in the input: its gradient does not ask for values
@@ -46,7 +48,8 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
     for grid, which in _sampling_grids(boxes, size, spatial_scale, sampling_ratio, aligned):
         fine = (size[0] * grid[0], size[1] * grid[1])
         where = argmax_y[which].long() * fine[1] + argmax_x[which].long()
-        samples = grad.new_zeros(*where.shape[:2], fine[0] * fine[1]).scatter_(2, where.flatten(2), grad[which].flatten(2))
+        samples = grad.new_zeros(*where.shape[:2], fine[0] * fine[1]).scatter_(2, where.flatten(2),
+                                                                               grad[which].flatten(2))
         found, = pull_back(lambda x: tv.roi_align(x, boxes[which], fine, spatial_scale, 1, aligned), [like],
                             samples.unflatten(2, fine))
         grad_input += found.to(grad_input)
@@ -83,7 +86,8 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
             if top < bottom and left < right:
                 best, where = input[picture, :, top:bottom, left:right].flatten(1).max(1)
                 output[roi, :, row, column] = best
-                where = (top + where.div(right - left, rounding_mode='floor')) * width + left + where.remainder(right - left)
+                where = (top + where.div(right - left, rounding_mode='floor')) * width + left + where.remainder(right -
+                                                                                                                left)
                 argmax[roi, :, row, column] = where.to(argmax)
 
 
@@ -98,8 +102,8 @@ def _bin_edges(low: Tensor, high: Tensor, scale: float, bins: int, cells: int) -
     return torch.stack((first, torch.where(step > 0, last, first)), dim=2).clamp(0, cells).long().tolist()
 
 
-def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor, pooled_height: int, pooled_width: int,
-                      spatial_scale: float) -> None:
+def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor, pooled_height: int,
+                      pooled_width: int, spatial_scale: float) -> None:
     """Fill ``grad_input`` (N, C, H, W)."""
     channels, cells = grad_input.shape[1], grad_input.shape[2] * grad_input.shape[3]
     plane = rois[:, 0].long()[:, None] * channels + torch.arange(channels, device=rois.device)

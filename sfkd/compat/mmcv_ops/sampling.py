@@ -22,7 +22,8 @@ def _samples_inside(offset: Tensor, size, kernel, stride, pad, dilation) -> Tens
     offsets are zero, as they are initialised.
     """
     inside = True
-    offsets = offset.unflatten(1, (-1, kernel[0], kernel[1], 2))  # (N, groups, kernel rows, kernel columns, (y, x), H, W)
+    offsets = offset.unflatten(1,
+                               (-1, kernel[0], kernel[1], 2))  # (N, groups, kernel rows, kernel columns, (y, x), H, W)
     for axis in (0, 1):
         taps = torch.arange(kernel[axis], device=offset.device) * dilation[axis]
         places = torch.arange(offset.shape[2 + axis], device=offset.device) * stride[axis] - pad[axis]
@@ -33,15 +34,15 @@ def _samples_inside(offset: Tensor, size, kernel, stride, pad, dilation) -> Tens
     return inside.unsqueeze(4).expand_as(offsets).reshape(offset.shape)
 
 
-def deform_conv_forward(input, weight, offset, output, columns, ones, kW, kH, dW, dH, padW, padH, dilationW, dilationH, group,
-                        deformable_group, im2col_step) -> None:
+def deform_conv_forward(input, weight, offset, output, columns, ones, kW, kH, dW, dH, padW, padH, dilationW, dilationH,
+                        group, deformable_group, im2col_step) -> None:
     """Fill ``output`` (N, C', H', W'); the groups are in the shapes, ``columns`` and ``ones`` are not needed."""
     geometry = dict(stride=(dH, dW), pad=(padH, padW), dilation=(dilationH, dilationW))
     output.copy_(_deform(*precise(input, weight, offset), **geometry))
 
 
-def deform_conv_backward_input(input, offset, grad_output, grad_input, grad_offset, weight, columns, kW, kH, dW, dH, padW, padH,
-                               dilationW, dilationH, group, deformable_group, im2col_step) -> None:
+def deform_conv_backward_input(input, offset, grad_output, grad_input, grad_offset, weight, columns, kW, kH, dW, dH,
+                               padW, padH, dilationW, dilationH, group, deformable_group, im2col_step) -> None:
     """Fill ``grad_input`` and ``grad_offset``."""
     geometry = dict(stride=(dH, dW), pad=(padH, padW), dilation=(dilationH, dilationW))
     x, weight, shifts = precise(input, weight, offset)
@@ -50,31 +51,33 @@ def deform_conv_backward_input(input, offset, grad_output, grad_input, grad_offs
     grad_offset.copy_(to_offset * _samples_inside(shifts, x.shape[-2:], (kH, kW), **geometry))
 
 
-def deform_conv_backward_parameters(input, offset, grad_output, grad_weight, columns, ones, kW, kH, dW, dH, padW, padH, dilationW,
-                                    dilationH, group, deformable_group, scale, im2col_step) -> None:
+def deform_conv_backward_parameters(input, offset, grad_output, grad_weight, columns, ones, kW, kH, dW, dH, padW, padH,
+                                    dilationW, dilationH, group, deformable_group, scale, im2col_step) -> None:
     """Add ``scale`` times the gradient to ``grad_weight``."""
     geometry = dict(stride=(dH, dW), pad=(padH, padW), dilation=(dilationH, dilationW))
     x, shifts = precise(input, offset)
-    found, = pull_back(lambda weight: _deform(x, weight, shifts, **geometry), [torch.zeros_like(grad_weight, dtype=x.dtype)], grad_output)
+    found, = pull_back(lambda weight: _deform(x, weight, shifts, **geometry),
+                       [torch.zeros_like(grad_weight, dtype=x.dtype)], grad_output)
     grad_weight += scale * found.to(grad_weight)
 
 
-def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, output, columns, kernel_h, kernel_w, stride_h, stride_w, pad_h,
-                                  pad_w, dilation_h, dilation_w, group, deformable_group, with_bias) -> None:
+def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, output, columns, kernel_h, kernel_w,
+                                  stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group,
+                                  with_bias) -> None:
     """Fill ``output`` (N, C', H', W')."""
     geometry = dict(stride=(stride_h, stride_w), pad=(pad_h, pad_w), dilation=(dilation_h, dilation_w))
     x, weight, offset, bias, mask = precise(input, weight, offset, bias, mask)
     output.copy_(_deform(x, weight, offset, bias if with_bias else None, mask, **geometry))
 
 
-def modulated_deform_conv_backward(input, weight, bias, ones, offset, mask, columns, grad_input, grad_weight, grad_bias, grad_offset,
-                                   grad_mask, grad_output, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w,
-                                   group, deformable_group, with_bias) -> None:
+def modulated_deform_conv_backward(input, weight, bias, ones, offset, mask, columns, grad_input, grad_weight, grad_bias,
+                                   grad_offset, grad_mask, grad_output, kernel_h, kernel_w, stride_h, stride_w, pad_h,
+                                   pad_w, dilation_h, dilation_w, group, deformable_group, with_bias) -> None:
     """Fill the gradients of all five inputs (of four, without a bias)."""
     geometry = dict(stride=(stride_h, stride_w), pad=(pad_h, pad_w), dilation=(dilation_h, dilation_w))
     x, weight, shifts, mask = precise(input, weight, offset, mask)
-    found = pull_back(lambda x, weight, shifts, mask: _deform(x, weight, shifts, None, mask, **geometry), [x, weight, shifts, mask],
-                       grad_output)
+    found = pull_back(lambda x, weight, shifts, mask: _deform(x, weight, shifts, None, mask, **geometry),
+                      [x, weight, shifts, mask], grad_output)
     for target, value in zip((grad_input, grad_weight, grad_offset, grad_mask), found):
         target.copy_(value)
     grad_offset *= _samples_inside(shifts, x.shape[-2:], (kernel_h, kernel_w), **geometry)
@@ -91,10 +94,11 @@ def ms_deform_attn_forward(value, value_spatial_shapes, value_level_start_index,
     return _attend(value_spatial_shapes, *precise(value, sampling_locations, attention_weights)).to(value.dtype)
 
 
-def ms_deform_attn_backward(value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights, grad_output,
-                            grad_value, grad_sampling_loc, grad_attn_weight, im2col_step) -> None:
+def ms_deform_attn_backward(value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights,
+                            grad_output, grad_value, grad_sampling_loc, grad_attn_weight, im2col_step) -> None:
     """Fill the gradients of value, locations and weights."""
-    found = pull_back(functools.partial(_attend, value_spatial_shapes), precise(value, sampling_locations, attention_weights), grad_output)
+    found = pull_back(functools.partial(_attend, value_spatial_shapes),
+                      precise(value, sampling_locations, attention_weights), grad_output)
     for target, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), found):
         target.copy_(gradient)
 
