@@ -38,10 +38,10 @@ def mixer(layers=4, **kwargs):
 
 
 def swin(drop=0.0, **kwargs):
-    return classifier(
-        dict(type='SwinTransformer', img_size=SIZE, window_size=2, drop_rate=drop,
-             drop_path_rate=drop, arch=dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])), 64,
-        dict(type='GlobalAveragePooling'), **kwargs)
+    arch = dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])
+    backbone = dict(type='SwinTransformer', arch=arch, img_size=SIZE, window_size=2, drop_rate=drop,
+                    drop_path_rate=drop)
+    return classifier(backbone, 64, dict(type='GlobalAveragePooling'), **kwargs)
 
 
 def vit(layers=4, size=SIZE, kind='VisionTransformer', drop=0.0, **kwargs):

@@ -44,7 +44,9 @@ def table(reports: list[PairReport]) -> str:
         terms = ', '.join(f'{key} {value:.3g} (gradient {r.gradients[key] / task:.2f} of the task\'s)'
                           for key, value in r.losses.items())
         cka = '' if r.cka is None else f'CKA {r.cka:.3f}; '
-        kept = '' if r.kept is None else f'; the Gaussian keeps {r.kept[0]:.0%} of the teacher, {r.kept[1]:.0%} of the residual'
+        kept = ''
+        if r.kept is not None:
+            kept = f'; the Gaussian keeps {r.kept[0]:.0%} of the teacher, {r.kept[1]:.0%} of the residual'
         lines.append(f'  {r.name}: {cka}{terms}; cosine with the task\'s gradient {r.cosine:+.2f}{kept}')
         if r.bands:
             lines.append('    band: share of the teacher / of the residual / residual over teacher: ' + ', '.join(
@@ -65,9 +67,8 @@ def main() -> None:
             raise ConfigError(f"'{args.config}' distils nothing: every weight is 0")
     distiller.train()
     dataset = Runner.build_dataloader(dict(config.val_dataloader, num_workers=0), seed=0).dataset
-    chosen = range(0, len(dataset),
-                   max(1,
-                       len(dataset) // args.pictures))[:args.pictures]  # over all classes: folders come in order
+    # over all classes: folders come in order
+    chosen = range(0, len(dataset), max(1, len(dataset) // args.pictures))[:args.pictures]
     collate = default_collate if config.default_scope == 'mmpretrain' else pseudo_collate
     batch = distiller.data_preprocessor(collate([dataset[i] for i in chosen]), True)
     written = []

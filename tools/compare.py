@@ -50,9 +50,8 @@ FACTORS = (0.25, 1.0, 4.0)
 def commit() -> str:
     def git(*arguments):
         return subprocess.run(['git', *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-    return git('rev-parse', '--short',
-               'HEAD') + ('-dirty' if git('status', '--porcelain', '--untracked-files=no', 'sfkd', 'configs') else '')
+    changed = git('status', '--porcelain', '--untracked-files=no', 'sfkd', 'configs')
+    return git('rev-parse', '--short', 'HEAD') + ('-dirty' if changed else '')
 
 
 class Comparison:
@@ -124,21 +123,17 @@ class Comparison:
         """Train and score some methods of a pair and seed; the rows of those that ended."""
         task = TASK_OF[pair]
         config, metric = PAIRS[task][pair], METRICS[task][0]
-        folder = ROOT / 'work_dirs/compare' / pair / f'{self.split}{seed}' / hashlib.sha256(
-            ' '.join(methods).encode()).hexdigest()[:12]
+        group = hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
+        folder = ROOT / 'work_dirs/compare' / pair / f'{self.split}{seed}' / group
         folder.mkdir(parents=True, exist_ok=True)
         (folder / 'scores.json').unlink(missing_ok=True)
         epochs = self.budget(pair)
-        options = [
-            f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}', f'default_hooks.checkpoint.interval={epochs}'
-        ]
+        options = [f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}',
+                   f'default_hooks.checkpoint.interval={epochs}']
         if epochs != self._configured(pair):
             options += [f'param_scheduler.1.end={epochs}', f'param_scheduler.1.T_max={epochs - 1}']
-        command = [
-            sys.executable, 'tools/train_together.py', config, '--methods', *methods, '--split', self.split,
-            '--work-dir',
-            str(folder), '--cfg-options', *options
-        ]
+        command = [sys.executable, 'tools/train_together.py', config, '--methods', *methods, '--split', self.split,
+                   '--work-dir', str(folder), '--cfg-options', *options]
         environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
         if gpu is not None:
             environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
@@ -150,12 +145,10 @@ class Comparison:
         if failed := [method for method in methods if method not in scores]:
             print(f"FAILED: {pair} seed {seed}, {' '.join(failed)}: see {folder.relative_to(ROOT)}/log.txt", flush=True)
         # The time is each method's share of the process's
-        return [
-            dict(task=task, pair=pair, method=method, seed=seed, split=self.split, metric=metric, value=values[metric],
-                 epochs=epochs, seconds=round((time.time() - started) / len(methods)), cpu_seconds=round(
-                     (usage.ru_utime + usage.ru_stime) / len(methods)), config=config, commit=version)
-            for method, values in scores.items()
-        ]
+        return [dict(task=task, pair=pair, method=method, seed=seed, split=self.split, metric=metric,
+                     value=values[metric], epochs=epochs, seconds=round((time.time() - started) / len(methods)),
+                     cpu_seconds=round((usage.ru_utime + usage.ru_stime) / len(methods)),
+                     config=config, commit=version) for method, values in scores.items()]
 
 
 def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: list[int]) -> None:
@@ -167,18 +160,11 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
     def score(trials: list[str]) -> dict[str, float]:
         rows = comparison.run([(pair, trial, seed) for pair in pairs for seed in seeds for trial in trials])
         found = {trial: [percent(row) for row in rows if row['method'] == trial] for trial in trials}
-        return {
-            trial: mean(values) if len(values) == len(pairs) * len(seeds) else -math.inf
-            for trial, values in found.items()
-        }
-
-    trials = {
-        method: [
-            '+'.join([method, *(f'{key}={weight * factor:g}' for key, weight in weights(method).items())])
-            for factor in FACTORS
-        ]
-        for method in methods
-    }
+        return {trial: mean(values) if len(values) == len(pairs) * len(seeds) else -math.inf
+                for trial, values in found.items()}
+    trials = {method: ['+'.join([method, *(f'{key}={weight * factor:g}' for key, weight in weights(method).items())])
+                       for factor in FACTORS]
+              for method in methods}
     scores = score([trial for of_method in trials.values() for trial in of_method])
     turned = {method: max(of_method, key=scores.get) + '+' + switch(method) for method, of_method in trials.items()}
     scores |= score(list(turned.values()))
@@ -224,10 +210,8 @@ def cells_of(rows: list[dict]) -> dict[str, dict[str, dict[int, float]]]:
     cells: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
         cells.setdefault(row['pair'], {}).setdefault(row['method'], {})[row['seed']] = percent(row)
-    return {
-        pair: dict(sorted(methods.items(), key=lambda item: -mean(item[1].values())))
-        for pair, methods in cells.items()
-    }
+    return {pair: dict(sorted(methods.items(), key=lambda item: -mean(item[1].values())))
+            for pair, methods in cells.items()}
 
 
 def table(rows: list[dict], baselines=BASELINES) -> str:
@@ -235,11 +219,8 @@ def table(rows: list[dict], baselines=BASELINES) -> str:
     interval.
     """
     measures = sorted({METRICS[row['task']][1] for row in rows})
-    lines = [
-        f'| pair | method | seeds | {" / ".join(measures)} (%), mean ± sd | ' + ' | '.join(f'minus {b}'
-                                                                                           for b in baselines) + ' |',
-        '|' + '---|' * (4 + len(baselines))
-    ]
+    lines = [f'| pair | method | seeds | {" / ".join(measures)} (%), mean ± sd | '
+             + ' | '.join(f'minus {b}' for b in baselines) + ' |', '|' + '---|' * (4 + len(baselines))]
     for pair, methods in cells_of(rows).items():
         for method, by_seed in methods.items():
             differences = []
@@ -249,8 +230,8 @@ def table(rows: list[dict], baselines=BASELINES) -> str:
                 differences.append(interval(paired) if paired and method != baseline else '')
             values = list(by_seed.values())
             spread = f' ± {stdev(values):.2f}' if len(values) > 1 else ''
-            lines.append(
-                f'| {pair} | {method} | {len(values)} | {mean(values):.2f}{spread} | {" | ".join(differences)} |')
+            lines.append(f'| {pair} | {method} | {len(values)} | {mean(values):.2f}{spread} | '
+                         f'{" | ".join(differences)} |')
     return '\n'.join(lines)
 
 
@@ -260,17 +241,14 @@ def ranks(rows: list[dict]) -> str:
     """
     cells = cells_of(rows)
     common = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
-    place = {
-        pair: {method: i
-               for i, method in enumerate((m for m in methods if m in common), 1)}
-        for pair, methods in cells.items()
-    }
+    place = {pair: {method: i for i, method in enumerate((m for m in methods if m in common), 1)}
+             for pair, methods in cells.items()}
     order = sorted(common, key=lambda method: mean(ranking[method] for ranking in place.values()))
 
     def cell(pair, method):
         values = list(cells[pair][method].values())
-        return f'{mean(values):.2f}' + (f' ± {stdev(values):.2f}'
-                                        if len(values) > 1 else '') + f' ({place[pair][method]})'
+        spread = f' ± {stdev(values):.2f}' if len(values) > 1 else ''
+        return f'{mean(values):.2f}{spread} ({place[pair][method]})'
     lines = ['| method | ' + ' | '.join(place) + ' | mean rank |', '|' + '---|' * (len(place) + 2)]
     return '\n'.join(lines + [f'| {method} | ' + ' | '.join(cell(pair, method) for pair in place)
                               + f' | {mean(ranking[method] for ranking in place.values()):.2f} |' for method in order])
@@ -309,16 +287,16 @@ def main() -> None:
     parser.add_argument('--together', type=int, default=16, help='the most methods of a pair and seed in one process')
     parser.add_argument('--jobs', type=int, default=1, help='processes side by side')
     parser.add_argument('--gpus', nargs='+', type=int, default=[], help='indices that the processes take turns on')
-    parser.add_argument(
-        '--results', type=Path,
-        help='default: docs/results/results_<task>.jsonl, or tuning_<task>.jsonl for --tune and --split val')
+    parser.add_argument('--results', type=Path, help='default: docs/results/results_<task>.jsonl, or '
+                        'tuning_<task>.jsonl for --tune and --split val')
     parser.add_argument('--tables-only', action='store_true',
                         help='run nothing; the ranks are among the --methods, or all that the file holds')
     parser.add_argument('--versus', nargs='+', default=BASELINES, metavar='METHOD',
                         help='whose difference to each method the table gives')
     parser.add_argument('--plot', type=Path, metavar='FILE.png')
     args = parser.parse_args()
-    every = args.methods is None or not args.tables_only  # a single cell run again is ranked among all that the file holds
+    # a single cell run again is ranked among all that the file holds
+    every = args.methods is None or not args.tables_only
     args.methods = args.methods or ['alone', 'sfkd', *PEERS]
     if unknown := [method for method in args.methods if method.partition('+')[0] not in METHODS]:
         parser.error(f'--methods: there is no {unknown[0]}; methods are {", ".join(METHODS)}')
@@ -332,15 +310,13 @@ def main() -> None:
         tune(comparison, [method for method in args.methods if method != 'alone'], pairs, args.seeds)
     elif not args.tables_only:
         comparison.run([(pair, method, seed) for seed, pair, method in product(args.seeds, pairs, args.methods)])
-    rows = [
-        row for row in comparison.rows
-        if row['pair'] in pairs and row['split'] == split and row['epochs'] == comparison.budget(row['pair'])
-    ]
+    rows = [row for row in comparison.rows if row['pair'] in pairs and row['split'] == split
+            and row['epochs'] == comparison.budget(row['pair'])]
     if args.tables_only and not rows:
         held = sorted({(row['pair'], row['split'], row['epochs']) for row in comparison.rows})
-        sys.exit(
-            f'{results}: no row of {", ".join(pairs)}, split {split}, with the epochs asked for (--epochs; else the configs\' own). The file holds '
-            + ('; '.join(f'{pair}, {split}, {epochs} epochs' for pair, split, epochs in held) or 'none at all') + '.')
+        rest = '; '.join(f'{pair}, {split}, {epochs} epochs' for pair, split, epochs in held) or 'none at all'
+        sys.exit(f'{results}: no row of {", ".join(pairs)}, split {split}, with the epochs asked for (--epochs; else '
+                 f"the configs' own). The file holds {rest}.")
     print(table(rows, args.versus) + '\n\n' + ranks([row for row in rows if every or row['method'] in args.methods]))
     if args.plot:
         plot([row for row in rows if row['method'] in args.methods], args.plot)

@@ -28,15 +28,12 @@ def main() -> None:
         except RuntimeError as error:
             raise ConfigError(f"checkpoint: '{args.checkpoint}' is not of this config's student: {error}") from error
         if args.half:
-            checkpoint['state_dict'] = {
-                key: w.half() if w.is_floating_point() else w
-                for key, w in checkpoint['state_dict'].items()
-            }
+            checkpoint['state_dict'] = {key: w.half() if w.is_floating_point() else w
+                                        for key, w in checkpoint['state_dict'].items()}
         write_checkpoint(checkpoint, args.out)
         weights = checkpoint['state_dict']
-        print(
-            f'{args.out}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} values; loaded strictly into the student '
-            f'of {args.config}')
+        print(f'{args.out}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} values; loaded '
+              f'strictly into the student of {args.config}')
 
 
 if __name__ == '__main__':

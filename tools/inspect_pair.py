@@ -56,11 +56,11 @@ def rows(distiller: Distiller) -> list[dict]:
         s, t = pair.stages
         grid = tuple(map(min, s.grid, t.grid))
         levels = pair.connector.levels_on(grid) if hasattr(pair.connector, 'levels_on') else 0
-        found.append(
-            dict(pair=pair.name, student=s.path, student_shape=[s.channels, *s.grid], student_stride=s.stride,
-                 student_layout=s.layout, teacher=t.path, teacher_shape=[t.channels, *t.grid], teacher_stride=t.stride,
-                 teacher_layout=t.layout, grid=list(grid), levels=levels, bands=1 + 3 * levels if levels else 0,
-                 losses=pair.weights, connector_parameters=sum(p.numel() for p in pair.parameters())))
+        found.append(dict(
+            pair=pair.name, student=s.path, student_shape=[s.channels, *s.grid], student_stride=s.stride,
+            student_layout=s.layout, teacher=t.path, teacher_shape=[t.channels, *t.grid], teacher_stride=t.stride,
+            teacher_layout=t.layout, grid=list(grid), levels=levels, bands=1 + 3 * levels if levels else 0,
+            losses=pair.weights, connector_parameters=sum(p.numel() for p in pair.parameters())))
     return found
 
 
@@ -68,8 +68,8 @@ def table(found: list[dict]) -> str:
     header = ('student', 'C x h x w', 'stride', 'teacher', 'C x h x w', 'stride', 'grid', 'bands', 'connector weights')
     lines = [header] + [(r['student'], 'x'.join(map(str, r['student_shape'])), str(r['student_stride'] or '-'),
                          r['teacher'], 'x'.join(map(str, r['teacher_shape'])), str(r['teacher_stride'] or '-'),
-                         'x'.join(map(str, r['grid'])), str(r['bands'] or '-'), f"{r['connector_parameters']:,}")
-                        for r in found]
+                         'x'.join(map(str, r['grid'])), str(r['bands'] or '-'),
+                         f"{r['connector_parameters']:,}") for r in found]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
@@ -88,8 +88,8 @@ def main() -> None:
         step = training_step(distiller)
     print('one training step: ' + '  '.join(f'{key} {value:.4g}' for key, value in step.items()))
     if args.json:
-        Path(args.json).write_text(
-            json.dumps(dict(input_size=size, pairs=found, step=step, works=works(step)), indent=1) + '\n')
+        Path(args.json).write_text(json.dumps(dict(input_size=size, pairs=found, step=step, works=works(step)),
+                                              indent=1) + '\n')
     sys.exit(0 if works(step) else 'the step gave a loss or gradient that is zero or not finite')
 
 

@@ -58,9 +58,8 @@ def run(arguments: list[str], log: Path, title: str, done: str, metric: str,
 
 
 def score(config: str, checkpoint: str, out: Path, title: str, metric: str) -> float:
-    run(['tools/test.py', config, checkpoint, '--work-dir',
-         str(out / 'test'), '--out',
-         str(out / 'score.json')], out / 'test.log', title, 'scored', metric)
+    run(['tools/test.py', config, checkpoint, '--work-dir', str(out / 'test'), '--out', str(out / 'score.json')],
+        out / 'test.log', title, 'scored', metric)
     return json.loads((out / 'score.json').read_text())[metric]
 
 
@@ -90,10 +89,8 @@ def main() -> None:
     metric, factor, started = pair['metric'], pair['factor'], time.time()
     options = ['--cfg-options', f'randomness.seed={args.seed}']
     if args.epochs:
-        options += [
-            f'train_cfg.max_epochs={args.epochs}', f'param_scheduler.1.end={args.epochs}',
-            f'param_scheduler.1.T_max={args.epochs - 1}'
-        ]
+        options += [f'train_cfg.max_epochs={args.epochs}', f'param_scheduler.1.end={args.epochs}',
+                    f'param_scheduler.1.T_max={args.epochs - 1}']
 
     print('1/3 the teacher', flush=True)
     scores = dict(teacher=score(*pair['teacher'], out / 'teacher', 'teacher', metric))
@@ -101,8 +98,8 @@ def main() -> None:
     for step, (name, title) in enumerate(dict(student='student alone', sfkd='student, SFKD').items(), 2):
         print(f'{step}/3 {title}: {pair[name]}', flush=True)
         begun, folder = time.time(), out / name
-        curves[title] = run(['tools/train.py', pair[name], '--work-dir',
-                             str(folder), *options], folder / 'train.log', title, 'trained', metric, factor)
+        curves[title] = run(['tools/train.py', pair[name], '--work-dir', str(folder), *options], folder / 'train.log',
+                            title, 'trained', metric, factor)
         seconds[name] = time.time() - begun
         last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
         scores[name] = score(pair[name], str(last), folder, title, metric)
@@ -119,16 +116,11 @@ def main() -> None:
           f"whole run {summary['seconds']:.0f} s; {out.relative_to(ROOT)}/summary.json, curves.png; "
           f"the student as a stock checkpoint: {(out / 'sfkd/student_latest.pth').relative_to(ROOT)}")
     if args.task != 'cls':
-        last = {
-            name: out / name / Path((out / name / 'last_checkpoint').read_text().strip()).name
-            for name in ('student', 'sfkd')
-        }
-        run([
-            'tools/draw_predictions.py',
-            str(out / 'predictions.png'), 'teacher', *pair['teacher'], 'alone', pair['student'],
-            str(last['student']), 'SFKD', pair['sfkd'],
-            str(last['sfkd'])
-        ], out / 'draw.log', 'pictures', 'drawn', metric)
+        last = {name: out / name / Path((out / name / 'last_checkpoint').read_text().strip()).name
+                for name in ('student', 'sfkd')}
+        run(['tools/draw_predictions.py', str(out / 'predictions.png'), 'teacher', *pair['teacher'], 'alone',
+             pair['student'], str(last['student']), 'SFKD', pair['sfkd'],
+             str(last['sfkd'])], out / 'draw.log', 'pictures', 'drawn', metric)
 
 
 if __name__ == '__main__':

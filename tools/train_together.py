@@ -29,26 +29,27 @@ from sfkd.openmmlab.running import (
 def train(args) -> None:
     config = load_config(args.config, args.work_dir, args.cfg_options)
     if args.launcher != 'none':
-        raise ConfigError(
-            f'--launcher {args.launcher}: students that train together share one process; leave it out, or use tools/dist_train.sh '
-            'for one method')
+        raise ConfigError(f'--launcher {args.launcher}: students that train together share one process; leave it out, '
+                          'or use tools/dist_train.sh for one method')
     if any(str(hook.get('type')).endswith('EMAHook') for hook in config.get('custom_hooks') or []):
-        raise ConfigError(
-            'custom_hooks: an EMAHook averages one model, here there are several; use tools/train.py for each method')
+        raise ConfigError('custom_hooks: an EMAHook averages one model, here there are several; use tools/train.py for '
+                          'each method')
     members = {method: model_of(args.config, method) for method in args.methods}
     if args.split == 'val':
-        config.test_cfg, config.test_dataloader, config.test_evaluator = config.val_cfg, config.val_dataloader, config.val_evaluator
+        for part in ('cfg', 'dataloader', 'evaluator'):
+            config[f'test_{part}'] = config[f'val_{part}']
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     check_data(config, ('train', 'test'))
     config.default_hooks.checkpoint.save_best = None  # nothing is scored on the way
-    config.custom_hooks = [*(config.get('custom_hooks') or []),
-                           dict(type='sfkd.InvalidLossHook', interval=0)]  # never: a cohort looks itself
+    # never: a cohort looks itself
+    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='sfkd.InvalidLossHook', interval=0)]
     config.model = dict(type='sfkd.Cohort', members=members)
     config.optim_wrapper = dict(constructor='CohortOptimizers', each=config.optim_wrapper)
     runner = build_runner(config)
     runner.train()
     cohort, scores = runner.model, {}
-    for cohort.shown, name in enumerate(cohort.names):
+    for i, name in enumerate(cohort.names):
+        cohort.shown = i
         if name not in cohort.dropped:
             scores[name] = {key: float(value) for key, value in runner.test().items()}
             checkpoint = dict(state_dict=cohort.student(name).state_dict(),

@@ -27,19 +27,17 @@ def draw_pairs(distiller: Distiller, file: str | Path) -> None:
     import matplotlib.pyplot as plt
     companion = distiller.distillation
     teacher = companion.teacher
+    teacher_size = teacher.input_size or companion.input_size
     sides = []
     for name, network, size, learns in (('student', distiller.student, companion.input_size, True),
-                                        ('teacher', teacher.network, teacher.input_size
-                                         or companion.input_size, False)):
-        title = f'{name}: {type(network).__name__}, {type(network.backbone).__name__}' if hasattr(network,
-                                                                                                  'backbone') else name
+                                        ('teacher', teacher.network, teacher_size, False)):
+        has_trunk = hasattr(network, 'backbone')
+        title = f'{name}: {type(network).__name__}, {type(network.backbone).__name__}' if has_trunk else name
         sides.append((title, tappable(network, probe(network, size, learns=learns))))
     for side, (_, found) in enumerate(sides):  # those that the user named, and heads
         known = {stage.path for stage in found}
-        found += {
-            pair.stages[side].path: pair.stages[side]
-            for pair in companion.pairs if pair.stages[side].path not in known
-        }.values()
+        found += {pair.stages[side].path: pair.stages[side]
+                  for pair in companion.pairs if pair.stages[side].path not in known}.values()
     rows = max(len(found) for _, found in sides)
     figure, axis = plt.subplots(figsize=(8, 0.6 + 0.5 * rows), layout='constrained')
     centres: list[dict[str, float]] = []
@@ -49,8 +47,8 @@ def draw_pairs(distiller: Distiller, file: str | Path) -> None:
         taught = {pair.stages[x].path for pair in companion.pairs}
         axis.text(x, 0.35, title, ha='center', weight='bold')
         for stage in found:
-            grid = f"{stage.channels} x {'x'.join(map(str, stage.grid))}" + (f', stride {stage.stride}'
-                                                                             if stage.stride else '')
+            grid = f"{stage.channels} x {'x'.join(map(str, stage.grid))}"
+            grid += f', stride {stage.stride}' if stage.stride else ''
             colour = 'tab:blue' if stage.path in taught else '0.75'
             axis.text(x, heights[stage.path], f'{stage.path}\n{grid}', ha='center', va='center', fontsize=8,
                       bbox=dict(boxstyle='round', facecolor='white', edgecolor=colour, linewidth=1.5))

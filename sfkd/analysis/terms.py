@@ -72,14 +72,12 @@ def report_terms(distiller: Distiller, inputs: Tensor, data_samples: list, sigma
         each = {key: gradient(loss) for key, loss in losses.items()}
         with torch.no_grad():
             connected = pair.connect(tap, target, cells)
-            reports.append(
-                PairReport(pair.name, {key: value.item()
-                                       for key, value in losses.items()},
-                           {key: float(g.norm())
-                            for key, g in {**each, 'task': from_task}.items()},
-                           float(F.cosine_similarity(from_task, sum(each.values()), dim=0)),
-                           _bands(*connected) if isinstance(connected[0], Decomposed) else {}, _kept(*connected, sigma),
-                           _cka(tap, target, cells)))
+            reports.append(PairReport(
+                pair.name, {key: value.item() for key, value in losses.items()},
+                {key: float(g.norm()) for key, g in {**each, 'task': from_task}.items()},
+                float(F.cosine_similarity(from_task, sum(each.values()), dim=0)),
+                _bands(*connected) if isinstance(connected[0], Decomposed) else {}, _kept(*connected, sigma),
+                _cka(tap, target, cells)))
     return reports
 
 
@@ -106,3 +104,4 @@ def _bands(student: Decomposed, teacher: Decomposed) -> dict[str, tuple[float, f
               for s, t in zip(student.bands.each(), teacher.bands.each())]
     totals = [sum(column) for column in zip(*energy)]
     return {name: (t / totals[0], r / totals[1], r / t) for name, (t, r) in zip(names, energy)}
+

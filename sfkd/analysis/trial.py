@@ -74,14 +74,11 @@ def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTU
     def instances() -> InstanceData:
         masks = dict(masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width)) if masked else {}
         return InstanceData(bboxes=boxes.clone(), labels=torch.zeros(2, dtype=torch.long), **masks)
-
-    return [
-        DetDataSample(metainfo=dict(shape, scale_factor=(1.0, 1.0)), proposals=InstanceData(bboxes=boxes.clone()),
-                      gt_instances=instances(), ignored_instances=InstanceData(bboxes=boxes[:0],
-                                                                               labels=torch.zeros(0, dtype=torch.long)),
-                      gt_sem_seg=PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long)))
-        for _ in range(count)
-    ]
+    return [DetDataSample(
+        metainfo=dict(shape, scale_factor=(1.0, 1.0)), proposals=InstanceData(bboxes=boxes.clone()),
+        gt_instances=instances(),
+        ignored_instances=InstanceData(bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long)),
+        gt_sem_seg=PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long))) for _ in range(count)]
 
 
 def training_step(distiller: Distiller, count: int = PICTURES) -> dict[str, float]:

@@ -54,14 +54,13 @@ def install() -> None:
     sys.meta_path.append(StandInFinder())
     if not is_installed('mmsegmentation') and is_installed('mmseg'):  # mmengine asks for the former and gives up
         config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
-    if not is_installed('mmcls') and is_installed(
-            'mmpretrain'):  # its name since 1.0, which configs of mmrazor do not know
+    # its name since 1.0, which configs of mmrazor do not know
+    if not is_installed('mmcls') and is_installed('mmpretrain'):
         config_utils.MODULE2PACKAGE['mmcls'] = 'mmpretrain'
     early = _without_operators()
     if early:
-        warnings.warn(
-            f'import sfkd before {", ".join(early)}: without mmcv\'s operators they now have functions that only raise errors, '
-            'or none', stacklevel=3)
+        warnings.warn(f'import sfkd before {", ".join(early)}: without mmcv\'s operators they now have functions that '
+                      'only raise errors, or none', stacklevel=3)
 
 
 def _without_operators() -> list[str]:
@@ -71,5 +70,5 @@ def _without_operators() -> list[str]:
     asks = re.compile(r'^ {0,4}from mmcv(\.ops| import ops)', re.MULTILINE)
     loaded = [(name, getattr(module, '__file__', None)) for name, module in list(sys.modules.items())
               if name.partition('.')[0] in ('mmdet', 'mmseg')]
-    return sorted(name for name, file in loaded
-                  if file and file.endswith('.py') and asks.search(Path(file).read_text(encoding='utf-8')))
+    return sorted(name for name, file in loaded if file and file.endswith('.py')
+                  and asks.search(Path(file).read_text(encoding='utf-8')))

@@ -85,9 +85,9 @@ class CommonGrid(nn.Module):
     def __init__(self, student_channels: int, teacher_channels: int, standardised: bool = False):
         super().__init__()
         if student_channels != teacher_channels:
-            raise ValueError(
-                f'the student has {student_channels} classes and the teacher {teacher_channels}; maps of other classes cannot '
-                "be compared: give a teacher of the same classes, or dict(type='Align'), which learns a projection")
+            raise ValueError(f'the student has {student_channels} classes and the teacher {teacher_channels}; maps of '
+                             'other classes cannot be compared: give a teacher of the same classes, or '
+                             "dict(type='Align'), which learns a projection")
         self.standardised = standardised
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

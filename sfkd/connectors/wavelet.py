@@ -94,10 +94,9 @@ class DualStreamRefinement(nn.Module):
         if self.detail_pointwise is not None:
             details = tuple(self._refine_detail(d) for d in details)
         # Between the streams, each way from the other's first stage
-        return Bands(
-            low if self.detail_to_low is None else low *
-            (1 + torch.tanh(self.detail_to_low(self._energy(details, low)))),
-            details if self.low_to_detail is None else self._gated(details, self.low_to_detail(low)))
+        return Bands(low if self.detail_to_low is None
+                     else low * (1 + torch.tanh(self.detail_to_low(self._energy(details, low)))),
+                     details if self.low_to_detail is None else self._gated(details, self.low_to_detail(low)))
 
     @staticmethod
     def _energy(details: tuple[Tensor, ...], low: Tensor) -> Tensor:
@@ -110,8 +109,8 @@ class DualStreamRefinement(nn.Module):
 
     def _refine_detail(self, detail: Tensor) -> Tensor:
         refined = self.detail_depthwise(detail.flatten(1, 2)).view_as(detail)
-        return detail + self.detail_pointwise(refined.flatten(2, 3)).view_as(
-            detail)  # the three bands as rows of one map
+        # the three bands as rows of one map
+        return detail + self.detail_pointwise(refined.flatten(2, 3)).view_as(detail)
 
 
 class StreamProjection(nn.Module):
@@ -140,8 +139,8 @@ class StreamProjection(nn.Module):
         """
         grid = x.shape[2:]
         low, details = dwt2(x, min(self.levels, max_levels(grid, self.wavelet)), self.wavelet)
-        details = tuple(self.detail(d.flatten(2, 3)).unflatten(2, (3, -1))
-                        for d in details)  # the three bands as rows of one map
+        # the three bands as rows of one map
+        details = tuple(self.detail(d.flatten(2, 3)).unflatten(2, (3, -1)) for d in details)
         return idwt2(Bands(self.low(low), details), self.wavelet, size=grid)
 
 

@@ -114,19 +114,17 @@ def generate_seg(root: str | Path,
                             overwrite, progress)
 
 
-def _generate_scenes(task: str, root: str | Path, seed: int, counts: Mapping[str, int], sizes: Sequence[tuple[int,
-                                                                                                              int]],
-                     digits_per_image: tuple[int, int], digit_size: tuple[float, float], write: Callable,
-                     show: Callable, overwrite: bool, progress: Progress) -> bool:
+def _generate_scenes(task: str, root: str | Path, seed: int, counts: Mapping[str, int],
+                     sizes: Sequence[tuple[int, int]], digits_per_image: tuple[int, int],
+                     digit_size: tuple[float, float], write: Callable, show: Callable,
+                     overwrite: bool, progress: Progress) -> bool:
     if not sizes:
         raise ValueError('sizes must name at least one (height, width)')
     sizes, ranges = [list(size) for size in sizes], dict(digits_per_image=list(digits_per_image),
                                                          digit_size=list(digit_size))
     settings = _settings(task, seed, counts, sizes=sizes, **ranges)
-    scenes = {
-        split: _in_turn([SceneGenerator(split, seed, size, **ranges) for size in map(tuple, sizes)])
-        for split in SPLITS
-    }
+    scenes = {split: _in_turn([SceneGenerator(split, seed, size, **ranges) for size in map(tuple, sizes)])
+              for split in SPLITS}
     return _generate(Path(root), settings, scenes, write, show, dict(columns=8, cell=160), overwrite, progress)
 
 
@@ -212,15 +210,11 @@ def _write_det(root: Path, split: str, scenes: Iterator[tuple[int, Scene]]) -> N
         for digit in scene.digits:
             x1, y1, x2, y2 = digit.box
             code = rle.encode(np.asfortranarray(digit.mask, np.uint8))
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,  # pycocotools takes id 0 for a box without a match
-                    image_id=index,
-                    category_id=digit.label + 1,
-                    bbox=[x1, y1, x2 - x1, y2 - y1],
-                    area=int(digit.mask.sum()),
-                    iscrowd=0,
-                    segmentation=dict(size=code['size'], counts=code['counts'].decode())))
+            annotations.append(dict(
+                id=len(annotations) + 1,  # pycocotools takes id 0 for a box without a match
+                image_id=index, category_id=digit.label + 1, bbox=[x1, y1, x2 - x1, y2 - y1],
+                area=int(digit.mask.sum()), iscrowd=0,
+                segmentation=dict(size=code['size'], counts=code['counts'].decode())))
     categories = [dict(id=label + 1, name=name, supercategory='digit') for label, name in enumerate(CLASSES)]
     info = dict(description=f'Digits in the Wild, {split}', version=str(GENERATOR_VERSION))
     content = dict(info=info, images=images, annotations=annotations, categories=categories)
@@ -259,8 +253,8 @@ def _read_meta(root: Path) -> dict:
 def _checksum(root: Path) -> str:
     """SHA-256 over the names and bytes of all pictures and annotations, in the order of their names."""
     total = hashlib.sha256()
-    for name in sorted(
-            path.relative_to(root).as_posix() for path in root.glob('*/**/*') if path.suffix in ('.png', '.json')):
+    for name in sorted(path.relative_to(root).as_posix()
+                       for path in root.glob('*/**/*') if path.suffix in ('.png', '.json')):
         total.update(name.encode())
         total.update((root / name).read_bytes())
     return total.hexdigest()

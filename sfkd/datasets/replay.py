@@ -45,9 +45,8 @@ class ReplayedDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         variant = int(torch.randint(self.variants, ())) if self.variants > 1 else 0
         with randomness.preserved():
-            torch_seed, numpy_seed, python_seed = map(
-                int,
-                np.random.SeedSequence([self.seed, index, variant]).generate_state(3))
+            seeds = np.random.SeedSequence([self.seed, index, variant]).generate_state(3)
+            torch_seed, numpy_seed, python_seed = map(int, seeds)
             torch.manual_seed(torch_seed)
             np.random.seed(numpy_seed)
             random.seed(python_seed)

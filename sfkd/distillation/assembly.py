@@ -59,9 +59,8 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
     problems, built = Problems(), []
     for i, entry in enumerate(named):
         with problems.collected():
-            built.append(
-                workshop.pair(f'pairs[{i}]', entry['student'], entry['teacher'], entry.get('connector', connector),
-                              _weighted(_losses_of(entry, losses))))
+            built.append(workshop.pair(f'pairs[{i}]', entry['student'], entry['teacher'],
+                                       entry.get('connector', connector), _weighted(_losses_of(entry, losses))))
     if logits:
         with problems.collected():
             built.append(workshop.logits(logits))
@@ -75,17 +74,16 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
 def _entries(pairs: str | Sequence[str | dict]) -> list[str | dict]:
     entries = [pairs] if isinstance(pairs, str) else list(pairs)
     if unknown := [entry for entry in entries if isinstance(entry, str) and entry not in AUTOMATIC]:
-        raise ConfigError([
-            f"pairs: '{entry}' is neither 'auto', 'head', nor a dict(student=path, teacher=path)" for entry in unknown
-        ])
+        raise ConfigError([f"pairs: '{entry}' is neither 'auto', 'head', nor a dict(student=path, teacher=path)"
+                           for entry in unknown])
     return entries
 
 
 def _check_entries(entries: list[str | dict]) -> None:
     if lacking := [(i, side) for i, entry in enumerate(entries) for side in ('student', 'teacher')
                    if not isinstance(entry, str) and side not in entry]:
-        raise ConfigError(
-            [f"pairs[{i}]: no '{side}'; each pair is dict(student=path, teacher=path)" for i, side in lacking])
+        raise ConfigError([f"pairs[{i}]: no '{side}'; each pair is dict(student=path, teacher=path)"
+                           for i, side in lacking])
 
 
 def _losses_of(entry: str | dict, losses: Sequence[dict]) -> Sequence[dict]:
@@ -111,8 +109,8 @@ def _automatic(kind: str, student: nn.Module, teacher: nn.Module, student_probe:
 
 def _choose(found: list[tuple[str, str]], chosen: Sequence[int] | None) -> list[tuple[str, str]]:
     if outside := [i for i in chosen or () if not -len(found) <= i < len(found)]:
-        raise ConfigError(
-            f'stages: {outside} of {len(found)} automatic pairs; give indices from {-len(found)} to {len(found) - 1}')
+        raise ConfigError(f'stages: {outside} of {len(found)} automatic pairs; give indices from {-len(found)} to '
+                          f'{len(found) - 1}')
     return found if chosen is None else [found[i] for i in chosen]
 
 
@@ -134,16 +132,15 @@ class _Workshop:
     def pair(self, where: str, student_path: str, teacher_path: str, connector: dict | None,
              losses: list[dict]) -> Pair:
         problems, found = Problems(), []
-        for side, seen, path in (('student', self.student_probe, student_path), ('teacher', self.teacher_probe,
-                                                                                 teacher_path)):
+        for side, seen, path in (('student', self.student_probe, student_path),
+                                 ('teacher', self.teacher_probe, teacher_path)):
             with problems.collected():
                 found.append(_stage(seen, path, f'{where}.{side}'))
         problems.raise_all()
         student, teacher = found
         if student.is_scores and connector is not None:
-            raise ConfigError(
-                f"{where}: '{student.path}' gives class scores, {student.layout}, and a connector takes a map; set "
-                'connector=None for this pair, or give the losses in logits=')
+            raise ConfigError(f"{where}: '{student.path}' gives class scores, {student.layout}, and a connector takes "
+                              'a map; set connector=None for this pair, or give the losses in logits=')
         if connector is not None:
             connector = _build(dict(connector, student_channels=student.channels, teacher_channels=teacher.channels),
                                f'{where}.connector')
@@ -160,28 +157,25 @@ class _Workshop:
             heads.append(_scores(seen, HEAD))
         if None in heads:
             student, teacher = ('has none' if head is None else f'has {head.channels}' for head in heads)
-            raise ConfigError(
-                f'logits: these losses compare the class scores of whole pictures, of which the student {student} and the '
-                f"teacher {teacher}. Set the logit weight to 0; class maps are a pair of their own: pairs=['auto', dict("
-                "student='decode_head.conv_seg', teacher='decode_head.conv_seg', connector=dict(type='CommonGrid'), losses=[...])]"
-            )
+            raise ConfigError('logits: these losses compare the class scores of whole pictures, of which the student '
+                              f'{student} and the teacher {teacher}. Set the logit weight to 0; class maps are a pair '
+                              "of their own: pairs=['auto', dict(student='decode_head.conv_seg', "
+                              "teacher='decode_head.conv_seg', connector=dict(type='CommonGrid'), losses=[...])]")
         student, teacher = heads
         if student.channels != teacher.channels:
-            raise ConfigError(
-                f'logits: the student has {student.channels} classes and the teacher {teacher.channels} '
-                'classes; a logit loss compares the same classes: give a teacher of the same classes, or set the logit weight to 0'
-            )
+            raise ConfigError(f'logits: the student has {student.channels} classes and the teacher {teacher.channels} '
+                              'classes; a logit loss compares the same classes: give a teacher of the same classes, or '
+                              'set the logit weight to 0')
         return Pair('logits', student, teacher, None, _build_losses(losses, 'logits'))
 
     def _check_grid(self, where: str, student: Stage, teacher: Stage, connector: nn.Module | None) -> None:
         grid = student.grid if teacher.is_scores else tuple(map(min, student.grid, teacher.grid))
-        if not student.is_scores and min(grid) < MIN_GRID or isinstance(
-                connector, WaveletConnector) and not connector.levels_on(grid):
-            (h, w), size = student.grid, self.student_probe.image_size
-            raise ConfigError(
-                f"{where}: '{student.path}' gives {h}x{w} and '{teacher.path}' {teacher.grid[0]}x{teacher.grid[1]} for an input of "
-                f'{size[0]}x{size[1]}; that is too small a grid for any level: tap earlier stages, or train at a larger input_size'
-            )
+        decomposes = isinstance(connector, WaveletConnector)
+        if not student.is_scores and min(grid) < MIN_GRID or decomposes and not connector.levels_on(grid):
+            ours, theirs, size = (f'{h}x{w}' for h, w in (student.grid, teacher.grid, self.student_probe.image_size))
+            raise ConfigError(f"{where}: '{student.path}' gives {ours} and '{teacher.path}' {theirs} for an input of "
+                              f'{size}; that is too small a grid for any level: tap earlier stages, or train at a '
+                              'larger input_size')
 
 
 def _scores(seen: Probe, path: str) -> Stage | None:
@@ -215,9 +209,8 @@ def _compare_once(pair: Pair, where: str) -> None:
     except (RuntimeError, ValueError, UserWarning) as error:
         remedy = 'give a teacher of the same classes' if student.is_scores else "give connector=dict(type='Align')"
         shapes = ('x'.join(map(str, (stage.channels, *stage.grid))) for stage in (student, teacher))
-        raise ConfigError(
-            f"{where}: without a connector, '{student.path}' {next(shapes)} and '{teacher.path}' {next(shapes)} cannot be "
-            f'compared ({error}); {remedy}') from error
+        raise ConfigError(f"{where}: without a connector, '{student.path}' {next(shapes)} and '{teacher.path}' "
+                          f'{next(shapes)} cannot be compared ({error}); {remedy}') from error
 
 
 def _build(config: dict, where: str) -> nn.Module:

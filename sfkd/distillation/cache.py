@@ -53,8 +53,8 @@ class TeacherCache:
         self.teacher: Teacher | None = teacher
         self.folder, self.rows, self.shapes = Path(folder), rows, shapes
         self.widths = [math.prod(shape) for shape in shapes.values()]
-        fingerprint = dict(fingerprint, rows=rows,
-                           shapes=[[path, *shape] for path, shape in shapes.items()])  # a list: their order counts
+        # a list: their order counts
+        fingerprint = dict(fingerprint, rows=rows, shapes=[[path, *shape] for path, shape in shapes.items()])
         self._agree(fingerprint, max_gib)
         if is_main_process():
             self._make(fingerprint)
@@ -76,29 +76,23 @@ class TeacherCache:
             RuntimeError: a damaged row after :meth:`release_teacher`.
         """
         if rows is None:
-            raise ConfigError(
-                "teacher cache: the samples of a batch do not say which row is theirs; wrap the training set: "
-                "train_dataloader.dataset=dict(type='sfkd.ReplayedDataset', dataset=...)")
+            raise ConfigError('teacher cache: the samples of a batch do not say which row is theirs; wrap the training '
+                              "set: train_dataloader.dataset=dict(type='sfkd.ReplayedDataset', dataset=...)")
         kept = [self._read(row) for row in rows]
         if all(row is not None for row in kept):
             batch = torch.from_numpy(np.stack(kept)).to(inputs.device, non_blocking=True)
-            return {
-                path: part.unflatten(1, shape).contiguous()
-                for (path, shape), part in zip(self.shapes.items(), batch.split(self.widths, dim=1))
-            }
+            return {path: part.unflatten(1, shape).contiguous()
+                    for (path, shape), part in zip(self.shapes.items(), batch.split(self.widths, dim=1))}
         if self.teacher is None:
-            raise RuntimeError(
-                f'teacher cache: a row in {self.folder} was damaged after all had been read whole, and the teacher has left the '
-                'memory; start the run again with --resume: the row will be computed anew')
+            raise RuntimeError(f'teacher cache: a row in {self.folder} was damaged after all had been read whole, and '
+                               'the teacher has left the memory; start the run again with --resume: the row will be '
+                               'computed anew')
         features = self.teacher(inputs, mask)
-        if wrong := {
-                path: tuple(features[path].shape[1:])
-                for path, shape in self.shapes.items() if features[path].shape[1:] != shape
-        }:
-            raise ConfigError(
-                f'teacher cache: pictures of {inputs.shape[2]}x{inputs.shape[3]} give {wrong}, where the cache is for '
-                f'{ {path: self.shapes[path] for path in wrong} }; only training sets whose pictures all have the size of '
-                'model.input_size can be cached')
+        if wrong := {path: tuple(features[path].shape[1:])
+                     for path, shape in self.shapes.items() if features[path].shape[1:] != shape}:
+            raise ConfigError(f'teacher cache: pictures of {inputs.shape[2]}x{inputs.shape[3]} give {wrong}, where the '
+                              f'cache is for { {path: self.shapes[path] for path in wrong} }; only training sets whose '
+                              'pictures all have the size of model.input_size can be cached')
         values = torch.cat([features[path].float().flatten(1) for path in self.shapes], 1).cpu().numpy()
         for row, old, new in zip(rows, kept, values):
             if old is None:
@@ -108,8 +102,8 @@ class TeacherCache:
 
     def release_teacher(self) -> bool:
         """Drop the teacher, and its memory, if every row is there and whole; whether that is so now."""
-        if self.teacher is not None and self.checksums.all() and all(
-                self._read(row) is not None for row in range(self.rows)):
+        rows = range(self.rows)
+        if self.teacher is not None and self.checksums.all() and all(self._read(row) is not None for row in rows):
             self.teacher = None
             print_log(f'teacher cache: all {self.rows:,} rows are whole; the teacher leaves the memory', 'current')
         return self.teacher is None
@@ -139,30 +133,27 @@ class TeacherCache:
     def _check(self, fingerprint: dict, max_gib: float) -> None:
         size = self.rows * (4 * sum(self.widths) + 4)
         if is_main_process():
-            print_log(
-                f'teacher cache: {self.rows:,} rows x {4 * sum(self.widths) / 1024:,.1f} KiB = {size / GIB:.3g} GiB in {self.folder}',
-                'current')
+            print_log(f'teacher cache: {self.rows:,} rows x {4 * sum(self.widths) / 1024:,.1f} KiB = {size / GIB:.3g} '
+                      f'GiB in {self.folder}', 'current')
         if size > max_gib * GIB:
-            raise ConfigError(
-                f'teacher cache: {size / GIB:.3g} GiB for {self.rows:,} rows is more than max_gib={max_gib:g}; raise it, take fewer '
-                'variants, or train without the cache')
+            raise ConfigError(f'teacher cache: {size / GIB:.3g} GiB for {self.rows:,} rows is more than '
+                              f'max_gib={max_gib:g}; raise it, take fewer variants, or train without the cache')
         if (self.folder / 'fingerprint.json').is_file():
             try:
                 found = json.loads((self.folder / 'fingerprint.json').read_text())
             except ValueError:
                 found = {}
             if differ := [key for key in fingerprint if found.get(key) != fingerprint[key]]:
-                raise ConfigError(
-                    f"teacher cache: '{self.folder}' was made with another {', '.join(differ)} than this run has; its rows would teach "
-                    'something else. Give another folder, or delete that one')
+                raise ConfigError(f"teacher cache: '{self.folder}' was made with another {', '.join(differ)} than this "
+                                  'run has; its rows would teach something else. Give another folder, or delete that '
+                                  'one')
             return
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ConfigError(f"teacher cache: '{self.folder}' is there and is no teacher cache; give another folder")
         existing = next(parent for parent in (self.folder, *self.folder.absolute().parents) if parent.exists())
         if size > (free := shutil.disk_usage(existing).free):
-            raise ConfigError(
-                f"teacher cache: {size / GIB:.3g} GiB do not fit into the {free / GIB:.3g} GiB that are free in '{existing}'"
-            )
+            raise ConfigError(f'teacher cache: {size / GIB:.3g} GiB do not fit into the {free / GIB:.3g} GiB that are '
+                              f"free in '{existing}'")
 
     def _make(self, fingerprint: dict) -> None:
         if (self.folder / 'fingerprint.json').is_file():

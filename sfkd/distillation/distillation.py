@@ -27,8 +27,8 @@ class Taught:
     @property
     def losses(self) -> dict[str, Tensor]:
         if self._losses is None:
-            raise RuntimeError(
-                "the distillation's losses are there after its with block, in which the student's forward pass runs")
+            raise RuntimeError("the distillation's losses are there after its with block, in which the student's "
+                               'forward pass runs')
         return self._losses
 
     @property
@@ -81,14 +81,13 @@ class Distillation(nn.Module):
         self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
         self.input_size = as_size(input_size)
         self.watching = False  # whether a with block is open
-        self.pairs: Sequence[Pair] = nn.ModuleList(
-            assemble(student, self.teacher.network, self.input_size, self.teacher.input_size or self.input_size,
-                     pairs=pairs, connector=connector, losses=losses, logits=logits, chosen=stages))
-        students, teachers = ([getattr(pair, f'{side}_stage') for pair in self.pairs]
-                              for side in ('student', 'teacher'))
-        self.taps = Taps.on(student, students)
+        self.pairs: Sequence[Pair] = nn.ModuleList(assemble(
+            student, self.teacher.network, self.input_size, self.teacher.input_size or self.input_size, pairs=pairs,
+            connector=connector, losses=losses, logits=logits, chosen=stages))
+        self.taps = Taps.on(student, [pair.student_stage for pair in self.pairs])
         if self.pairs:
-            self.teacher.tap(Taps.on(self.teacher.network, teachers, stop=True), self.input_size)
+            teacher_stages = [pair.teacher_stage for pair in self.pairs]
+            self.teacher.tap(Taps.on(self.teacher.network, teacher_stages, stop=True), self.input_size)
 
     @contextlib.contextmanager
     def forward(self, images: Tensor, picture_mask: Tensor | None = None, taught_mask: Tensor | None = None,
@@ -144,14 +143,12 @@ class Distillation(nn.Module):
     def summary(self) -> str:
         """How many pairs and weights there are, and a line for each pair."""
         own = set(self.parameters())
-        weights, extra = sum(p.numel() for p in self.taps.network.parameters() if p not in own), sum(p.numel()
-                                                                                                     for p in own)
+        weights = sum(p.numel() for p in self.taps.network.parameters() if p not in own)
+        extra = sum(p.numel() for p in own)
         refinement = sum(p.numel() for name, p in self.named_parameters() if '.refine.' in name)
         share = f' ({refinement:,} of them, {refinement / weights:.1%}, in DS2S)' if refinement else ''
-        lines = [
-            f'distillation: {len(self.pairs)} pairs; beside the student\'s {weights:,} weights, connectors train {extra:,}{share}; '
-            'none is in the exported student'
-        ]
+        lines = [f'distillation: {len(self.pairs)} pairs; beside the student\'s {weights:,} weights, connectors train '
+                 f'{extra:,}{share}; none is in the exported student']
         return '\n'.join(lines + [f'  {pair.summary()}' for pair in self.pairs])
 
 

@@ -57,11 +57,11 @@ class Pair(nn.Module):
         grid = common_grid(student, teacher)
         scale = 1.0 if taught is None or teacher.dim() != 4 else taught.scale(grid)
         student, teacher = self.connect(student, teacher, taught)
-        return {
-            f'distill.{self.name}.loss_{key}': self.weights[key] * (scale if is_mean_over_grid(loss) else 1.0) *
-            loss(student, teacher)
-            for key, loss in self.losses.items()
-        }
+        losses = {}
+        for key, loss in self.losses.items():
+            weight = self.weights[key] * (scale if is_mean_over_grid(loss) else 1.0)
+            losses[f'distill.{self.name}.loss_{key}'] = weight * loss(student, teacher)
+        return losses
 
     def connect(self, student: Tensor, teacher: Tensor,
                 taught: TaughtCells | None = None) -> tuple[Tensor | Decomposed, Tensor | Decomposed]:
@@ -75,22 +75,23 @@ class Pair(nn.Module):
             return self.connector(student, teacher, mask)
         if student.shape != teacher.shape:  # for a loss that pools each side
             return tuple(x * on_grid(taught.pixels, x.shape[2:]) for x in (student, teacher))
-        return muted(student, teacher,
-                     mask)  # the same on both sides, and low: a softmax over the positions must not follow the padding
+        # the same on both sides, and low: a softmax over the positions must not follow the padding
+        return muted(student, teacher, mask)
 
     def _check(self, student: Tensor, teacher: Tensor, grid: tuple[int, ...]) -> None:
         """Raise where this batch gives other shapes than the pair was built for."""
         problem = None
         if isinstance(self.connector, WaveletConnector) and not self.connector.levels_on(grid):
             problem = f'a grid of {grid[0]}x{grid[1]} is too small for any level'
-        elif self.connector is None and student.shape[2:] != teacher.shape[
-                2:] and self.student_stage.grid == self.teacher_stage.grid:
+        elif (self.connector is None and student.shape[2:] != teacher.shape[2:]
+              and self.student_stage.grid == self.teacher_stage.grid):
             problem = 'without a connector their grids must be the same, as they were in the dry run'
         if problem:
             raise ConfigError(
-                f"pair '{self.name}': the student's '{self.student_path}' gives {tuple(student.shape)} and the teacher's '{self.teacher_path}' "
-                f'{tuple(teacher.shape)}: {problem}. Leave the pair out with stages=, name others in pairs=, or give the size of the '
-                'smallest batch as input_size=, so that what does not fit is left out')
+                f"pair '{self.name}': the student's '{self.student_path}' gives {tuple(student.shape)} and the "
+                f"teacher's '{self.teacher_path}' {tuple(teacher.shape)}: {problem}. Leave the pair out with stages=, "
+                'name others in pairs=, or give the size of the smallest batch as input_size=, so that what does not '
+                'fit is left out')
 
     def summary(self) -> str:
         """One line: both stages, the grid, the levels, the weighted losses."""
@@ -98,8 +99,8 @@ class Pair(nn.Module):
         text = f'{s.path} {s.channels}x{s.grid[0]}x{s.grid[1]} <- {t.path} {t.channels}x{t.grid[0]}x{t.grid[1]}'
         if isinstance(self.connector, WaveletConnector):
             levels = self.connector.levels_on(tuple(map(min, s.grid, t.grid)))
-            text += f', {levels} of {self.connector.levels} levels' + (' (more do not fit)'
-                                                                       if levels < self.connector.levels else '')
+            text += f', {levels} of {self.connector.levels} levels'
+            text += ' (more do not fit)' if levels < self.connector.levels else ''
         return text + ': ' + ', '.join(f'{weight:g} x {key}' for key, weight in self.weights.items())
 
 

@@ -78,10 +78,10 @@ class Teacher:
         if needed:
             total = len(keys.not_loaded) + keys.loaded
             raise ConfigError(
-                f"{where}: '{checkpoint}' is not of this teacher: {len(needed)} weights that the taps need are missing or of another "
-                f"shape (such as '{needed[0]}'{keys.why(needed[0])}), {keys.loaded} of {total} were found. Keys in the file look like "
-                f"'{keys.example}'. Give the checkpoint of the config in model.teacher; a distillation checkpoint must go "
-                'through tools/export_student.py first')
+                f"{where}: '{checkpoint}' is not of this teacher: {len(needed)} weights that the taps need are missing "
+                f"or of another shape (such as '{needed[0]}'{keys.why(needed[0])}), {keys.loaded} of {total} were "
+                f"found. Keys in the file look like '{keys.example}'. Give the checkpoint of the config in "
+                'model.teacher; a distillation checkpoint must go through tools/export_student.py first')
         print_log(f'teacher: {keys.loaded} weights from {checkpoint}', 'current')
         if keys.not_loaded or keys.unused:
             print_log(f'teacher: not loaded (no tap needs them): {keys.not_loaded or "none"}; '
@@ -124,8 +124,8 @@ class Teacher:
         Returns:
             dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients.
         """
-        inputs = inputs.detach(
-        )  # torch 2.6's autocast would keep its copy of pictures that take gradients, born here, for the student
+        # torch 2.6's autocast would keep its copy of pictures that take gradients, born here, for the student
+        inputs = inputs.detach()
         if self.affine is not None:
             scale, shift, flip = self.affine
             inputs = torch.addcmul(shift, inputs.flip(1) if flip else inputs, scale)
@@ -139,8 +139,8 @@ class Teacher:
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """Move or cast all of the teacher's tensors, as ``nn.Module._apply`` does."""
         self.network._apply(function)
-        self.network.to(next(
-            self.network.parameters()).device)  # parts that keep a device beside their tensors learn it by .to() alone
+        # parts that keep a device beside their tensors learn it by .to() alone
+        self.network.to(next(self.network.parameters()).device)
         if self.affine is not None:
             self.affine = (*map(function, self.affine[:2]), self.affine[2])
 

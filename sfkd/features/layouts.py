@@ -40,9 +40,8 @@ def as_map(output, image_size: tuple[int, int]) -> Tensor:
         if len(output) >= 2 and torch.is_tensor(output[-2]) and output[-2].dim() == 3 and _is_size(output[-1]):
             return _fold(output[-2], *output[-1])
     elif torch.is_tensor(output) and output.dim() == 4:
-        for fits in (
-                _has_aspect, _fits
-        ):  # (2, 7, 7, 8) of a square picture is 7x7 with 8 channels, though 7x8 is within a column of padding
+        # (2, 7, 7, 8) of a square picture is 7x7 with 8 channels, though 7x8 is within a column of padding
+        for fits in (_has_aspect, _fits):
             if fits(output.shape[2:], image_size):
                 return output
             if fits(output.shape[1:3], image_size):

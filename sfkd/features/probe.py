@@ -95,9 +95,8 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
         learns: the network is to be taught. What no gradient reaches (frozen stages, the inside of reversible blocks)
             is then no stage.
     """
-    end = None if head else next(
-        (name for name in ('neck', 'backbone') if isinstance(getattr(network, name, None), nn.Module)), None)
-    recorder = _Recorder(image_size, learns, end)
+    parts = [name for name in ('neck', 'backbone') if isinstance(getattr(network, name, None), nn.Module)]
+    recorder = _Recorder(image_size, learns, end=None if head or not parts else parts[0])
     hooks = [module.register_forward_hook(lambda _, __, output, path=path: recorder.read(path, output))
              for path, module in network.named_modules() if path]
     try:
@@ -131,8 +130,8 @@ def _dry(network: nn.Module, learns: bool) -> Iterator[None]:
                 module.eval()
     try:
         # Nothing will go backward, so nothing is kept for it
-        with randomness.preserved(), torch.set_grad_enabled(learns), saved_tensors_hooks(
-                lambda _: None, lambda _: None):
+        drop = lambda _: None
+        with randomness.preserved(), torch.set_grad_enabled(learns), saved_tensors_hooks(drop, drop):
             yield
     finally:
         for module, training in modes:

@@ -49,9 +49,8 @@ def stages(network: nn.Module, found: Probe) -> list[Stage]:
     if len(ends) != 1:
         return list(ends.values())
     (octave, _), = ends.items()
-    return _runs(
-        [stage for stage in maps if _octave(stage.scale) == octave and order[stage.path] >= MIN_SHARE * len(own)],
-        _depth(trunk))
+    return _runs([stage for stage in maps if _octave(stage.scale) == octave
+                  and order[stage.path] >= MIN_SHARE * len(own)], _depth(trunk))
 
 
 def _runs(maps: list[Stage], depth: int) -> list[Stage]:
@@ -128,5 +127,5 @@ def _layers(module: nn.Module, path: str, shown: set[str]) -> Iterator[str]:
 
 
 def _holds(module: nn.Module) -> bool:
-    return isinstance(
-        module, nn.ModuleList) or isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    sequence = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    return sequence or isinstance(module, nn.ModuleList)

@@ -97,16 +97,16 @@ class Taps:
                     continue
                 if path in found:
                     if not indices:
-                        raise RuntimeError(
-                            f"tap '{path}' ran more than once in one forward pass: name the call, '{path}[0]'")
+                        raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: name the call, "
+                                           f"'{path}[0]'")
                     continue
                 output = pick(calls[module], indices)
                 if output is not None:
                     try:
                         found[path] = output if path in self.raw else as_map(output, image_size)
                     except LayoutError as error:
-                        raise LayoutError(
-                            f"tap '{path}' of {type(self.network).__name__}: {error}; tap another module") from error
+                        raise LayoutError(f"tap '{path}' of {type(self.network).__name__}: {error}; tap another "
+                                          'module') from error
                     if torch.is_inference_mode_enabled():
                         found[path] = _kept(found[path])
                         continue
@@ -117,10 +117,10 @@ class Taps:
             if self.stop and len(found) == len(self.paths):
                 raise _AllTapped
 
-        hooks = [
-            self.network.get_submodule(module).register_forward_hook(
-                lambda _, __, output, module=module: read(module, output)) for module in calls
-        ]
+        hooks = []
+        for module in calls:
+            hook = lambda _, __, output, module=module: read(module, output)
+            hooks.append(self.network.get_submodule(module).register_forward_hook(hook))
         try:
             yield found
         except _AllTapped:
@@ -132,5 +132,5 @@ class Taps:
             if path not in found:
                 raise RuntimeError(f"tap '{path}' of {type(self.network).__name__} did not run in this forward pass")
             if path in versions and found[path]._version != versions[path]:
-                raise RuntimeError(
-                    f"the output of tap '{path}' was overwritten in place by a later layer: tap the module after it")
+                raise RuntimeError(f"the output of tap '{path}' was overwritten in place by a later layer: tap the "
+                                   'module after it')

@@ -5,8 +5,6 @@ from .logits import DIST, DKD, KLDivergence, OFALoss
 from .relation import CorrelationCongruence, RelationalKD
 from .wavelet import BandInfoNCE, BandMSE
 
-__all__ = [
-    'BandInfoNCE', 'BandMSE', 'ChannelWiseDivergence', 'CorrelationCongruence', 'CosineDistance', 'DIST', 'DKD',
-    'DetailL1', 'DistillationLoss', 'FeatureMSE', 'GaussianFrequencyLoss', 'KLDivergence', 'OFALoss', 'RelationalKD',
-    'is_mean_over_grid'
-]
+__all__ = ['BandInfoNCE', 'BandMSE', 'ChannelWiseDivergence', 'CorrelationCongruence', 'CosineDistance', 'DIST', 'DKD',
+           'DetailL1', 'DistillationLoss', 'FeatureMSE', 'GaussianFrequencyLoss', 'KLDivergence', 'OFALoss',
+           'RelationalKD', 'is_mean_over_grid']

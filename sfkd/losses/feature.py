@@ -99,5 +99,5 @@ class DetailL1(DistillationLoss):
         Returns:
             Tensor: scalar.
         """
-        return sum(
-            F.l1_loss(*map(at_least_float32, (s, t))) for s, t in zip(student.bands.details, teacher.bands.details))
+        return sum(F.l1_loss(*map(at_least_float32, (s, t)))
+                   for s, t in zip(student.bands.details, teacher.bands.details))

@@ -76,7 +76,8 @@ class DKD(DistillationLoss):
             s, t = (log_probabilities(x, self.temperature) for x in (student, teacher))
             target = t.argmax(1, keepdim=True)                                 # (N, 1)
             others = torch.arange(t.shape[1] - 1, device=t.device)
-            others = others + (others >= target)  # (N, classes - 1), every index but the target
+            # (N, classes - 1), every index but the target
+            others = others + (others >= target)
 
             def parts(x):
                 rest = x.gather(1, others)

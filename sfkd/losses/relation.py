@@ -91,7 +91,8 @@ class RelationalKD(DistillationLoss):
         embeddings = embed(features)
         edges = embeddings - embeddings.unsqueeze(1)                       # (N, N, C)
         squares = edges.square().sum(2)
-        apart = squares > 0  # a root has no slope at 0, an edge of length 0 no direction
+        # a root has no slope at 0, an edge of length 0 no direction
+        apart = squares > 0
         distances = squares.where(apart, 1).sqrt() * apart
         mean = distances.sum() / max(len(embeddings) * (len(embeddings) - 1), 1)
         directions = edges / distances.where(apart, 1).unsqueeze(2)

@@ -31,9 +31,9 @@ def read_config(path: str, where: str) -> Config:
         except (ImportError, FileNotFoundError, AssertionError, ValueError) as error:
             raise ConfigError(f"{where}: '{path}' cannot be found ({error})") from error
     if not Path(file).is_file():
-        raise ConfigError(
-            f"{where}: there is no config file '{path}' (looked from {Path.cwd().name}/); "
-            "give a path from the folder you start in, or 'mmpretrain::folder/config.py' for a library's own")
+        raise ConfigError(f"{where}: there is no config file '{path}' (looked from {Path.cwd().name}/); "
+                          "give a path from the folder you start in, or 'mmpretrain::folder/config.py' for a library's "
+                          'own')
     return Config.fromfile(file)
 
 

@@ -109,13 +109,10 @@ class Cohort(BaseModel):
             teacher = member.distillation.teacher
             found[name] = digest_of_network(teacher.network), digest_of(str(teacher.affine)), teacher.input_size
             first, *_ = found
-            if differ := [
-                    what
-                    for what, own, other in zip(('weights', 'normalisation', 'input size'), found[name], found[first])
-                    if own != other
-            ]:
-                self.dropped[
-                    name] = f"its teacher has another {' and '.join(differ)} than that of '{first}'; a cohort has one teacher"
+            triples = zip(('weights', 'normalisation', 'input size'), found[name], found[first])
+            if differ := [what for what, own, other in triples if own != other]:
+                self.dropped[name] = (f"its teacher has another {' and '.join(differ)} than that of '{first}'; a "
+                                      'cohort has one teacher')
                 del built[name], found[name]
         return [built[name].distillation for name in found]
 
@@ -146,10 +143,8 @@ class Cohort(BaseModel):
         for name, member in zip(self.names, self.members):
             if name not in self.dropped:
                 try:
-                    log |= {
-                        f'{name}.{key}': value
-                        for key, value in self._step(member, data, optim_wrapper[name], looks).items()
-                    }
+                    log |= {f'{name}.{key}': value
+                            for key, value in self._step(member, data, optim_wrapper[name], looks).items()}
                 except (RuntimeError, ValueError, ArithmeticError) as error:
                     self.dropped[name] = f'step {self.steps}: {error}'
                     print_log(f'{name} drops out: {self.dropped[name]}', 'current', level=logging.ERROR)
@@ -183,6 +178,5 @@ class CohortOptimizers:
         self.each = optim_wrapper_cfg['each']
 
     def __call__(self, cohort: Cohort) -> OptimWrapperDict:
-        return OptimWrapperDict(
-            **{name: build_optim_wrapper(member, self.each)
-               for name, member in zip(cohort.names, cohort.members)})
+        return OptimWrapperDict(**{name: build_optim_wrapper(member, self.each)
+                                   for name, member in zip(cohort.names, cohort.members)})

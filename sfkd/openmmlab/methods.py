@@ -9,8 +9,8 @@ from ..errors import ConfigError, nearest
 from .running import is_distillation, load_config, student_config
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS, ABLATION = ({path.stem: path
-                    for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))} for folder in ('peers', 'ablation'))
+PEERS, ABLATION = ({path.stem: path for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))}
+                   for folder in ('peers', 'ablation'))
 CONFIGS = PEERS | ABLATION
 METHODS = ['alone', 'sfkd', *CONFIGS]
 
@@ -25,15 +25,12 @@ def model_of(config_path: str, method: str) -> dict | str:
     if name not in METHODS:
         raise ConfigError(f"--methods: there is no '{name}'; nearest are {nearest(name, METHODS)}")
     if wrong := [option for option in options if '=' not in option] or name == 'alone' and options:
-        raise ConfigError(
-            f"--methods: '{method}': {wrong} cannot be; after a distilling method give options of its model, '+key=value'"
-        )
-    options = {
-        f'model.{key}': DictAction._parse_iterable(value)
-        for key, value in (option.split('=', 1) for option in options)
-    }
+        raise ConfigError(f"--methods: '{method}': {wrong} cannot be; after a distilling method give options of its "
+                          "model, '+key=value'")
+    options = {f'model.{key}': DictAction._parse_iterable(value)
+               for key, value in (option.split('=', 1) for option in options)}
     config = load_config(config_path, options=options, method=str(CONFIGS[name]) if name in CONFIGS else None)
     if not is_distillation(config):
-        raise ConfigError(
-            f"'{config_path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
+        raise ConfigError(f"'{config_path}' trains a model alone; give the config of a pair (model.student, "
+                          'model.teacher)')
     return student_config(config).model if name == 'alone' else config.model

@@ -74,9 +74,8 @@ def _dist(inter_loss_weight=1.0, intra_loss_weight=1.0, tau=1.0, loss_weight=1.0
 
 def _l2(loss_weight=1.0, normalize=True, mult=1.0, div_element=False, dist=False):
     if dist or normalize == div_element:
-        raise ConfigError(
-            'normalize, div_element and dist: only the normalised sum over a picture (normalize=True, the default) and the plain '
-            'mean (normalize=False, div_element=True) have a loss here')
+        raise ConfigError('normalize, div_element and dist: only the normalised sum over a picture (normalize=True, '
+                          'the default) and the plain mean (normalize=False, div_element=True) have a loss here')
     if normalize:  # |a - b|^2 = 2 mult^2 (1 - cos) of vectors of length mult
         return dict(type='CosineDistance', weight=2 * mult**2 * loss_weight), dict(type='CommonGrid')
     return dict(type='FeatureMSE', weight=loss_weight), dict(type='CommonGrid')
@@ -92,14 +91,10 @@ CONNECTORS = ('ConvModuleConncetor', 'ConvModuleConnector')
 #: work.
 FIXED = dict(teacher_trainable=False, teacher_norm_eval=True, student_trainable=True, calculate_student_loss=True,
              init_cfg=None)
-KEYS = {
-    'type', '_scope_', 'architecture', 'teacher', 'teacher_ckpt', 'distiller', 'data_preprocessor',
-    'teacher_module_inplace', *FIXED
-}
-DISTILLER_KEYS = {
-    'type', 'student_recorders', 'teacher_recorders', 'distill_deliveries', 'connectors', 'distill_losses',
-    'loss_forward_mappings'
-}
+KEYS = {'type', '_scope_', 'architecture', 'teacher', 'teacher_ckpt', 'distiller', 'data_preprocessor',
+        'teacher_module_inplace', *FIXED}
+DISTILLER_KEYS = {'type', 'student_recorders', 'teacher_recorders', 'distill_deliveries', 'connectors',
+                  'distill_losses', 'loss_forward_mappings'}
 
 
 def translate(config: Config) -> Config:
@@ -112,13 +107,12 @@ def translate(config: Config) -> Config:
     config.model = from_mmrazor(config.model)
     if 'SingleTeacherDistillValLoop' in str((config.get('val_cfg') or {}).get('type')):
         config.val_cfg = dict()
-        print_log(
-            "val_cfg: the student alone is validated; for the teacher's score add custom_hooks=[dict(type='sfkd.TeacherReportHook')]",
-            'current')
+        print_log("val_cfg: the student alone is validated; for the teacher's score add "
+                  "custom_hooks=[dict(type='sfkd.TeacherReportHook')]", 'current')
     hooks = [hook for hook in config.get('custom_hooks') or () if str(hook.get('type')).startswith('mmrazor.')]
     if hooks:
-        raise ConfigError(
-            [f"custom_hooks: '{hook['type']}' is mmrazor's and has no counterpart here; remove it" for hook in hooks])
+        raise ConfigError([f"custom_hooks: '{hook['type']}' is mmrazor's and has no counterpart here; remove it"
+                           for hook in hooks])
     return config
 
 
@@ -137,20 +131,18 @@ def from_mmrazor(model: dict) -> ConfigDict:
                 if model.get(key, value) != value]
     problems += [f'model.{key}: no such key; nearest: {nearest(key, KEYS)}' for key in model if key not in KEYS]
     if str(distiller.get('type')).rpartition('.')[2] != 'ConfigurableDistiller':
-        problems.append(
-            f"model.distiller.type: {distiller.get('type')!r} has no counterpart; only 'ConfigurableDistiller' has")
-    problems += [
-        f'model.distiller.{key}: no such key; nearest: {nearest(key, DISTILLER_KEYS)}' for key in distiller
-        if key not in DISTILLER_KEYS
-    ]
+        problems.append(f"model.distiller.type: {distiller.get('type')!r} has no counterpart; only "
+                        "'ConfigurableDistiller' has")
+    problems += [f'model.distiller.{key}: no such key; nearest: {nearest(key, DISTILLER_KEYS)}'
+                 for key in distiller if key not in DISTILLER_KEYS]
     if distiller.get('distill_deliveries'):
-        problems.append(
-            'model.distiller.distill_deliveries: deliveries hand data from teacher to student and have no counterpart')
+        problems.append('model.distiller.distill_deliveries: deliveries hand data from teacher to student and have no '
+                        'counterpart')
     networks = {}
     for side in ('architecture', 'teacher'):
         try:
-            networks[side] = _network(model.get(side), f'model.{side}', side == 'teacher'
-                                      and bool(model.get('teacher_ckpt')))
+            networks[side] = _network(model.get(side), f'model.{side}',
+                                      side == 'teacher' and bool(model.get('teacher_ckpt')))
         except ConfigError as error:
             problems += error.problems
     if 'architecture' in networks and model.get('data_preprocessor'):
@@ -161,10 +153,9 @@ def from_mmrazor(model: dict) -> ConfigDict:
             pairs.append(_pair(name, distiller))
         except ConfigError as error:
             problems += error.problems
-    problems += [
-        f"model.distiller.distill_losses.{name}: has no entry in loss_forward_mappings"
-        for name in distiller.get('distill_losses') or () if name not in (distiller.get('loss_forward_mappings') or ())
-    ]
+    problems += [f"model.distiller.distill_losses.{name}: has no entry in loss_forward_mappings"
+                 for name in distiller.get('distill_losses') or ()
+                 if name not in (distiller.get('loss_forward_mappings') or ())]
     if problems:
         raise ConfigError(problems)
     return ConfigDict(type='Distiller', student=networks['architecture'], teacher=networks['teacher'],
@@ -182,9 +173,9 @@ def _network(spec, where: str, loaded: bool) -> ConfigDict:
     spec = dict(spec)
     path = spec.pop('cfg_path').replace('mmcls::', 'mmpretrain::')
     if spec.pop('pretrained', False) and not loaded:
-        raise ConfigError(
-            f"{where}.pretrained: True would download the published weights of '{path}'; give their file or address as "
-            f"{'model.teacher_ckpt' if where.endswith('teacher') else 'load_from'} and set it to False")
+        raise ConfigError(f"{where}.pretrained: True would download the published weights of '{path}'; give their file "
+                          f"or address as {'model.teacher_ckpt' if where.endswith('teacher') else 'load_from'} and set "
+                          'it to False')
     stock = read_config(path, f'{where}.cfg_path')
     config = Config(dict(model=dict(stock.model, _scope_=stock.get('default_scope'))))
     config.merge_from_dict(dict(model=spec))
@@ -204,9 +195,8 @@ def _preprocessor_problems(student: dict, given: dict) -> Iterator[str]:
         return dict(mean=list(config.get('mean') or ()), std=list(config.get('std') or ()), reverses_channels=swaps)
     for key, value in meaning(given).items():
         if value != meaning(own)[key]:
-            yield (
-                f"model.data_preprocessor: {key} is {value}, the student's own config has {meaning(own)[key]}, and a student here keeps its "
-                "own: remove the key, or set it in the student's config")
+            yield (f"model.data_preprocessor: {key} is {value}, the student's own config has {meaning(own)[key]}, and "
+                   "a student here keeps its own: remove the key, or set it in the student's config")
 
 
 def _pair(name: str, distiller: dict) -> dict:
@@ -237,9 +227,9 @@ def _pair(name: str, distiller: dict) -> dict:
         sides[side] = _path(record, side, distiller, f'{where}.{argument}')
         if record.get('connector'):
             if side == 'teacher':
-                raise ConfigError(
-                    f"{where}.{argument}.connector: '{record['connector']}' would learn on the teacher's side, which can make both "
-                    'sides constant; connectors here are on the student\'s')
+                raise ConfigError(f"{where}.{argument}.connector: '{record['connector']}' would learn on the teacher's "
+                                  'side, which can make both '
+                                  'sides constant; connectors here are on the student\'s')
             connector = _connector(record['connector'], distiller)
     loss['name'] = name.removeprefix('loss_')
     return dict(sides, connector=connector, losses=[loss])
@@ -250,13 +240,12 @@ def _path(record: dict, side: str, distiller: dict, where: str) -> str:
     recorders = distiller.get(f'{side}_recorders') or {}
     name = record.get('recorder')
     if name not in recorders:
-        raise ConfigError(
-            f"{where}.recorder: '{name}' is not in {side}_recorders; nearest: {nearest(str(name), recorders)}")
+        raise ConfigError(f"{where}.recorder: '{name}' is not in {side}_recorders; nearest: "
+                          f'{nearest(str(name), recorders)}')
     recorder = recorders[name]
     if recorder.get('type') != 'ModuleOutputs':
-        raise ConfigError(
-            f"model.distiller.{side}_recorders.{name}.type: {recorder.get('type')!r} cannot be expressed; only 'ModuleOutputs' can"
-        )
+        raise ConfigError(f"model.distiller.{side}_recorders.{name}.type: {recorder.get('type')!r} cannot be "
+                          "expressed; only 'ModuleOutputs' can")
     every = [other for loss in distiller['loss_forward_mappings'].values() for other in loss.values()
              if other.get('recorder') == name and bool(other.get('from_student')) == (side == 'student')]
     path = recorder['source']
@@ -271,8 +260,8 @@ def _connector(name: str, distiller: dict) -> dict:
     if not config:
         raise ConfigError(f'{where}: there is no such connector')
     if config.pop('type', None) not in CONNECTORS:
-        raise ConfigError(
-            f"{where}.type: {distiller['connectors'][name].get('type')!r} has no counterpart here; {CONNECTORS[0]} has")
+        raise ConfigError(f"{where}.type: {distiller['connectors'][name].get('type')!r} has no counterpart here; "
+                          f'{CONNECTORS[0]} has')
     for key in ('in_channel', 'out_channel', 'init_cfg'):  # channels are found by the dry run
         config.pop(key, None)
     return dict(config, type='ConvModuleConnector')

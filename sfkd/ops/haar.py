@@ -110,8 +110,8 @@ def _synthesise_loops(low, details, x):
                 x[p, row, 2 * j] = broad + detail
                 x[p, row, 2 * j + 1] = broad - detail
             if width % 2:
-                x[p, row, -1] = half * (low[p, i, -1] + details[p, 1, i, -1]) + sign * (details[p, 0, i, -1] +
-                                                                                        details[p, 2, i, -1])
+                x[p, row, -1] = (half * (low[p, i, -1] + details[p, 1, i, -1])
+                                 + sign * (details[p, 0, i, -1] + details[p, 2, i, -1]))
 
 
 def _analyse(x: Tensor, low: Tensor, details: Tensor) -> None:

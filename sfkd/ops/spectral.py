@@ -215,5 +215,5 @@ def _halves(n: int, sigma: float, device: torch.device, dtype: torch.dtype) -> t
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _kronecker(height: int, width: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.kron(*(_transfer(n, sigma, torch.device('cpu'), torch.float64)
-                        for n in (height, width))).to(device, dtype)
+    sides = (_transfer(n, sigma, torch.device('cpu'), torch.float64) for n in (height, width))
+    return torch.kron(*sides).to(device, dtype)

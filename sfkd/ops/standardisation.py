@@ -38,9 +38,8 @@ def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) ->
             count, means, variances = _moments(maps, mask)
             if joined:
                 count, means, variances = _join(count, means, variances)
-        return tuple(
-            _Standardise.apply(x, mask, count, mean, variance, joined, eps)
-            for x, mean, variance in zip(maps, means, variances))
+        return tuple(_Standardise.apply(x, mask, count, mean, variance, joined, eps)
+                     for x, mean, variance in zip(maps, means, variances))
 
 
 def at_least_float32(features: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from sfkd.analysis import linear_cka, report_terms
 from sfkd.analysis.trial import initialise
 from sfkd.ops import standardise
 
-RESNET = dict(type='mmpretrain.ImageClassifier', backbone=dict(type='ResNet', depth=18, stem_channels=8,
-                                                               base_channels=8), neck=dict(type='GlobalAveragePooling'),
-              head=dict(type='LinearClsHead', num_classes=5, in_channels=64))
+RESNET = dict(type='mmpretrain.ImageClassifier',
+              backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
+              neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=5, in_channels=64))
 
 
 def test_cka_is_the_normalised_product_of_centred_gram_matrices():
@@ -42,9 +42,8 @@ def report():
 def test_report_names_every_feature_pair_and_term(report):
     _, _, _, found = report
     assert [r.name for r in found] == ['layer1', 'layer2', 'layer3', 'layer4']
-    assert all(
-        set(r.losses) == {'spatial', 'frequency'} and set(r.gradients) == {'spatial', 'frequency', 'task'}
-        for r in found)
+    assert all(set(r.losses) == {'spatial', 'frequency'} and set(r.gradients) == {'spatial', 'frequency', 'task'}
+               for r in found)
 
 
 def test_bands_hold_all_the_energy(report):

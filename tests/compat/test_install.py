@@ -102,11 +102,9 @@ def test_stock_detectors_train_and_predict(name):
         for boxes in ([[4., 5., 40., 50.], [30., 10., 90., 60.]], []):  # the second picture has nothing on it
             truth = InstanceData(bboxes=torch.tensor(boxes).view(-1, 4), labels=torch.arange(len(boxes)),
                                  masks=BitmapMasks(np.ones((len(boxes), 64, 96), np.uint8), 64, 96))
-            samples.append(
-                DetDataSample(
-                    gt_instances=truth,
-                    metainfo=dict(img_shape=(64, 96), ori_shape=(64, 96), batch_input_shape=(64, 96),
-                                  pad_shape=(64, 96), scale_factor=(1., 1.))))
+            samples.append(DetDataSample(gt_instances=truth, metainfo=dict(
+                img_shape=(64, 96), ori_shape=(64, 96), batch_input_shape=(64, 96), pad_shape=(64, 96),
+                scale_factor=(1., 1.))))
         data = model.data_preprocessor(dict(inputs=inputs, data_samples=samples), True)
         losses = model.parse_losses(model.train()(**data, mode='loss'))[0]
         losses.backward()

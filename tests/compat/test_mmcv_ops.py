@@ -55,10 +55,9 @@ def loop_soft_nms(boxes, scores, threshold, sigma, min_score, method, offset):
         i = place + 1
         while i < len(left):
             overlap = iou(boxes[left[place][0]], boxes[left[i][0]], offset)
-            left[i][1] *= {
-                'naive': 0. if overlap >= threshold else 1., 'linear': 1 - overlap if overlap >= threshold else 1.,
-                'gaussian': math.exp(-overlap**2 / sigma)
-            }[method]
+            left[i][1] *= {'naive': 0. if overlap >= threshold else 1.,
+                           'linear': 1 - overlap if overlap >= threshold else 1.,
+                           'gaussian': math.exp(-overlap**2 / sigma)}[method]
             if left[i][1] < min_score:
                 last = left.pop()
                 if i < len(left):
@@ -93,8 +92,10 @@ def test_nms_takes_half_precision_and_the_threshold_of_mmcv():
 def test_batched_nms_keeps_classes_apart(split):
     boxes, scores = boxes_and_scores(40, seed=1)
     classes = np.arange(40) % 3
-    expected = [i for c in range(3) for i in np.flatnonzero(classes == c)[loop_nms(boxes[classes == c].astype(float),
-                                                                                   scores[classes == c], 0.5)]]
+    expected = []
+    for c in range(3):
+        own = classes == c
+        expected += list(np.flatnonzero(own)[loop_nms(boxes[own].astype(float), scores[own], 0.5)])
     dets, kept = mmcv_ops.batched_nms(torch.tensor(boxes), torch.tensor(scores), torch.tensor(classes),
                                       dict(type='nms', iou_threshold=0.5, split_thr=split))
     assert kept.tolist() == sorted(expected, key=lambda i: -scores[i])
@@ -140,8 +141,9 @@ def bilinear(plane, y, x):
     top, left = min(int(y), max(height - 2, 0)), min(int(x), max(width - 2, 0))
     bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
     dy, dx = y - top, x - left
-    return ((1 - dy) * (1 - dx) * plane[top, left] + (1 - dy) * dx * plane[top, right] + dy *
-            (1 - dx) * plane[bottom, left] + dy * dx * plane[bottom, right])
+    return ((1 - dy) * (1 - dx) * plane[top, left] + (1 - dy) * dx * plane[top, right]
+            + dy * (1 - dx) * plane[bottom, left]
+            + dy * dx * plane[bottom, right])
 
 
 def loop_roi_align(x, rois, size, scale, ratio, mode, aligned):
@@ -156,8 +158,7 @@ def loop_roi_align(x, rois, size, scale, ratio, mode, aligned):
                 samples = torch.stack([
                     bilinear(plane, top + (row + (i + .5) / grid[0]) * bins[0],
                              left + (column + (j + .5) / grid[1]) * bins[1])
-                    for i, j in itertools.product(range(grid[0]), range(grid[1]))
-                ])
+                    for i, j in itertools.product(range(grid[0]), range(grid[1]))])
                 out.append(samples.mean() if mode == 'avg' else samples.max())
     return torch.stack(out).view(len(rois), x.shape[1], *size)
 
@@ -168,8 +169,8 @@ def loop_roi_align(x, rois, size, scale, ratio, mode, aligned):
 def test_roi_align(ratio, aligned, mode):
     torch.manual_seed(0)
     x = torch.randn(2, 2, 9, 13, dtype=torch.float64, requires_grad=True)
-    rois = torch.tensor(ROIS if aligned else [*ROIS, [1, 5, 5, 5, 4]],
-                        dtype=torch.float64)  # the last has no area: one cell
+    # the last has no area: one cell
+    rois = torch.tensor(ROIS if aligned else [*ROIS, [1, 5, 5, 5, 4]], dtype=torch.float64)
     layer = mmcv_ops.RoIAlign((3, 2), 0.5, ratio, mode, aligned)
     out, expected = layer(x, rois), loop_roi_align(x, rois, (3, 2), 0.5, ratio, mode, aligned)
     torch.testing.assert_close(out, expected)
@@ -178,8 +179,8 @@ def test_roi_align(ratio, aligned, mode):
     assert gradcheck(lambda x: layer(x, rois[:2]), x)
     torch.testing.assert_close(layer(x.float(), rois.float()), out.float(), atol=1e-5, rtol=1e-5)
     assert layer(x.half(), rois.half()).dtype == torch.half
-    nothing = rois.new_tensor([[0, 5, 5, 5, 5]
-                               ]) if aligned and ratio == 0 else rois[:0]  # no area, no samples; or no RoIs
+    # no area, no samples; or no RoIs
+    nothing = rois.new_tensor([[0, 5, 5, 5, 5]]) if aligned and ratio == 0 else rois[:0]
     out = layer(x, nothing)
     assert out.shape == (len(nothing), 2, 3, 2) and not out.any() and not torch.autograd.grad(out.sum(), x)[0].any()
     assert layer(x, rois[:0]).shape == (0, 2, 3, 2)
@@ -304,8 +305,8 @@ def test_ms_deform_attn():
     shapes = torch.tensor([[4, 3], [2, 2]])
     starts, cells = torch.tensor([0, 12]), 16
     value = torch.randn(2, cells, 2, 3, dtype=torch.float64, requires_grad=True)
-    places = (torch.rand(2, 5, 2, 2, 3, 2, dtype=torch.float64) * 1.6 -
-              0.3).requires_grad_()  # (N, queries, heads, levels, points, xy)
+    # (N, queries, heads, levels, points, xy)
+    places = (torch.rand(2, 5, 2, 2, 3, 2, dtype=torch.float64) * 1.6 - 0.3).requires_grad_()
     weights = torch.rand(2, 5, 2, 2, 3, dtype=torch.float64, requires_grad=True)
     out = MultiScaleDeformableAttnFunction.apply(value, shapes, starts, places, weights, 64)
     expected = []
@@ -320,8 +321,9 @@ def test_ms_deform_attn():
                 top, left = int(y.floor()), int(x.floor())
                 dy, dx = y - top, x - left
                 total = total + weights[n, query, head, level, point] * (
-                    (1 - dy) * (1 - dx) * plane[top, left] + (1 - dy) * dx * plane[top, left + 1] + dy *
-                    (1 - dx) * plane[top + 1, left] + dy * dx * plane[top + 1, left + 1])
+                    (1 - dy) * (1 - dx) * plane[top, left] + (1 - dy) * dx * plane[top, left + 1]
+                    + dy * (1 - dx) * plane[top + 1, left]
+                    + dy * dx * plane[top + 1, left + 1])
         expected.append(total)
     expected = torch.stack(expected).view(2, 5, 6)
     torch.testing.assert_close(out, expected)

@@ -64,8 +64,8 @@ def test_flagship_recipe():
     assert (schedule.type, schedule.milestones, schedule.gamma) == ('MultiStepLR', [30, 60, 90], 0.1)
     optimizer = {key: config.optim_wrapper.optimizer[key] for key in ('type', 'lr', 'momentum', 'weight_decay')}
     assert optimizer == dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4)
-    assert config.model.teacher_ckpt.startswith(
-        'https://download.openmmlab.com/mmclassification/v0/swin-transformer/swin_tiny_224_')
+    folder = 'https://download.openmmlab.com/mmclassification/v0/swin-transformer'
+    assert config.model.teacher_ckpt.startswith(f'{folder}/swin_tiny_224_')
 
 
 @pytest.mark.parametrize('path', CIFAR_DISTILLATIONS, ids=name)
@@ -108,16 +108,15 @@ def test_cifar_pictures_keep_their_colours(kind):
         shown = Compose(config.val_dataloader.dataset.pipeline)(dict(img=red, gt_label=3))
         packed = [Compose(config.train_dataloader.dataset.pipeline)(dict(img=red, gt_label=3)) for _ in range(8)]
         preprocessor = MODELS.get('mmpretrain.ClsDataPreprocessor')(**config.data_preprocessor)
-    assert {p['inputs'].shape
-            for p in [shown, *packed]} == {(3, 224, 224)} and {p['inputs'].dtype
-                                                               for p in packed} == {torch.uint8}
+    assert {p['inputs'].shape for p in [shown, *packed]} == {(3, 224, 224)}
+    assert {p['inputs'].dtype for p in packed} == {torch.uint8}
     r, g, b = preprocessor(dict(inputs=shown['inputs'][None]))['inputs'][0].mean((1, 2)).tolist()
-    assert r == pytest.approx(
-        (255 - 123.675) / 58.395, rel=1e-4) and g == pytest.approx(-116.28 / 57.12, rel=1e-4) and b < 0
+    assert r == pytest.approx((255 - 123.675) / 58.395, rel=1e-4) and g == pytest.approx(-116.28 / 57.12, rel=1e-4)
+    assert b < 0
 
 
-@pytest.mark.parametrize(
-    'path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long) for p in DISTILLATIONS])
+@pytest.mark.parametrize('path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long)
+                                  for p in DISTILLATIONS])
 def test_training_step(path):
     """Two pictures at 224 px through preprocessor, both networks, all losses and the config's optimizer."""
     config = Config.fromfile(path)
@@ -142,7 +141,6 @@ def test_training_step(path):
 
     assert {key.rpartition('.')[2] for key in losses} == {'loss', 'loss_spatial', 'loss_frequency', 'loss_kd'}
     assert all(torch.isfinite(value) for value in losses.values()), losses
-    assert set(gradients) == {key
-                              for key, p in distiller.named_parameters()
-                              if p.requires_grad}  # or DDP would wait for the rest
+    # or DDP would wait for the rest
+    assert set(gradients) == {key for key, p in distiller.named_parameters() if p.requires_grad}
     assert gradients[key] > 0 and torch.isfinite(first).all() and not torch.equal(first, before)

@@ -25,8 +25,8 @@ STUDENTS = dict(retinanet_r50='mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
                 gfl_mnv2='configs/sfkd/students/gfl_mnv2.py')
 TEACHERS = dict(maskrcnn_swin_t='mmdet::swin/mask-rcnn_swin-t-', maskrcnn_swin_s='mmdet::swin/mask-rcnn_swin-s-',
                 retinanet_r101='mmdet::retinanet/retinanet_r101_', dino_r50='mmdet::dino/dino-4scale_r50_')
-QUICK = ('det_dino_r50_to_gfl_r18', 'det_maskrcnn_swin_t_to_gfl_mnv2'
-         )  # the cheapest ones; the others where a minute more is no matter
+# the cheapest ones; the others where a minute more is no matter
+QUICK = ('det_dino_r50_to_gfl_r18', 'det_maskrcnn_swin_t_to_gfl_mnv2')
 SMALL = (256, 208)  # of 160x128: the deepest levels keep two rows
 
 every_config = pytest.mark.parametrize('path', DISTILLATIONS, ids=lambda path: path.stem)
@@ -57,7 +57,8 @@ def test_comment_states_command_schedule_and_batch(path):
     config, comment = Config.fromfile(path), path.read_text().partition('_base_')[0]
     assert f'bash tools/dist_train.sh {path.relative_to(ROOT)} 8' in comment
     gpus, per_gpu, total = map(int, re.search(r'[Tt]otal batch (\d+) x (\d+) = (\d+)', comment).groups())
-    assert gpus * per_gpu == total == config.auto_scale_lr.base_batch_size and per_gpu == config.train_dataloader.batch_size
+    assert gpus * per_gpu == total == config.auto_scale_lr.base_batch_size
+    assert per_gpu == config.train_dataloader.batch_size
     epochs, optimizer = re.search(r'\((\d+) epochs, (\w+)\)', comment).groups()
     assert int(epochs) == config.train_cfg.max_epochs and optimizer == config.optim_wrapper.optimizer.type
     assert 'sfkd' in config.custom_imports.imports and config.model.type == 'SFKD'
@@ -80,8 +81,8 @@ def test_the_student_is_trained_as_alone(path, plain):
         assert plain(config[key]) == plain(alone[key]), key
 
 
-@pytest.mark.parametrize(
-    'path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long) for p in DISTILLATIONS])
+@pytest.mark.parametrize('path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long)
+                                  for p in DISTILLATIONS])
 def test_trains_and_predicts(path, pictures, tmp_path):
     """Two digits pictures of different shapes through both networks, the losses, the config's optimizer, and the
     student's prediction.
@@ -95,8 +96,8 @@ def test_trains_and_predicts(path, pictures, tmp_path):
         as_file = path.stem.endswith('gfl_mnv2')  # once as a user gives it: in a file, as published ones are
         if as_file:
             torch.save(dict(meta={}, state_dict=teacher.state_dict()), tmp_path / 'teacher.pth')
-        given = dict(teacher_ckpt=str(tmp_path /
-                                      'teacher.pth')) if as_file else dict(teacher=teacher, teacher_ckpt=None)
+        from_file = dict(teacher_ckpt=str(tmp_path / 'teacher.pth'))
+        given = from_file if as_file else dict(teacher=teacher, teacher_ckpt=None)
         distiller = MODELS.build(dict(config.model, **given, input_size=256))
         optimizer = build_optim_wrapper(distiller, config.optim_wrapper)
         steps = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=SMALL, keep_ratio=True),
@@ -120,11 +121,9 @@ def test_trains_and_predicts(path, pictures, tmp_path):
     before = first.detach().clone()
     logged = distiller.train().train_step(batch, optimizer)
     assert all(value.isfinite().all() for value in logged.values()), logged
-    assert {f'distill.{pair.name}.loss_{name}'
-            for pair in distiller.distillation.pairs
+    assert {f'distill.{pair.name}.loss_{name}' for pair in distiller.distillation.pairs
             for name in pair.losses} < set(logged)
-    assert set(gradients) == {key
-                              for key, p in distiller.named_parameters()
-                              if p.requires_grad}  # or DDP would wait for the rest
+    # or DDP would wait for the rest
+    assert set(gradients) == {key for key, p in distiller.named_parameters() if p.requires_grad}
     assert all(gradient.isfinite() for gradient in gradients.values())
     assert key.startswith('backbone.') and gradients[key] > 0 and not torch.equal(first, before)

@@ -48,10 +48,8 @@ def test_trains_and_leaves_a_stock_student(tmp_path):
                    'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1')
     assert result.returncode == 0, result.stderr[-3000:]
 
-    lines = [
-        json.loads(line) for log in tmp_path.glob('work/*/vis_data/scalars.json')
-        for line in log.read_text().splitlines()
-    ]
+    lines = [json.loads(line) for log in tmp_path.glob('work/*/vis_data/scalars.json')
+             for line in log.read_text().splitlines()]
     steps = [line for line in lines if 'loss' in line]
     assert len(steps) == 2 and all(math.isfinite(step['loss']) for step in steps)
     assert {'task.loss', 'distill.layer4.loss_spatial', 'distill.layer4.loss_frequency',

@@ -31,8 +31,9 @@ NORMS = [f'backbone.norm{i}' for i in range(4)]
 MIT = [f'backbone.layers.{i}.2' for i in range(4)]  # the norm behind each stage's blocks
 #: the ends of the four stages, shallow to deep: of a dilated network too, whose last three share a stride
 STAGES = dict(pspnet_r18=LAYERS, deeplabv3plus_r18=LAYERS, pspnet_r101=LAYERS,
-              deeplabv3plus_mnv2=[f'backbone.layer{i}' for i in (2, 3, 5, 7)], segformer_b0=MIT, segformer_b3=MIT,
-              upernet_swin_t=NORMS, upernet_deit_s=[f'backbone.layers.{i}' for i in (2, 5, 8, 11)],
+              deeplabv3plus_mnv2=[f'backbone.layer{i}' for i in (2, 3, 5, 7)],
+              segformer_b0=MIT, segformer_b3=MIT, upernet_swin_t=NORMS,
+              upernet_deit_s=[f'backbone.layers.{i}' for i in (2, 5, 8, 11)],
               upernet_convnext_t=[f'backbone.downsample_layers.{i}.0' for i in (1, 2, 3)] + ['backbone.norm3'])
 #: the others share their student or teacher with one of these
 QUICK = ('seg_upernet_convnext_t_to_segformer_b0', 'seg_upernet_deit_s_to_deeplabv3plus_mnv2',
@@ -58,8 +59,8 @@ def load(config, pictures, loader):
             transform.scale = (4 * SIZE, SIZE)
         if 'crop_size' in transform:
             transform.crop_size = (SIZE, SIZE)
-    dataset.update(data_root=str(pictures), img_suffix='.png', data_prefix=dict(img_path='images/training',
-                                                                                seg_map_path='annotations/training'))
+    dataset.update(data_root=str(pictures), img_suffix='.png',
+                   data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'))
     dataset = DATASETS.build(dataset)
     return pseudo_collate([dataset[i] for i in (0, 10)])
 
@@ -97,8 +98,8 @@ def test_the_student_is_trained_as_alone(path, plain):
         assert plain(config[key]) == plain(alone[key]), key
 
 
-@pytest.mark.parametrize(
-    'path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long) for p in DISTILLATIONS])
+@pytest.mark.parametrize('path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long)
+                                  for p in DISTILLATIONS])
 def test_trains_and_predicts(path, pictures):
     """Two digits pictures through the config's own pipelines, both networks, the losses, the optimizer, and the
     student's prediction.
@@ -113,9 +114,9 @@ def test_trains_and_predicts(path, pictures):
         optimizer = build_optim_wrapper(distiller, config.optim_wrapper)
         shown, batch = load(config, pictures, 'val_dataloader'), load(config, pictures, 'train_dataloader')
     distiller.data_preprocessor.size = (SIZE, SIZE)
-    assert [(pair.student_path, pair.teacher_path) for pair in distiller.distillation.pairs
-            if pair.student_path != 'decode_head.conv_seg'
-            ] == list(zip(STAGES[halves(path)[1]], STAGES[halves(path)[0]]))
+    assert [(pair.student_path, pair.teacher_path)
+            for pair in distiller.distillation.pairs if pair.student_path != 'decode_head.conv_seg'] == list(zip(
+        STAGES[halves(path)[1]], STAGES[halves(path)[0]]))
 
     one = {key: value[1:] for key, value in shown.items()}  # mmseg tests pictures of one shape at a time
     found, = distiller.eval().test_step(one)
@@ -129,12 +130,10 @@ def test_trains_and_predicts(path, pictures):
     logged = distiller.train().train_step(batch, optimizer)
     assert all((sample.gt_sem_seg.data == 255).any() for sample in batch['data_samples'])  # the background, reduced
     assert all(value.isfinite().all() for value in logged.values()), logged
-    assert {f'distill.{pair.name}.loss_{name}'
-            for pair in distiller.distillation.pairs
+    assert {f'distill.{pair.name}.loss_{name}' for pair in distiller.distillation.pairs
             for name in pair.losses} < set(logged)
-    assert set(gradients) == {key
-                              for key, p in distiller.named_parameters()
-                              if p.requires_grad}  # or DDP would wait for the rest
+    # or DDP would wait for the rest
+    assert set(gradients) == {key for key, p in distiller.named_parameters() if p.requires_grad}
     assert all(gradient.isfinite() for gradient in gradients.values())
     assert key.startswith('backbone.') and gradients[key] > 0
     assert config.param_scheduler[0].type == 'LinearLR' or not torch.equal(first, before)

@@ -29,8 +29,8 @@ def tensors(decomposed):
 def test_align_by_hand():
     align = Align(2, 1)
     align.project.weight.data = torch.tensor([1., 2.]).view(1, 2, 1, 1)
-    student = torch.tensor([[[[1., 0.], [0., 0.]], [[0., 1.], [0.,
-                                                               0.]]]])  # projected: 1 2 0 0, mean 3/4, variance 11/16
+    # projected: 1 2 0 0, mean 3/4, variance 11/16
+    student = torch.tensor([[[[1., 0.], [0., 0.]], [[0., 1.], [0., 0.]]]])
     teacher = torch.arange(16.).view(1, 1, 4, 4)  # pooled: 2.5 4.5 10.5 12.5, mean 7.5, variance 17
     student, teacher = align(student, teacher)
     torch.testing.assert_close(student.flatten(), torch.tensor([1, 5, -3, -3]) / 4 / math.sqrt(11 / 16 + 1e-5))
@@ -42,8 +42,8 @@ def test_align_takes_the_smaller_side_in_each_direction():
     align.project.weight.data.fill_(1)
     student, teacher = align(torch.arange(8.).view(1, 1, 2, 4), torch.arange(8.).view(1, 1, 4, 2))
     assert student.shape == teacher.shape == (1, 1, 2, 2)
-    torch.testing.assert_close(student.flatten(),
-                               torch.tensor([-2.5, -.5, 1.5, 3.5]).sub(.5) / math.sqrt(5))  # .5 2.5 4.5 6.5
+    # .5 2.5 4.5 6.5
+    torch.testing.assert_close(student.flatten(), torch.tensor([-2.5, -.5, 1.5, 3.5]).sub(.5) / math.sqrt(5))
     assert torch.equal(standardise(torch.tensor([[[[1., 2.], [5., 6.]]]]))[0], teacher)
 
 
@@ -127,8 +127,8 @@ def test_two_streams_of_the_same_weights_are_one_projection(grid, wavelet):
 
 def test_each_stream_has_its_own_weights():
     """By hand: a silent detail stream leaves what its band says at its grid, a silent low stream the rest."""
-    x, project = randn(1, 2, 4, 4).double(), WaveletConnector(2, 3, levels=1, refine=False,
-                                                              streams=True).double().align.project
+    x, connector = randn(1, 2, 4, 4).double(), WaveletConnector(2, 3, levels=1, refine=False, streams=True).double()
+    project = connector.align.project
     low, detail = (conv.weight.detach()[..., 0, 0] for conv in (project.low, project.detail))
     broad = F.avg_pool2d(x, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)  # what Haar's low band alone gives back
     expected = torch.einsum('oc,nchw->nohw', low, broad) + torch.einsum('oc,nchw->nohw', detail, x - broad)
@@ -172,18 +172,17 @@ def test_a_detail_band_acts_on_itself_and_on_the_low_band_alone():
     perturb(refine)
     changed = Bands(given.low, (given.details[0].clone(), given.details[1]))
     changed.details[0][0, :, 2] += 1  # HH of the finest level, of the first picture
-    before, after = refine(given).each(), refine(
-        changed).each()  # LL, then LH HL HH of the finest level, then of the next
+    # LL, then LH HL HH of the finest level, then of the next
+    before, after = refine(given).each(), refine(changed).each()
     moved = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if not torch.equal(a[0], b[0])]
     assert moved == [0, 3]
     assert all(torch.equal(a[1], b[1]) for a, b in zip(before, after))  # the other picture
 
 
-@pytest.mark.parametrize('part, branches',
-                         [('within', {'low_depthwise', 'low_pointwise', 'detail_depthwise', 'detail_pointwise'}),
-                          ('between', {'low_to_detail', 'detail_to_low'}),
-                          ('low', {'low_depthwise', 'low_pointwise', 'detail_to_low'}),
-                          ('detail', {'detail_depthwise', 'detail_pointwise', 'low_to_detail'})])
+@pytest.mark.parametrize('part, branches', [
+    ('within', {'low_depthwise', 'low_pointwise', 'detail_depthwise', 'detail_pointwise'}),
+    ('between', {'low_to_detail', 'detail_to_low'}), ('low', {'low_depthwise', 'low_pointwise', 'detail_to_low'}),
+    ('detail', {'detail_depthwise', 'detail_pointwise', 'low_to_detail'})])
 def test_a_part_of_ds2s_is_the_whole_with_the_rest_as_the_identity(part, branches):
     whole, alone, given = DualStreamRefinement(4), DualStreamRefinement(4, part), bands()
     perturb(alone)
@@ -318,13 +317,9 @@ def masked(n=3, grid=(8, 8), size=(8, 8), filled=(4, 8)):
     return mask
 
 
-@pytest.mark.parametrize(
-    'connector',
-    [Align(5, 6),
-     Align(5, 6, standardised=False),
-     WaveletConnector(5, 6),
-     WaveletConnector(5, 6, refine=False)],
-    ids=lambda c: f'{type(c).__name__}{getattr(c, "refine", None) is not None or getattr(c, "standardised", "")}')
+@pytest.mark.parametrize('connector', [
+    pytest.param(Align(5, 6), id='Align'), pytest.param(Align(5, 6, standardised=False), id='Align, as it is'),
+    pytest.param(WaveletConnector(5, 6), id='DS2S'), pytest.param(WaveletConnector(5, 6, refine=False), id='no DS2S')])
 def test_what_is_padded_teaches_nothing(connector):
     torch.manual_seed(0)
     for parameter in connector.parameters():

@@ -148,8 +148,8 @@ def test_a_digit_is_where_its_mask_says():
         mask = scene.digits[0].mask
         around = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9))).astype(bool) & ~cv2.dilate(
             mask.astype(np.uint8), np.ones((5, 5))).astype(bool)
-        assert abs(np.median(scene.image[mask].astype(float), 0) -
-                   np.median(scene.image[around].astype(float), 0)).max() > 20
+        inside, outside = (np.median(scene.image[where].astype(float), 0) for where in (mask, around))
+        assert abs(inside - outside).max() > 20
 
 
 @pytest.mark.parametrize('wrong, word', [
@@ -311,8 +311,8 @@ class Sample(SimpleNamespace):
 
 def test_browse_draws_boxes_and_label_maps(browse):
     image = np.zeros((32, 32, 3), np.uint8)
-    instances = SimpleNamespace(labels=torch.tensor([1, 0]), bboxes=torch.tensor([[2., 3., 12., 13.],
-                                                                                  [20., 20., 30., 30.]]))
+    instances = SimpleNamespace(labels=torch.tensor([1, 0]),
+                                bboxes=torch.tensor([[2., 3., 12., 13.], [20., 20., 30., 30.]]))
     drawn, names = browse.annotate(image.copy(), Sample(gt_instances=instances), ['cat', 'dog'])
     assert names == 'dog cat' and drawn[3, 2:12, 0].all() and drawn[12, 11, 0] and not drawn[13:20].any()
 
@@ -330,7 +330,7 @@ def test_browse_shows_true_colours(browse):
 
 
 def test_contact_sheet_takes_any_size():
-    sheet = contact_sheet([np.zeros(
-        (10, 20, 3), np.uint8), np.zeros((200, 90, 3), np.uint8)], ['a', 'b'], columns=1, cell=40)
+    sheet = contact_sheet([np.zeros((10, 20, 3), np.uint8), np.zeros((200, 90, 3), np.uint8)], ['a', 'b'], columns=1,
+                          cell=40)
     assert sheet.shape == (2 * 62, 46, 3)
     assert not sheet[:20, :40].any() and not sheet[62:102, :18].any() and (sheet[20:40] == 255).all()

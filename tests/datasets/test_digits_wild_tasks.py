@@ -93,8 +93,8 @@ def test_label_maps_are_the_masks_of_detection(made, coco):
     for split, count in SMALL.items():
         for index in range(count):
             name = f'{FOLDERS[split]}/{index:06}.png'
-            assert (made['seg'] / 'images' / name).read_bytes() == (made['det'] / split /
-                                                                    f'{index:06}.png').read_bytes()
+            ours, theirs = made['seg'] / 'images' / name, made['det'] / split / f'{index:06}.png'
+            assert ours.read_bytes() == theirs.read_bytes()
             label_map = cv2.imread(str(made['seg'] / 'annotations' / name), cv2.IMREAD_UNCHANGED)
             wanted = np.zeros_like(label_map)
             for ann in coco[split].imgToAnns[index]:
@@ -117,12 +117,11 @@ def test_digits_have_different_sizes_overlap_and_fill_two_shapes(coco):
 
 def test_splits_share_no_picture_and_no_scan(made, task):
     kind = {'det': '{split}/*.png', 'seg': 'images/{folder}/*.png'}[task]
-    pictures = [{path.read_bytes()
-                 for path in made[task].glob(kind.format(split=split, folder=FOLDERS[split]))} for split in SPLITS]
+    pictures = [{path.read_bytes() for path in made[task].glob(kind.format(split=split, folder=FOLDERS[split]))}
+                for split in SPLITS]
     assert [len(some) for some in pictures] == list(SMALL.values()) and len(set.union(*pictures)) == sum(SMALL.values())
-    scans = [{digit.source
-              for index in range(SMALL[split])
-              for digit in scene(split, index).digits} for split in SPLITS]
+    scans = [{digit.source for index in range(SMALL[split]) for digit in scene(split, index).digits}
+             for split in SPLITS]
     assert len(set.union(*scans)) == sum(map(len, scans))
 
 
@@ -161,13 +160,8 @@ def test_an_interrupted_run_leaves_nothing_that_looks_complete(task, tmp_path):
 
 
 @pytest.mark.parametrize('wrong', [
-    dict(sizes=()),
-    dict(sizes=[(8, 8)]),
-    dict(digits_per_image=(0, 3)),
-    dict(digit_size=(9, 3)),
-    dict(seed=-1),
-    dict(counts=dict(train=1))
-], ids=lambda wrong: ' '.join(wrong))
+    dict(sizes=()), dict(sizes=[(8, 8)]), dict(digits_per_image=(0, 3)), dict(digit_size=(9, 3)), dict(seed=-1),
+    dict(counts=dict(train=1))], ids=lambda wrong: ' '.join(wrong))
 def test_wrong_settings_make_nothing(task, wrong, tmp_path):
     with pytest.raises(ValueError):
         TASKS[task](tmp_path / task, **dict(dict(counts=FEW), **wrong))
@@ -292,10 +286,8 @@ def test_browse_tool(tools, made, task, tmp_path, monkeypatch, capsys):
     import browse_dataset
     sheet = tmp_path / 'sheet.png'
     monkeypatch.setattr(sys, 'argv', [
-        'browse_dataset.py',
-        str(ROOT / f'configs/_base_/datasets/digits_wild_{task}.py'), '--number', '12', '--out',
-        str(sheet), '--cfg-options', f'train_dataloader.dataset.data_root={made[task]}'
-    ])
+        'browse_dataset.py', str(ROOT / f'configs/_base_/datasets/digits_wild_{task}.py'), '--number', '12', '--out',
+        str(sheet), '--cfg-options', f'train_dataloader.dataset.data_root={made[task]}'])
     browse_dataset.main()
     assert f'12 of {SMALL["train"]}' in capsys.readouterr().out
     assert cv2.imread(str(sheet)).shape == (2 * 150, 10 * 134, 3)

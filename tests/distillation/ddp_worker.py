@@ -24,11 +24,11 @@ def write_gradients(out: str) -> None:
     torch.manual_seed(0)
     distiller = SFKD(STUDENT, TEACHER, 'init', logit_weight=1.0, refine=True).double()
     torch.manual_seed(1)
-    for parameter in distiller.distillation.pairs.parameters(
-    ):  # away from the identity, so that every path of DS2S has a gradient
+    # away from the identity, so that every path of DS2S has a gradient
+    for parameter in distiller.distillation.pairs.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    images = torch.randn(8, 3, 32, 32, dtype=torch.float64) * torch.arange(1, 9).view(-1, 1, 1,
-                                                                                      1)  # halves of unlike statistics
+    # halves of unlike statistics
+    images = torch.randn(8, 3, 32, 32, dtype=torch.float64) * torch.arange(1, 9).view(-1, 1, 1, 1)
     rank, world = dist.get_rank(), dist.get_world_size()
     part = slice(rank * 8 // world, (rank + 1) * 8 // world)
     model = DistributedDataParallel(distiller)

@@ -90,11 +90,9 @@ def test_augmentations_come_again_and_disturb_no_random_numbers():
     assert torch.equal(torch.get_rng_state(), state)
     random.random(), np.random.rand(), torch.rand(1)
     assert all(torch.equal(data[i]['inputs'], x) for i, x in enumerate(first))
-    offsets = {
-        int(data[i]['inputs'][0, 0, 0]) -
-        int(torch.randint(0, 200, (3, SIZE, SIZE), generator=torch.Generator().manual_seed(i))[0, 0, 0])
-        for i in range(PICTURES)
-    }
+    offsets = {int(data[i]['inputs'][0, 0, 0])
+               - int(torch.randint(0, 200, (3, SIZE, SIZE), generator=torch.Generator().manual_seed(i))[0, 0, 0])
+               for i in range(PICTURES)}
     assert len(offsets) > 5  # each picture has its own augmentation
     assert not all(torch.equal(other[i]['inputs'], x) for i, x in enumerate(first))
 

@@ -84,8 +84,8 @@ def test_training_changes_the_student_and_never_the_teacher(distiller, zoo):
     for _ in range(2):
         distiller.train_step(zoo.batch(), wrapper)
     assert not torch.equal(weight, first)
-    assert all(
-        torch.equal(value, before[key]) for key, value in distiller.distillation.teacher.network.state_dict().items())
+    assert all(torch.equal(value, before[key])
+               for key, value in distiller.distillation.teacher.network.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in distiller.distillation.teacher.network.parameters())
 
 
@@ -100,9 +100,9 @@ def test_the_teacher_is_deterministic_and_gives_no_gradients(distiller):
 
 # ---- moved along ----
 
-
-@pytest.mark.parametrize('cast, dtype', [(lambda m: m.to(torch.float64), torch.float64),
-                                         (lambda m: m.half(), torch.float16), (lambda m: m.bfloat16(), torch.bfloat16)])
+@pytest.mark.parametrize('cast, dtype', [
+    (lambda m: m.to(torch.float64), torch.float64), (lambda m: m.half(), torch.float16),
+    (lambda m: m.bfloat16(), torch.bfloat16)])
 def test_casts_reach_the_teacher(zoo, cast, dtype):
     distiller = zoo.distil(zoo.mixer(), zoo.resnet(mean=(100., 110, 120), to_rgb=False))
     single = distiller.distillation.teacher(torch.ones(2, 3, *SIZE))
@@ -213,8 +213,9 @@ def test_a_partial_load_is_reported(zoo, tmp_path, monkeypatch):
     assert "in the file but not in the model: ['extra.weight', 'extra.bias']" in text
 
 
-@pytest.mark.parametrize('missing, needed', [('head.', False), ('backbone.layer4.', False),
-                                             ('backbone.layer3.1.bn2.running_var', True), ('backbone.conv1', True)])
+@pytest.mark.parametrize('missing, needed', [
+    ('head.', False), ('backbone.layer4.', False), ('backbone.layer3.1.bn2.running_var', True),
+    ('backbone.conv1', True)])
 def test_only_weights_before_the_deepest_tap_are_needed(zoo, tmp_path, missing, needed):
     file = saved(zoo.build(zoo.resnet(), seed=7), tmp_path / 'a.pth', lambda key: key.startswith(missing))
 
@@ -257,5 +258,5 @@ def test_weights_that_a_parent_uses_without_calling_its_child_are_needed():
 
     teacher = Teacher(Network())
     teacher.tap(Taps(teacher.network, ['tap'], stop=True), (32, 32))
-    assert teacher._runs('attention.out_proj.weight') and teacher._runs(
-        'stem.weight') and not teacher._runs('after.weight')
+    assert teacher._runs('attention.out_proj.weight') and teacher._runs('stem.weight')
+    assert not teacher._runs('after.weight')

@@ -29,8 +29,8 @@ def test_hierarchical_networks_pair_by_stride(zoo):
 
 def test_a_stage_tells_its_shape(zoo):
     found = stages_of(zoo, zoo.resnet(), (64, 96))
-    assert [(s.channels, s.grid, s.stride) for s in found] == [(8, (16, 24), 4), (16, (8, 12), 8), (32, (4, 6), 16),
-                                                               (64, (2, 3), 32)]
+    shapes = [(s.channels, s.grid, s.stride) for s in found]
+    assert shapes == [(8, (16, 24), 4), (16, (8, 12), 8), (32, (4, 6), 16), (64, (2, 3), 32)]
     assert [(s.channels, s.grid, s.stride) for s in stages_of(zoo, zoo.swin(), (64, 96))] == [
         (8, (16, 24), 4), (16, (8, 12), 8), (32, (4, 6), 16), (64, (2, 3), 32)]
 
@@ -55,8 +55,8 @@ def test_a_dilated_stage_counts_as_if_it_strode(zoo, strides, dilations):
 
 
 def test_kernels_that_are_dilated_in_every_stage_are_no_dilated_stages(zoo):
-    config = dict(zoo.resnet(), backbone=dict(type='VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4,
-                                                                    ffn_ratios=[2] * 4)))
+    config = dict(zoo.resnet(),
+                  backbone=dict(type='VAN', arch=dict(embed_dims=[8, 8, 16, 16], depths=[1] * 4, ffn_ratios=[2] * 4)))
     assert [(s.stride, s.scale) for s in stages_of(zoo, config)] == [(4, 4), (8, 8), (16, 16), (32, 32)]
 
 

@@ -29,8 +29,9 @@ def numbered(n, c, h, w):
     return n * 10000 + c * 100 + i * 10 + j
 
 
-@pytest.mark.parametrize('grid, size', [((4, 4), (64, 64)), ((4, 6), (64, 96)), ((6, 4), (96, 64)),
-                                        ((7, 7), (224, 224)), ((2, 2), (64, 64)), ((5, 7), (160, 211))])
+@pytest.mark.parametrize('grid, size', [
+    ((4, 4), (64, 64)), ((4, 6), (64, 96)), ((6, 4), (96, 64)), ((7, 7), (224, 224)), ((2, 2), (64, 64)),
+    ((5, 7), (160, 211))])
 def test_every_layout_of_one_map_reads_the_same(grid, size):
     expected = numbered(2, 20, *grid)
     tokens = expected.flatten(2).transpose(1, 2)
@@ -61,12 +62,10 @@ def test_tokens_fold_as_their_patches_lie(size):
                 assert as_map(tokens, size).shape == (2, 3, *grid), (patch, grid, extra)
 
 
-@pytest.mark.parametrize('output', [
-    torch.zeros(2, 5),
-    torch.zeros(2, 4, 9, 60), (torch.zeros(2, 5, 3), (2, 3)), None, [], (torch.zeros(2, 3), torch.zeros(2, 3)),
-    torch.zeros(2, 109, 3),
-    torch.zeros(2, 16, 1)
-])  # the last is a pooled map: 16 channels, not 16 tokens
+@pytest.mark.parametrize('output',
+                         [torch.zeros(2, 5), torch.zeros(2, 4, 9, 60), (torch.zeros(2, 5, 3), (2, 3)), None, [],
+                                    (torch.zeros(2, 3), torch.zeros(2, 3)), torch.zeros(2, 109, 3),
+                                    torch.zeros(2, 16, 1)])  # the last is a pooled map: 16 channels, not 16 tokens
 def test_what_is_no_map_is_refused(output):
     with pytest.raises(LayoutError):
         as_map(output, (64, 64))
@@ -91,9 +90,9 @@ def test_tokens_of_vit_and_deit(zoo, kind, extra):
         assert torch.equal(found[:, :, i, j], tokens[:, extra + i * 6 + j])
 
 
-@pytest.mark.parametrize('kind, path, patch',
-                         [('vit', 'backbone.pre_norm', 16), ('deit', 'backbone.drop_after_pos', 16),
-                          ('vit', 'backbone.patch_embed', 16), ('swin', 'backbone.patch_embed', 4)])
+@pytest.mark.parametrize('kind, path, patch', [
+    ('vit', 'backbone.pre_norm', 16), ('deit', 'backbone.drop_after_pos', 16), ('vit', 'backbone.patch_embed', 16),
+    ('swin', 'backbone.patch_embed', 4)])
 def test_a_changed_patch_moves_only_its_own_pixel_of_the_map(zoo, kind, path, patch):
     network = zoo.build(getattr(zoo, kind)(**({} if kind == 'swin' else dict(size=WIDE))))
     before = images()
@@ -113,8 +112,8 @@ def test_stages_of_swin_are_what_its_out_indices_normalise(zoo):
     assert torch.equal(found['backbone.norm2'], stock[2])
     for i in range(4):
         channels_last = found[f'backbone.stages.{i}'].permute(0, 2, 3, 1)
-        torch.testing.assert_close(
-            F.layer_norm(channels_last, channels_last.shape[3:]).permute(0, 3, 1, 2), stock[i], rtol=0, atol=1e-5)
+        torch.testing.assert_close(F.layer_norm(channels_last, channels_last.shape[3:]).permute(0, 3, 1, 2), stock[i],
+                                   rtol=0, atol=1e-5)
     assert stock[3].shape == (2, 64, 2, 3)
 
 
@@ -181,8 +180,8 @@ def test_a_module_that_runs_twice_or_never_is_refused(zoo):
     network = zoo.build(zoo.resnet())
     with pytest.raises(RuntimeError, match="'backbone.layer1.0.relu' ran more than once"):
         capture(network, images(), 'backbone.layer1.0.relu')
-    with pytest.raises(RuntimeError, match="'head' of ImageClassifier did not run"), Taps(network, ['head'],
-                                                                                          ['head']).capture((64, 64)):
+    taps = Taps(network, ['head'], ['head'])
+    with pytest.raises(RuntimeError, match="'head' of ImageClassifier did not run"), taps.capture((64, 64)):
         network.extract_feat(images((64, 64)))
 
 
@@ -199,8 +198,6 @@ def test_taps_carry_gradients(zoo):
     with Taps(network, ['backbone.layers.1']).capture((64, 64)) as found:
         network(images((64, 64)))
     found['backbone.layers.1'].square().sum().backward()
-    touched = {
-        name.split('.')[2]
-        for name, p in network.backbone.layers.named_parameters(prefix='backbone.layers') if p.grad is not None
-    }
+    touched = {name.split('.')[2]
+               for name, p in network.backbone.layers.named_parameters(prefix='backbone.layers') if p.grad is not None}
     assert touched == {'0', '1'}

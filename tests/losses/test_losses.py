@@ -94,9 +94,8 @@ def test_kl_by_hand_for_two_classes():
     assert KLDivergence()(student, teacher).item() == pytest.approx(.75 * math.log(1.5) + .25 * math.log(.5), rel=1e-6)
     # At T = 2 the teacher's odds are sqrt(3) : 1
     p = math.sqrt(3) / (1 + math.sqrt(3))
-    assert KLDivergence(2)(student,
-                           teacher).item() == pytest.approx(4 * (p * math.log(2 * p) + (1 - p) * math.log(2 - 2 * p)),
-                                                            rel=1e-6)
+    expected = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 - 2 * p))
+    assert KLDivergence(2)(student, teacher).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize('temperature', (1.0, 4.0))

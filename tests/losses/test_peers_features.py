@@ -75,8 +75,8 @@ def test_fitnets_hint_is_its_definition():
     """Eq. 3 sums over a picture and halves; ours is its mean over pictures, divided by C h w / 2."""
     s, t = randn(3, 2, 4, 4), randn(3, 5, 4, 4, seed=1)
     align = Align(2, 5, standardised=False)
-    weight, bias = align.project.weight.detach().double().numpy()[:, :, 0,
-                                                                  0], align.project.bias.detach().double().numpy()
+    weight, bias = (parameter.detach().double().numpy() for parameter in (align.project.weight, align.project.bias))
+    weight = weight[:, :, 0, 0]
     hints = []
     for picture, target in zip(s.double().numpy(), t.double().numpy()):
         total = 0.
@@ -144,8 +144,8 @@ def test_cwd_by_hand():
 @pytest.mark.parametrize('temperature', (1.0, 4.0))
 def test_cwd_is_its_definition(temperature):
     s, t = (3 * x for x in two_sides(2, 3, 4, 5))
-    assert ChannelWiseDivergence(temperature)(s, t).item() == pytest.approx(cwd_by_definition(s, t, temperature),
-                                                                            rel=1e-12)
+    expected = cwd_by_definition(s, t, temperature)
+    assert ChannelWiseDivergence(temperature)(s, t).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_cwd_sees_neither_an_added_constant_nor_the_order_of_positions():
@@ -155,8 +155,8 @@ def test_cwd_sees_neither_an_added_constant_nor_the_order_of_positions():
     torch.testing.assert_close(loss(s + constants, t - 2 * constants), value, rtol=1e-10, atol=0)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(loss(*(x.flatten(2)[..., order].view_as(x) for x in (s, t))), value, rtol=1e-12, atol=0)
-    torch.testing.assert_close(loss(torch.cat([s, s]), torch.cat([t, t])), value, rtol=1e-12,
-                               atol=0)  # a mean over pictures
+    # a mean over pictures
+    torch.testing.assert_close(loss(torch.cat([s, s]), torch.cat([t, t])), value, rtol=1e-12, atol=0)
     assert not torch.isclose(loss(t, s), value, rtol=1e-2)  # the teacher is what is expected over
     assert not torch.isclose(loss(s, 2 * t), value, rtol=1e-2)  # scale matters
 
@@ -202,8 +202,8 @@ def test_freekd_config_is_details_and_the_mse_of_the_maps():
     found = sum(config.weight * build(config)(*pair) for config in method.losses).item()
     difference = (connector.align.project(s) - F.adaptive_avg_pool2d(t, 9)).detach().double().numpy()
     _, *levels = pywt.wavedec2(difference, 'haar', 'zero', 3)
-    expected = 4 * (sum(np.abs(np.stack(level)).mean()
-                        for level in levels) + 5 * np.square(difference).mean())  # 4: as tuned
+    # 4: as tuned
+    expected = 4 * (sum(np.abs(np.stack(level)).mean() for level in levels) + 5 * np.square(difference).mean())
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -243,8 +243,8 @@ def test_bf16_autocast_gives_finite_float32(loss):
     torch.testing.assert_close(rounded, exact, rtol=1e-6, atol=0)
     half, same = call(loss, s.bfloat16(), t.bfloat16()), call(loss, s.bfloat16().float(), t.bfloat16().float())
     assert half.dtype == torch.float32
-    torch.testing.assert_close(half, same, rtol=1e-2 if isinstance(loss, DetailL1) else 1e-6,
-                               atol=0)  # bands keep half precision
+    # bands keep half precision
+    torch.testing.assert_close(half, same, rtol=1e-2 if isinstance(loss, DetailL1) else 1e-6, atol=0)
 
 
 @pytest.mark.parametrize('peer', ['aligned_mse', 'fitnet', 'cwd', 'pkd', 'freekd'])

@@ -95,11 +95,11 @@ def test_dist_equals_numpy_correlations():
 
 def test_dist_by_hand():
     p = torch.tensor([[.6, .3, .1], [.2, .5, .3]])
-    inter = 1 - (78 / 114 +
-                 6 / 42) / 2  # less their means, in thirtieths: 8 -1 -7 with 8 -7 -1, and -4 5 -1 with -4 -1 5
+    # less their means, in thirtieths: 8 -1 -7 with 8 -7 -1, and -4 5 -1 with -4 -1 5
+    inter = 1 - (78 / 114 + 6 / 42) / 2
     assert DIST(1, 0)(p[:, [0, 2, 1]].log(), p.log()).item() == pytest.approx(inter, rel=1e-5)
-    assert DIST(0, 1)(p.flip(0).log(),
-                      p.log()).item() == pytest.approx(2, rel=1e-5)  # of two pictures, swapped: -1 in every class
+    # of two pictures, swapped: -1 in every class
+    assert DIST(0, 1)(p.flip(0).log(), p.log()).item() == pytest.approx(2, rel=1e-5)
 
 
 def test_dist_ignores_positive_affine_changes_of_the_probabilities():
@@ -108,8 +108,8 @@ def test_dist_ignores_positive_affine_changes_of_the_probabilities():
         flatter = (a * p + (1 - a) / 5).log()
         assert DIST()(flatter, p.log()).item() == pytest.approx(0, abs=1e-12)
         assert KLDivergence()(flatter, p.log()).item() > 1e-3
-    a = torch.linspace(.2, .9, 6,
-                       dtype=p.dtype).unsqueeze(1)  # one scale a picture: no change within it, a change within a class
+    # one scale a picture: no change within it, a change within a class
+    a = torch.linspace(.2, .9, 6, dtype=p.dtype).unsqueeze(1)
     flatter = (a * p + (1 - a) / 5).log()
     assert DIST(1, 0)(flatter, p.log()).item() == pytest.approx(0, abs=1e-12)
     assert DIST(0, 1)(flatter, p.log()).item() > 1e-2
@@ -117,8 +117,8 @@ def test_dist_ignores_positive_affine_changes_of_the_probabilities():
 
 def test_dist_sees_rare_classes_and_survives_constants():
     p = torch.tensor([[.5, .5 - 3e-5, 1e-5, 2e-5], [.4, .6 - 3e-5, 2e-5, 1e-5]], dtype=torch.float64)
-    assert DIST(0, 1)(p[:, [0, 1, 3, 2]].log(),
-                      p.log()).item() == pytest.approx(1, rel=1e-6)  # two of four classes reversed
+    # two of four classes reversed
+    assert DIST(0, 1)(p[:, [0, 1, 3, 2]].log(), p.log()).item() == pytest.approx(1, rel=1e-6)
     s = torch.zeros(1, 4, requires_grad=True)  # no spread over classes, none over the batch
     loss = DIST()(s, torch.zeros(1, 4))
     loss.backward()
@@ -200,10 +200,8 @@ def test_cc_by_hand():
 
 def test_cc_tends_to_the_gaussian_kernel():
     s, t = randn(5, 4), randn(5, 6, seed=1)
-    kernels = [
-        np.array([[math.exp(-.4 * (a - b).square().sum()) for a in x] for b in x])
-        for x in (F.normalize(s), F.normalize(t))
-    ]
+    kernels = [np.array([[math.exp(-.4 * (a - b).square().sum()) for a in x] for b in x])
+               for x in (F.normalize(s), F.normalize(t))]
     expected = np.square(kernels[0] - kernels[1]).mean()
     assert CorrelationCongruence(order=20)(maps(s), maps(t)).item() == pytest.approx(expected, rel=1e-10)
     assert CorrelationCongruence()(maps(s), maps(t)).item() == pytest.approx(expected, rel=.3)
@@ -238,8 +236,8 @@ def test_rkd_by_hand():
     """A right triangle 3 4 5 against a line 0 1 2."""
     student, teacher = maps([[0., 0], [3, 0], [0, 4]]), maps([[0.], [1], [2]])
     distances = sum((a / 4 - b / (4 / 3))**2 for a, b in ((3, 1), (4, 2), (5, 1)))  # each pair twice, halved by Huber
-    angles = 2 * (1**2 / 2 +
-                  (1.6 - .5) + .2**2 / 2)  # cosines 0 .6 .8 against 1 -1 1; the second is past 1, where Huber is linear
+    # cosines 0 .6 .8 against 1 -1 1; the second is past 1, where Huber is linear
+    angles = 2 * (1**2 / 2 + (1.6 - .5) + .2**2 / 2)
     assert RelationalKD(1, 0)(student, teacher).item() == pytest.approx(distances / 9, rel=1e-9)
     assert RelationalKD(0, 1)(student, teacher).item() == pytest.approx(angles / 27, rel=1e-9)
 
@@ -249,8 +247,8 @@ def test_rkd_ignores_scale_rotation_and_shift():
     rotation = torch.linalg.qr(randn(4, 4, seed=1))[0]
     moved = 5 * x @ rotation + randn(1, 4, seed=2)
     assert RelationalKD()(maps(moved), maps(x)).item() == pytest.approx(0, abs=1e-20)
-    torch.testing.assert_close(RelationalKD()(maps(moved), maps(t)),
-                               RelationalKD()(maps(x), maps(t)), rtol=1e-9, atol=0)
+    torch.testing.assert_close(RelationalKD()(maps(moved), maps(t)), RelationalKD()(maps(x), maps(t)), rtol=1e-9,
+                               atol=0)
     assert RelationalKD()(maps(x * torch.tensor([1., 1, 1, 5])), maps(x)) > .1
 
 
@@ -300,8 +298,8 @@ def test_bf16_autocast_gives_the_same_float32(loss):
     if loss in LOGITS:
         s, t = randn(4, 9, dtype=torch.float32, requires_grad=True), 100 * randn(4, 9, seed=1, dtype=torch.float32)
     else:
-        s, t = randn(4, 9, 3, 3, dtype=torch.float32, requires_grad=True), randn(4, 5, 2, 2, seed=1,
-                                                                                 dtype=torch.float32)
+        s = randn(4, 9, 3, 3, dtype=torch.float32, requires_grad=True)
+        t = randn(4, 5, 2, 2, seed=1, dtype=torch.float32)
     exact = loss(s, t)
     with torch.autocast('cpu', torch.bfloat16):
         rounded = loss(s, t)

@@ -73,8 +73,8 @@ def batch(shapes=SHAPES, boxes=([[4, 5, 60, 70], [30, 10, 80, 90]], [[10, 20, 70
     for shape, found in zip(shapes, boxes):
         truth = InstanceData(bboxes=torch.tensor(found, dtype=torch.float32).view(-1, 4),
                              labels=torch.arange(len(found)) % 3)
-        samples.append(
-            DetDataSample(gt_instances=truth, metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))))
+        samples.append(DetDataSample(gt_instances=truth,
+                                     metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))))
     pictures = [torch.randint(0, 256, (3, *shape), generator=generator, dtype=torch.uint8) for shape in shapes]
     return dict(inputs=pictures, data_samples=samples)
 
@@ -136,14 +136,12 @@ def test_necks_that_share_one_level_or_none_fall_back_to_backbone_stages(zoo):
 # ---- indices in taps ----
 
 def test_indices_give_what_an_independent_hook_records(zoo):
-    pairs = [
-        dict(student='neck[1]', teacher='neck[2]'),
-        dict(student='bbox_head.retina_cls[2]', teacher='bbox_head.retina_reg[0]')
-    ]
+    pairs = [dict(student='neck[1]', teacher='neck[2]'),
+             dict(student='bbox_head.retina_cls[2]', teacher='bbox_head.retina_reg[0]')]
     distiller = distil(retinanet(), retinanet(), pairs=pairs)
     data = distiller.data_preprocessor(batch(), True)
-    with zoo.recorded(distiller.student, ['neck', 'bbox_head.retina_cls']) as seen, distiller.distillation.taps.capture(
-        (128, 128)) as found:
+    taps = distiller.distillation.taps
+    with zoo.recorded(distiller.student, ['neck', 'bbox_head.retina_cls']) as seen, taps.capture((128, 128)) as found:
         distiller.student(**data, mode='loss')
     assert len(seen['bbox_head.retina_cls']) == 5 and found.keys() == {'neck[1]', 'bbox_head.retina_cls[2]'}
     assert found['neck[1]'] is seen['neck'][0][1] and found['neck[1]'].shape == (2, 16, 8, 8)
@@ -161,9 +159,8 @@ def test_a_module_that_runs_once_a_level_needs_an_index(zoo):
     with pytest.raises(RuntimeError, match=r"ran more than once .* 'bbox_head.retina_cls\[0\]'"), torch.no_grad():
         with Taps(network, ['bbox_head.retina_cls']).capture((128, 128)):
             network(torch.randn(1, 3, 128, 128), mode='tensor')
-    with pytest.raises(
-            ConfigError,
-            match=r"no module 'bbox_head.retina_cls' gives an output; nearest: 'bbox_head.retina_cls\[\d\]'"):
+    with pytest.raises(ConfigError, match=r"no module 'bbox_head.retina_cls' gives an output; nearest: "
+                       r"'bbox_head.retina_cls\[\d\]'"):
         distil(retinanet(), retinanet(), **class_maps([MSE], ['bbox_head.retina_cls']))
 
 
@@ -239,8 +236,8 @@ def test_losses_that_pool_maps_of_different_networks_leave_the_padding_out():
     quiet, = distiller.distillation.pairs[0](*maps, cells(mask, maps)).values()
     loud, = distiller.distillation.pairs[0](*(x + 100 * (1 - on_grid(mask, x.shape[2:])) for x in maps),
                                             cells(mask, maps)).values()
-    assert torch.equal(quiet, loud) and not torch.equal(
-        quiet, *distiller.distillation.pairs[0](*(x + 1 for x in maps), cells(mask, maps)).values())
+    assert torch.equal(quiet, loud)
+    assert not torch.equal(quiet, *distiller.distillation.pairs[0](*(x + 1 for x in maps), cells(mask, maps)).values())
 
 
 @pytest.mark.parametrize('student, teacher', [(OTHER, {}), ({}, OTHER), (dict(bgr_to_rgb=False), {})])
@@ -275,9 +272,8 @@ def test_a_batch_of_one_picture():
 
 def test_a_batch_too_small_for_a_level_says_so():
     distiller = distil(retinanet(), retinanet(), input_size=256)  # its deepest level is 1x1 at 128 px
-    with pytest.raises(
-            ConfigError,
-            match=r"'neck\[4\]' gives \(.*, 1, 1\) and the teacher's 'neck\[4\]' .*grid of 1x1 .* input_size"):
+    with pytest.raises(ConfigError, match=r"'neck\[4\]' gives \(.*, 1, 1\) and the teacher's 'neck\[4\]' .*grid of 1x1 "
+                       r'.* input_size'):
         distiller.loss(**distiller.data_preprocessor(batch(), True))
 
 
@@ -325,8 +321,7 @@ def test_no_step_of_the_teachers_head_runs(zoo, config):
     assert distilled(losses) and not calls
     wanted = {'bbox_head.loss': 1, 'bbox_head.forward': 1, 'bbox_head.assigner.assign': 2} if config is retinanet else {
         'rpn_head.loss_and_predict': 1, 'roi_head.loss': 1, 'rpn_head.assigner.assign': 2,
-        'roi_head.bbox_assigner.assign': 2
-    }
+        'roi_head.bbox_assigner.assign': 2}
     assert wanted.items() <= own.items()  # the counter sees what runs
 
 
@@ -387,9 +382,8 @@ def test_losses_and_predictions_are_the_stock_detectors(zoo, config):
     for key, value in theirs.items():
         ours[key], value = (torch.stack(x) if isinstance(x, list) else x for x in (ours[key], value))
         assert torch.equal(ours[key], value), key
-    assert all(torch.equal(value,
-                           distiller.student.state_dict()[key])
-               for key, value in stock.state_dict().items())  # statistics too
+    # statistics too
+    assert all(torch.equal(value, distiller.student.state_dict()[key]) for key, value in stock.state_dict().items())
     for a, b in zip(distiller.eval().test_step(batch()), stock.eval().test_step(batch())):
         assert len(a.pred_instances) > 10
         assert all(torch.equal(a.pred_instances[key], b.pred_instances[key]) for key in ('bboxes', 'scores', 'labels'))

@@ -115,12 +115,10 @@ def test_with_all_weights_zero_training_is_the_students_own(zoo):
 
 
 def test_pairs_with_their_own_connector_and_losses(zoo):
-    pairs = [
-        dict(student='backbone.layers.0', teacher='backbone.layer1'),
-        dict(student='backbone.layers.3', teacher='backbone.layer4', connector=dict(type='WaveletConnector', levels=1),
-             losses=[dict(type='BandMSE', weight=2),
-                     dict(type='sfkd.BandInfoNCE', name='contrast')])
-    ]
+    pairs = [dict(student='backbone.layers.0', teacher='backbone.layer1'),
+             dict(student='backbone.layers.3', teacher='backbone.layer4',
+                  connector=dict(type='WaveletConnector', levels=1),
+                  losses=[dict(type='BandMSE', weight=2), dict(type='sfkd.BandInfoNCE', name='contrast')])]
     distiller = Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **ALIGNED)
     losses = distiller(**data_of(distiller, zoo), mode='loss')
     assert set(losses) == {'task.loss', 'distill.layers_0.loss_frequency', 'distill.layers_3.loss_BandMSE',
@@ -142,8 +140,8 @@ def test_one_student_stage_learns_from_two_teacher_stages(zoo):
 def test_chosen_stages_of_the_automatic_pairs(zoo):
     every = [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet()).distillation.pairs]
     assert len(every) > 2
-    assert [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet(), stages=[-1, 0]).distillation.pairs
-            ] == [every[-1], every[0]]
+    assert [pair.name for pair in zoo.distil(zoo.mixer(), zoo.resnet(),
+                                             stages=[-1, 0]).distillation.pairs] == [every[-1], every[0]]
     with pytest.raises(ConfigError, match=r'model.stages: \[9\] of \d automatic pairs'):
         zoo.distil(zoo.mixer(), zoo.resnet(), stages=[0, 9])
     with pytest.raises(ConfigError, match="model.pairs: 'heads' is neither"):
@@ -152,10 +150,10 @@ def test_chosen_stages_of_the_automatic_pairs(zoo):
 
 def test_every_stage_against_the_teachers_class_scores(zoo):
     distiller = zoo.distil(zoo.mixer(), zoo.resnet(), kind=Distiller, pairs='head',
-                           connector=dict(type='LogitProjector'), losses=[dict(type='KLDivergence',
-                                                                               name='kd')], input_size=64).train()
-    assert {pair.teacher_path
-            for pair in distiller.distillation.pairs} == {'head'} and len(distiller.distillation.pairs) == 4
+                           connector=dict(type='LogitProjector'), losses=[dict(type='KLDivergence', name='kd')],
+                           input_size=64).train()
+    assert {pair.teacher_path for pair in distiller.distillation.pairs} == {'head'}
+    assert len(distiller.distillation.pairs) == 4
     losses = distiller(**data_of(distiller, zoo), mode='loss')
     sum(losses.values()).backward()
     assert sum('loss_kd' in key for key in losses) == 4
@@ -225,8 +223,8 @@ def test_a_short_config_names_stock_configs(zoo, tmp_path, scope):
     with ROOT_MODELS.switch_scope_and_registry(scope) as registry:
         distiller = registry.build(config.model)
     assert isinstance(distiller, SFKD) and type(distiller).__name__ == 'ImageClassifier'
-    assert [(p.student_path, p.teacher_path) for p in distiller.distillation.pairs
-            ] == [(f'backbone.layers.{i}', f'backbone.layer{i + 1}') for i in range(4)]
+    assert [(p.student_path, p.teacher_path) for p in distiller.distillation.pairs] == [
+        (f'backbone.layers.{i}', f'backbone.layer{i + 1}') for i in range(4)]
     assert distiller.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
     assert distiller.distillation.teacher.network.data_preprocessor.mean.flatten().tolist() == [4, 5, 6]
     assert torch.equal(distiller.distillation.teacher.network.backbone.conv1.weight, teacher.backbone.conv1.weight)
@@ -311,8 +309,7 @@ def test_logits_of_different_classes(zoo):
 def test_several_problems_come_together(zoo):
     problems = refused(zoo, 'model.pairs[0].student', 'model.pairs[0].teacher', 'model.pairs[2].student',
                        'model.logits', teacher=zoo.resnet(classes=7), logits=[dict(type='KLDivergence')],
-                       pairs=[pair('backbone.nothing', 'backbone.none'),
-                              pair(), pair('neck')])
+                       pairs=[pair('backbone.nothing', 'backbone.none'), pair(), pair('neck')])
     assert len(problems) == 4
 
 

@@ -14,31 +14,24 @@ from sfkd.openmmlab.building import build_model
 from sfkd.openmmlab.running import load_config
 from sfkd.ops import dwt, haar, spectral
 
-pytestmark = pytest.mark.skipif(
-    tuple(map(int,
-              torch.__version__.split('.')[:2])) < (2, 15) and not torch.cuda.is_available(),
-    reason='torch 2.6 aborts at such a tensor where there is no GPU; 2.15 does not')
+pytestmark = pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2])) < (2, 15)
+                                and not torch.cuda.is_available(),
+                                reason='torch 2.6 aborts at such a tensor where there is no GPU; 2.15 does not')
 ROOT = Path(__file__).resolve().parents[2]
 #: What teaches: options of SFKD, or another method's config.
-METHODS = {
-    str(options): dict(options={f'model.{key}': value
-                                for key, value in options.items()})
-    for options in ({}, dict(refine=True), dict(streams=True), dict(wavelet='bior2.2', stages=[0, 1]),
-                    dict(wavelet='db2', refine=True), dict(logit_weight=1.0))
-}
-METHODS |= {
-    path.stem: dict(method=str(path))
-    for folder in ('peers', 'ablation')
-    for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))
-}
+METHODS = {str(options): dict(options={f'model.{key}': value for key, value in options.items()}) for options in (
+    {}, dict(refine=True), dict(streams=True), dict(wavelet='bior2.2', stages=[0, 1]), dict(wavelet='db2', refine=True),
+    dict(logit_weight=1.0))}
+METHODS |= {path.stem: dict(method=str(path)) for folder in ('peers', 'ablation')
+            for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))}
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 @pytest.fixture
 def gpu():
     """``device='cuda'`` works, for shapes; what the operators cache of it goes with it."""
-    torch.__future__.set_overwrite_module_params_on_conversion(
-        True)  # a real parameter cannot take a fake tensor as its data
+    # a real parameter cannot take a fake tensor as its data
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
     clear_caches()
     with FakeTensorMode():
         yield
@@ -86,24 +79,22 @@ def backward(loss: Tensor) -> dict[Tensor, Tensor]:
     arrived[loss.grad_fn][0] = torch.ones_like(loss)
     leaves = {node for node in nodes if hasattr(node, 'variable')}
     for node in sorted(nodes - leaves, key=lambda node: node._sequence_nr(), reverse=True):  # the last called first
-        given = [
-            arrived[node].get(i, torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device))
-            for i, meta in enumerate(node._input_metadata)
-        ]
+        given = [arrived[node].get(i, torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device))
+                 for i, meta in enumerate(node._input_metadata)]
         edges = node.next_functions
         with torch.no_grad():
             results = getattr(node, 'apply', node)(*given)
         results = results if isinstance(results, tuple) else (results, )
-        if hasattr(node,
-                   'apply'):  # a Function's backward has a result for every argument, its node an edge for every tensor
+        # a Function's backward has a result for every argument, its node an edge for every tensor
+        if hasattr(node, 'apply'):
             results = [result for result, needed in zip(results, node.needs_input_grad) if needed]
             edges = [edge for edge in edges if edge[0] is not None]
         for (after, index), result in zip(edges, results, strict=True):
             if after is not None and result is not None:
                 meta = after._input_metadata[index]
                 assert result.device == meta.device, f'{node.name()} -> {after.name()}'
-                result = result.to(meta.dtype).sum_to_size(
-                    meta.shape)  # formulas leave to the engine what they promote and broadcast
+                # formulas leave to the engine what they promote and broadcast
+                result = result.to(meta.dtype).sum_to_size(meta.shape)
                 arrived[after][index] = arrived[after][index] + result if index in arrived[after] else result
     return {leaf.variable: arrived[leaf][0] for leaf in leaves}
 

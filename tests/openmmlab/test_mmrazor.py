@@ -56,8 +56,8 @@ def term(zoo, model, student, teacher):
     for tensor in distiller.distillation.teacher.network.parameters():
         tensor += 0.02 * torch.rand_like(tensor)
     data = distiller.train().data_preprocessor(zoo.batch(), training=True)
-    with zoo.recorded(distiller.student, [student]) as seen, zoo.recorded(distiller.distillation.teacher.network,
-                                                                          [teacher]) as shown:
+    network = distiller.distillation.teacher.network
+    with zoo.recorded(distiller.student, [student]) as seen, zoo.recorded(network, [teacher]) as shown:
         losses = {key: value for key, value in distiller(**data, mode='loss').items() if key.startswith('distill.')}
     assert len(losses) == 1
     return distiller, next(iter(losses.values())).item(), seen[student], shown[teacher]
@@ -73,10 +73,9 @@ def test_kd(zoo):
 
 
 def test_dist(zoo):
-    model = algorithm(
-        zoo.mixer(), zoo.resnet(),
-        **logits(dict(type='DISTLoss', inter_loss_weight=1.5, intra_loss_weight=0.5, tau=2, loss_weight=2),
-                 ('logits_S', 'logits_T')))
+    model = algorithm(zoo.mixer(), zoo.resnet(), **logits(
+        dict(type='DISTLoss', inter_loss_weight=1.5, intra_loss_weight=0.5, tau=2, loss_weight=2),
+        ('logits_S', 'logits_T')))
     _, loss, (s, ), (t, ) = term(zoo, model, 'head.fc', 'head.fc')
     s, t = ((x.double() / 2).softmax(1) for x in (s, t))
 
@@ -98,8 +97,8 @@ def test_pkd(zoo):
     distiller, loss, (s, ), (t, ) = term(zoo, model, 'backbone.layer3', 'backbone.layer3')
     s, t = (x.double().permute(1, 0, 2, 3).flatten(1) for x in (s, t))
     s, t = ((x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-6) for x in (s, t))
-    assert loss == pytest.approx((6 * F.mse_loss(s, t) / 2).item(),
-                                 rel=0.03)  # eps and 1/n of the variance differ, see the module
+    # eps and 1/n of the variance differ, see the module
+    assert loss == pytest.approx((6 * F.mse_loss(s, t) / 2).item(), rel=0.03)
     assert not list(distiller.distillation.pairs.parameters())
 
 
@@ -107,38 +106,41 @@ def test_pkd(zoo):
 def test_fitnets(zoo, name):
     """The last of the calls of a block's ReLU, and a learned connector on the student's side."""
     path = 'backbone.layer3.1.relu'
-    model = algorithm(
-        zoo.resnet(), bottlenecks(zoo), student_recorders=outputs(bb=path), teacher_recorders=outputs(bb=path),
-        connectors=dict(sfeat=dict(type=name, in_channel=32, out_channel=128, norm_cfg=dict(type='BN'))),
-        distill_losses=dict(loss_s3=dict(type='L2Loss', loss_weight=10)), loss_forward_mappings=dict(
-            loss_s3=dict(s_feature=dict(from_student=True, recorder='bb', record_idx=1, connector='sfeat'),
-                         t_feature=dict(from_student=False, recorder='bb', record_idx=2))))
+    model = algorithm(zoo.resnet(), bottlenecks(zoo), student_recorders=outputs(bb=path),
+                      teacher_recorders=outputs(bb=path),
+                      connectors=dict(sfeat=dict(type=name, in_channel=32, out_channel=128, norm_cfg=dict(type='BN'))),
+                      distill_losses=dict(loss_s3=dict(type='L2Loss', loss_weight=10)),
+                      loss_forward_mappings=dict(loss_s3=dict(
+                          s_feature=dict(from_student=True, recorder='bb', record_idx=1, connector='sfeat'),
+                          t_feature=dict(from_student=False, recorder='bb', record_idx=2))))
     distiller, loss, s, t = term(zoo, model, path, path)
-    assert [(p.student_path, p.teacher_path)
-            for p in distiller.distillation.pairs] == [(f'{path}[1]', f'{path}[2]')] and (len(s), len(t)) == (2, 3)
+    assert [(p.student_path, p.teacher_path) for p in distiller.distillation.pairs] == [(f'{path}[1]', f'{path}[2]')]
+    assert (len(s), len(t)) == (2, 3)
     with torch.no_grad():
         s, t = (F.normalize(x.flatten(1), dim=1) for x in (distiller.distillation.pairs[0].connector.conv(s[1]), t[2]))
     assert loss == pytest.approx((10 * (s - t).square().sum() / len(s)).item(), rel=1e-3)
-    assert set(dict(distiller.distillation.pairs[0].connector.named_parameters())) == {
-        'conv.conv.weight', 'conv.bn.weight', 'conv.bn.bias'
-    }
+    weights = dict(distiller.distillation.pairs[0].connector.named_parameters())
+    assert set(weights) == {'conv.conv.weight', 'conv.bn.weight', 'conv.bn.bias'}
 
 
 def test_levels_of_a_neck_and_a_plain_mean():
     """data_idx picks a level; record_idx 0 is the only call."""
     fpn = outputs(fpn='neck')
-    model = algorithm(
-        dict(cfg_path='mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', pretrained=False, bbox_head=dict(num_classes=7)),
-        dict(cfg_path='mmdet::retinanet/retinanet_r101_fpn_2x_coco.py', pretrained=True), student_recorders=fpn,
-        teacher_recorders=fpn, distill_losses=dict(loss_fpn0=dict(type='PKDLoss', loss_weight=6),
-                                                   loss_fpn3=dict(type='L2Loss', normalize=False, div_element=True)),
-        loss_forward_mappings=dict(loss_fpn0=both('fpn', record_idx=0, data_idx=0),
-                                   loss_fpn3=both('fpn', ('s_feature', 't_feature'), data_idx=3)))
+    model = algorithm(dict(cfg_path='mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', pretrained=False,
+                           bbox_head=dict(num_classes=7)),
+                      dict(cfg_path='mmdet::retinanet/retinanet_r101_fpn_2x_coco.py', pretrained=True),
+                      student_recorders=fpn, teacher_recorders=fpn,
+                      distill_losses=dict(loss_fpn0=dict(type='PKDLoss', loss_weight=6), loss_fpn3=dict(
+                          type='L2Loss', normalize=False, div_element=True)), loss_forward_mappings=dict(
+                              loss_fpn0=both('fpn', record_idx=0, data_idx=0),
+                              loss_fpn3=both('fpn', ('s_feature', 't_feature'), data_idx=3)))
     found = from_mmrazor(model)
     assert [(p.student, p.teacher, p.connector.type, p.losses[0].type, p.losses[0].weight, p.losses[0].name)
-            for p in found.pairs] == [('neck[0]', 'neck[0]', 'CommonGrid', 'FeatureMSE', 3.0, 'fpn0'),
-                                      ('neck[3]', 'neck[3]', 'CommonGrid', 'FeatureMSE', 1.0, 'fpn3')]
-    assert found.student.type == 'RetinaNet' and found.student._scope_ == 'mmdet' and found.student.bbox_head.num_classes == 7
+            for p in found.pairs] == [
+        ('neck[0]', 'neck[0]', 'CommonGrid', 'FeatureMSE', 3.0, 'fpn0'),
+        ('neck[3]', 'neck[3]', 'CommonGrid', 'FeatureMSE', 1.0, 'fpn3')]
+    assert found.student.type == 'RetinaNet' and found.student._scope_ == 'mmdet'
+    assert found.student.bbox_head.num_classes == 7
     assert (found.student.backbone.depth, found.teacher.backbone.depth) == (50, 101)
 
 
@@ -196,8 +198,8 @@ def change(model, path, value):
      "distill_losses.loss_map.type: 'ABLoss' has no counterpart here"),
     ('distiller.distill_losses.loss_map.weight', 3,
      "distill_losses.loss_map.weight: no argument of PKDLoss; nearest: 'loss_weight'"),
-    ('distiller.distill_losses.loss_map', dict(
-        type='L2Loss', div_element=True), 'distill_losses.loss_map.normalize, div_element and dist'),
+    ('distiller.distill_losses.loss_map', dict(type='L2Loss', div_element=True),
+     'distill_losses.loss_map.normalize, div_element and dist'),
     ('distiller.distill_losses.loss_b', dict(type='PKDLoss'),
      'distill_losses.loss_b: has no entry in loss_forward_mappings'),
     ('distiller.loss_forward_mappings.loss_map.preds_S.recorder', 'b',
@@ -210,8 +212,8 @@ def change(model, path, value):
      'loss_forward_mappings.loss_map: both arguments are from the student'),
     ('distiller.loss_forward_mappings.loss_map', {},
      'loss_forward_mappings.loss_map: PKDLoss takes preds_S and preds_T'),
-    ('architecture', dict(cfg_path='mmcls::resnet/resnet18_8xb32_in1k.py',
-                          pretrained=True), 'model.architecture.pretrained: True would download'),
+    ('architecture', dict(cfg_path='mmcls::resnet/resnet18_8xb32_in1k.py', pretrained=True),
+     'model.architecture.pretrained: True would download'),
 ], ids=lambda value: value if isinstance(value, str) and len(value) < 60 else '')
 def test_what_cannot_be_expressed_is_named(zoo, path, value, message):
     model = algorithm(zoo.resnet(), zoo.resnet(), **maps(dict(type='PKDLoss')))

@@ -20,7 +20,9 @@ print(pages() - before)
 @pytest.mark.skipif(sys.platform != 'linux' or torch.cuda.is_available(), reason='for Linux without GPU')
 def test_freed_memory_is_kept_for_the_next_tensors():
     """Counted in pages that the system had to give: for twenty tensors in turn, or for the first two."""
-    default, kept = (int(
-        subprocess.run([sys.executable, '-c', CYCLES.format(prepare=prepare)], capture_output=True, text=True,
-                       check=True).stdout) for prepare in ('', 'keep_freed_memory()'))
+    def pages(prepare: str) -> int:
+        command = [sys.executable, '-c', CYCLES.format(prepare=prepare)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    default, kept = pages(''), pages('keep_freed_memory()')
     assert kept < default / 5

@@ -105,8 +105,8 @@ def batch(shapes=SHAPES, classes=3, unlabelled=0.5, seed=0):
     for h, w in shapes:
         labels = torch.randint(0, classes, (1, h, w), generator=generator)
         labels[:, :int(h * unlabelled)] = 255
-        samples.append(
-            SegDataSample(metainfo=dict(img_shape=(h, w), ori_shape=(h, w)), gt_sem_seg=PixelData(data=labels)))
+        samples.append(SegDataSample(metainfo=dict(img_shape=(h, w), ori_shape=(h, w)),
+                                     gt_sem_seg=PixelData(data=labels)))
     return dict(inputs=[torch.randint(0, 256, (3, *shape), generator=generator, dtype=torch.uint8) for shape in shapes],
                 data_samples=samples)
 
@@ -115,7 +115,10 @@ def distil(zoo, student, teacher, **kwargs):
     return zoo.distil(student, teacher, **dict(dict(input_size=SIZE), **kwargs)).train()
 
 
-def class_maps(*losses, connector=dict(type='CommonGrid')):
+COMMON_GRID = dict(type='CommonGrid')
+
+
+def class_maps(*losses, connector=COMMON_GRID):
     return dict(kind=Distiller, pairs=[dict(student=HEAD, teacher=HEAD, connector=connector, losses=list(losses))])
 
 
@@ -206,11 +209,8 @@ def test_reduced_zero_labels_do_not_teach(zoo, tmp_path):
     labels[:, :24] = 0
     for name, image in dict(img=picture, seg=labels).items():
         assert cv2.imwrite(str(tmp_path / f'{name}.png'), image)
-    pipeline = [
-        dict(type='LoadImageFromFile'),
-        dict(type='LoadAnnotations', reduce_zero_label=True),
-        dict(type='PackSegInputs')
-    ]
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True),
+                dict(type='PackSegInputs')]
     with DefaultScope.overwrite_default_scope('mmseg'):
         item = Compose(pipeline)(dict(img_path=str(tmp_path / 'img.png'), seg_map_path=str(tmp_path / 'seg.png'),
                                       reduce_zero_label=True, label_map=None, seg_fields=[]))
@@ -262,9 +262,9 @@ def test_what_has_no_label_does_not_teach(zoo, module, teacher, options):
     assert any(p.grad is not None and p.grad.any() for p in distiller.student.backbone.parameters())
 
 
-@pytest.mark.parametrize('teacher, options', [(swin, {}), (pspnet, class_maps(CWD, MSE)),
-                                              (segformer, class_maps(CWD, MSE)),
-                                              (pspnet, class_maps(CWD, MSE, connector=None))])
+@pytest.mark.parametrize('teacher, options', [
+    (swin, {}), (pspnet, class_maps(CWD, MSE)), (segformer, class_maps(CWD, MSE)),
+    (pspnet, class_maps(CWD, MSE, connector=None))])
 def test_pictures_without_a_label_train_and_teach_nothing(zoo, teacher, options):
     distiller = distil(zoo, pspnet(), teacher(), **options)
     data = batch()
@@ -316,8 +316,8 @@ def test_class_maps_meet_on_the_smaller_grid(grids):
 def test_class_maps_beside_the_stages(zoo):
     cwd = dict(student=HEAD, teacher=HEAD, connector=dict(type='CommonGrid'), losses=[CWD])
     distiller = distil(zoo, pspnet(), segformer(), pairs=['auto', cwd])
-    assert [pair.name for pair in distiller.distillation.pairs
-            ] == ['layer1', 'layer2', 'layer3', 'layer4', 'decode_head_conv_seg']
+    names = [pair.name for pair in distiller.distillation.pairs]
+    assert names == ['layer1', 'layer2', 'layer3', 'layer4', 'decode_head_conv_seg']
     assert not list(distiller.distillation.pairs[-1].parameters())  # nothing is projected
     assert step(distiller, batch())['distill.decode_head_conv_seg.loss_cwd'] > 0
 
@@ -352,8 +352,8 @@ def test_the_teachers_heads_rest(zoo):
     assert not calls  # it stops at the class maps, inside of the decode head
 
 
-@pytest.mark.parametrize('student, teacher', [(pspnet, swin), (pspnet, vit), (segformer, pspnet), (swin, segformer),
-                                              (pspnet, pspnet)])
+@pytest.mark.parametrize('student, teacher',
+                         [(pspnet, swin), (pspnet, vit), (segformer, pspnet), (swin, segformer), (pspnet, pspnet)])
 def test_losses_and_predictions_are_the_stock_segmentors(zoo, student, teacher):
     distiller = distil(zoo, student(), teacher(**OTHER))
     stock = zoo.build(student(), seed=1)
@@ -366,14 +366,13 @@ def test_losses_and_predictions_are_the_stock_segmentors(zoo, student, teacher):
     assert set(ours) - set(distilled(ours)) == set(theirs) and len(distilled(ours)) == 8
     assert ('aux.loss_ce' in theirs) == (student is not segformer)
     assert all(torch.equal(ours[key], value) for key, value in theirs.items())
-    assert all(torch.equal(value,
-                           distiller.student.state_dict()[key])
-               for key, value in stock.state_dict().items())  # statistics too
+    # statistics too
+    assert all(torch.equal(value, distiller.student.state_dict()[key]) for key, value in stock.state_dict().items())
     raw = batch([(64, 96), (64, 96)])
     for a, b in zip(distiller.eval().test_step(raw), stock.eval().test_step(copy.deepcopy(raw))):
         assert a.pred_sem_seg.data.shape == (1, 64, 96)
-        assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data) and torch.equal(
-            a.seg_logits.data, b.seg_logits.data)
+        assert torch.equal(a.pred_sem_seg.data, b.pred_sem_seg.data)
+        assert torch.equal(a.seg_logits.data, b.seg_logits.data)
 
 
 @pytest.mark.parametrize('student, teacher', [(pspnet, swin), (mobilenet, vit), (segformer, pspnet)])

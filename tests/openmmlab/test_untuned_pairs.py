@@ -23,8 +23,7 @@ PAIRS = [(s, t, size) for s in KINDS for t in KINDS for size in SIZES
 
 def network(zoo, kind, size=(64, 64)):
     config = getattr(zoo, kind)(**dict(size=size) if kind in ('vit', 'deit') else {})
-    config['backbone'].update(
-        dict(img_size=size[0]) if kind == 'mixer' else dict(pad_small_map=True) if kind == 'swin' else {})
+    config['backbone'].update(dict(mixer=dict(img_size=size[0]), swin=dict(pad_small_map=True)).get(kind, {}))
     return config
 
 
@@ -38,10 +37,11 @@ def test_any_size(zoo, student, teacher, size):
     found = training_step(distiller)
     assert works(found), found
     assert len(distiller.distillation.pairs) >= 2
-    for pair in distiller.distillation.pairs:  # a stage pairs with one that sees as much of the picture, or lies as deep
+    # a stage pairs with one that sees as much of the picture, or lies as deep
+    for pair in distiller.distillation.pairs:
         s, t = pair.stages
-        assert s.grid[0] * s.stride == pytest.approx(size[0], rel=0.35) and t.grid[1] * t.stride == pytest.approx(
-            size[1], rel=0.35)
+        assert s.grid[0] * s.stride == pytest.approx(size[0], rel=0.35)
+        assert t.grid[1] * t.stride == pytest.approx(size[1], rel=0.35)
 
 
 @pytest.mark.parametrize('student, teacher', [('resnet', 'vit'), ('vit', 'swin'), ('swin', 'resnet')])
@@ -51,8 +51,8 @@ def test_a_teacher_of_another_resolution(zoo, student, teacher, own):
     config = network(zoo, teacher, (own, own))
     distiller = zoo.distil(network(zoo, student), config, input_size=64, teacher_input_size=own)
     same = zoo.distil(network(zoo, student), network(zoo, teacher), input_size=64)
-    assert [(p.student_path, p.teacher_path) for p in distiller.distillation.pairs
-            ] == [(p.student_path, p.teacher_path) for p in same.distillation.pairs]
+    assert [(p.student_path, p.teacher_path) for p in distiller.distillation.pairs] == [
+        (p.student_path, p.teacher_path) for p in same.distillation.pairs]
     assert distiller.distillation.pairs[0].stages[1].grid[0] * 64 == same.distillation.pairs[0].stages[1].grid[0] * own
     assert works(training_step(distiller))
 
@@ -82,8 +82,8 @@ def test_a_batch_of_one(zoo, student, teacher):
     assert works(found), found
 
 
-@pytest.mark.parametrize('student, teacher', [('resnet', 'swin'), ('vit', 'resnet'), ('mixer', 'vit'),
-                                              ('swin', 'mixer')])
+@pytest.mark.parametrize('student, teacher',
+                         [('resnet', 'swin'), ('vit', 'resnet'), ('mixer', 'vit'), ('swin', 'mixer')])
 def test_bf16_is_near_fp32(zoo, student, teacher):
     exact = training_step(distil(zoo, student, teacher))
     distiller = distil(zoo, student, teacher)
@@ -180,9 +180,8 @@ class Reversible(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.patches, self.layers, self.norm = nn.Conv2d(3, 8, 16,
-                                                         16), nn.ModuleList(nn.Linear(8, 8)
-                                                                            for _ in range(4)), nn.LayerNorm(8)
+        self.patches, self.norm = nn.Conv2d(3, 8, 16, 16), nn.LayerNorm(8)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
 
     def forward(self, x):
         x = first = self.patches(x).flatten(2).transpose(1, 2)
@@ -210,8 +209,8 @@ def test_a_network_for_which_gradients_do_not_pass_its_blocks(zoo):
 def test_a_frozen_stage_is_not_taught(zoo):
     config = zoo.resnet()
     config['backbone']['frozen_stages'] = 2
-    assert [p.student_path
-            for p in zoo.distil(config, zoo.swin()).distillation.pairs] == ['backbone.layer3', 'backbone.layer4']
+    pairs = zoo.distil(config, zoo.swin()).distillation.pairs
+    assert [pair.student_path for pair in pairs] == ['backbone.layer3', 'backbone.layer4']
     with pytest.raises(ConfigError, match="'backbone.layer2' gives .* no gradient leaves"):
         zoo.distil(config, zoo.swin(), pairs=[dict(student='backbone.layer2', teacher='backbone.stages.1')])
 
@@ -243,10 +242,9 @@ def test_a_convolutional_stem_makes_no_stages(zoo):
 def test_timm_models(zoo):
     pytest.importorskip('timm')
     from mmpretrain.models import TIMMBackbone
-    assert stages_of(TIMMBackbone('resnet18')) == [('backbone.timm_model.layer1', 64, 16),
-                                                   ('backbone.timm_model.layer2', 128, 8),
-                                                   ('backbone.timm_model.layer3', 256, 4),
-                                                   ('backbone.timm_model', 512, 2)]
+    assert stages_of(TIMMBackbone('resnet18')) == [
+        ('backbone.timm_model.layer1', 64, 16), ('backbone.timm_model.layer2', 128, 8),
+        ('backbone.timm_model.layer3', 256, 4), ('backbone.timm_model', 512, 2)]
     vit = stages_of(TIMMBackbone('vit_tiny_patch16_224', img_size=64))
     assert vit == [(f'backbone.timm_model.blocks.{i}', 192, 4) for i in (2, 5, 8, 11)]
 
@@ -258,18 +256,16 @@ def test_a_batch_that_does_not_fit_names_pair_shapes_and_remedy(zoo):
     data = distiller.data_preprocessor(zoo.batch(size=(32, 32)), training=True)
     with pytest.raises(ConfigError) as caught:
         distiller.loss(**data)
-    for part in (
-            "pair 'layer4': the student's 'backbone.layer4' gives (4, 64, 1, 1) and the teacher's 'backbone.layer4' (4, 64, 1, 1)",
-            'input_size=', 'pairs=', 'stages='):
+    for part in ("pair 'layer4': the student's 'backbone.layer4' gives (4, 64, 1, 1) and the teacher's "
+                 "'backbone.layer4' (4, 64, 1, 1)", 'input_size=', 'pairs=', 'stages='):
         assert part in str(caught.value), str(caught.value)
 
 
 def test_a_layout_that_changes_names_the_tap(zoo):
     from sfkd.features.taps import Taps
     net = zoo.build(zoo.resnet())
-    with pytest.raises(LayoutError,
-                       match="tap 'neck' of ImageClassifier: .*tap another module"), Taps(net, ['neck']).capture(
-                           (64, 64)):
+    taps, message = Taps(net, ['neck']), "tap 'neck' of ImageClassifier: .*tap another module"
+    with pytest.raises(LayoutError, match=message), taps.capture((64, 64)):
         net(torch.randn(2, 3, 64, 64))
 
 

@@ -9,8 +9,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from sfkd.ops import spectral
 from sfkd.ops.spectral import _transfer, gaussian_frequency_loss, gaussian_frequency_loss_fft, gaussian_transfer
 
-SIZES = ((8, 8), (7, 7), (4, 9), (6, 11), (15, 12), (1, 5), (1, 1), (52, 13), (13, 48), (48, 50)
-         )  # tiny, plain, with long sides
+# tiny, plain, with long sides
+SIZES = ((8, 8), (7, 7), (4, 9), (6, 11), (15, 12), (1, 5), (1, 1), (52, 13), (13, 48), (48, 50))
 
 
 def random_pair(*shape, dtype=torch.float64):
@@ -99,8 +99,8 @@ def test_low_precision_is_computed_in_float32(size):
 
 
 def test_float32_keeps_its_digits_over_a_large_batch():
-    student = torch.full((32, 96, 56, 56),
-                         0.1)  # the filter keeps a constant; one running sum over all cells loses 9e-4
+    # the filter keeps a constant; one running sum over all cells loses 9e-4
+    student = torch.full((32, 96, 56, 56), 0.1)
     assert gaussian_frequency_loss(student, torch.zeros_like(student)).item() == pytest.approx(0.01, rel=1e-6)
 
 

@@ -8,8 +8,8 @@ import torch.multiprocessing as mp
 from sfkd.ops import standardise
 
 EPS = 1e-5
-UNLIKE = torch.arange(1., 7).view(6, 1, 1,
-                                  1)  # so that pictures, and what processes see of them, differ in their statistics
+# so that pictures, and what processes see of them, differ in their statistics
+UNLIKE = torch.arange(1., 7).view(6, 1, 1, 1)
 
 
 def randn(*shape, seed=0):
@@ -37,8 +37,8 @@ def a_mask():
 @pytest.mark.parametrize('mask', [None, a_mask()], ids=['whole', 'masked'])
 @pytest.mark.parametrize('dtype, atol', [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 2e-5)])
 def test_values(dtype, atol, mask):
-    x = (randn(6, 4, 4, 5) * torch.tensor([1., 10, .1, 3]).view(4, 1, 1) +
-         torch.tensor([0., 50, -2, 7]).view(4, 1, 1)).to(dtype)
+    deviation, mean = (torch.tensor(values).view(4, 1, 1) for values in ([1., 10, .1, 3], [0., 50, -2, 7]))
+    x = (randn(6, 4, 4, 5) * deviation + mean).to(dtype)
     y = randn(6, 3, 4, 5, seed=1).to(dtype)
     with torch.autocast('cpu', torch.bfloat16):
         found = standardise(x, y, mask=mask)

@@ -22,10 +22,8 @@ def digits(tmp_path_factory) -> Path:
 def small(digits) -> list[str]:
     """Config options that make a mini config a matter of seconds."""
     options = [f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val', 'test')]
-    return options + [
-        'train_dataloader.batch_size=20', 'train_cfg.max_epochs=1', 'param_scheduler.1.end=3',
-        'param_scheduler.1.T_max=2', 'default_hooks.checkpoint.max_keep_ckpts=-1'
-    ]
+    return options + ['train_dataloader.batch_size=20', 'train_cfg.max_epochs=1', 'param_scheduler.1.end=3',
+                      'param_scheduler.1.T_max=2', 'default_hooks.checkpoint.max_keep_ckpts=-1']
 
 
 class Tool:

@@ -24,12 +24,12 @@ def positive(row, *keys):
 def test_operations(rows):
     pytest.importorskip('ptwt')
     found = rows('bench_ops', '--shapes', '2,3,9,12', '--repeats', '1')
-    assert {(row['op'], row['versus'])
-            for row in found} == {('dwt', 'pytorch_wavelets'), ('dwt', 'ptwt'), ('gffl', 'torch.fft')}
+    assert {(row['op'], row['versus']) for row in found} == {('dwt', 'pytorch_wavelets'), ('dwt', 'ptwt'),
+                                                             ('gffl', 'torch.fft')}
     assert len(found) == 6 and {row['dtype'] for row in found} == {'float32', 'autocast'}
     for row in found:
-        assert set(row) == {'op', 'shape', 'dtype', 'versus', 'ratio', 'spread', 'error'
-                            } and row['shape'] == [2, 3, 9, 12]
+        assert set(row) == {'op', 'shape', 'dtype', 'versus', 'ratio', 'spread', 'error'}
+        assert row['shape'] == [2, 3, 9, 12]
         assert positive(row, 'ratio') and 0 <= row['error'] < 1e-5
 
 

@@ -8,10 +8,8 @@ CONFIG = 'configs/mini/cls_resnet_to_mixer_cached.py'
 
 def test_a_second_run_reads_what_the_first_wrote_and_another_pipeline_is_refused(tool, small, tmp_path):
     options = [option.replace('train_dataloader.dataset.', 'train_dataloader.dataset.dataset.') for option in small]
-    options += [
-        f'custom_hooks.0.folder={tmp_path}/cache', 'train_dataloader.dataset.variants=1',
-        'default_hooks.logger.interval=1'
-    ]
+    options += [f'custom_hooks.0.folder={tmp_path}/cache', 'train_dataloader.dataset.variants=1',
+                'default_hooks.logger.interval=1']
     losses = []
     for name, present in ('first', 0), ('second', 120):
         text = tool('tools/train.py', CONFIG, '--no-validate', '--work-dir', tmp_path / name, '--cfg-options', *options)

@@ -20,10 +20,8 @@ def compare():
 
 
 def rows(method, values, pair='resnet_to_mixer'):
-    return [
-        dict(task='cls', pair=pair, method=method, seed=seed, split='test', value=value, epochs=6, seconds=10,
-             cpu_seconds=20) for seed, value in values.items()
-    ]
+    return [dict(task='cls', pair=pair, method=method, seed=seed, split='test', value=value, epochs=6, seconds=10,
+                 cpu_seconds=20) for seed, value in values.items()]
 
 
 def test_interval_is_students_t(compare):
@@ -42,7 +40,8 @@ def test_ranks_are_of_the_methods_that_every_pair_has(compare):
     measured = [row for pair, values in dict(a=(1., 3., 2.), b=(5., 4., 6.)).items()
                 for method, value in zip(('alone', 'kd', 'sfkd'), values) for row in rows(method, {0: value}, pair)]
     text = compare.ranks(measured + rows('cwd', {0: 9.}, 'a'))
-    assert '| kd | 3.00 (1) | 4.00 (3) | 2.00 |' in text and '| sfkd | 2.00 (2) | 6.00 (1) | 1.50 |' in text and 'cwd' not in text
+    assert '| kd | 3.00 (1) | 4.00 (3) | 2.00 |' in text and '| sfkd | 2.00 (2) | 6.00 (1) | 1.50 |' in text
+    assert 'cwd' not in text
 
 
 def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
@@ -50,8 +49,8 @@ def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
     results.write_text(''.join(json.dumps(row) + '\n' for method in methods for row in rows(method, {0: 50.})))
     text = tool('tools/compare.py', '--pairs', 'resnet_to_mixer', '--methods', *methods, '--seeds', 0, '--results',
                 results, '--versus', 'kd', '--plot', tmp_path / 'plot.png')
-    assert text.count('| 50.00 |') == 3 and text.count('|  +0.00 |') == 2 and 'minus kd |' in text and len(
-        results.read_text().splitlines()) == 3 and (tmp_path / 'plot.png').stat().st_size > 5000
+    assert text.count('| 50.00 |') == 3 and text.count('|  +0.00 |') == 2 and 'minus kd |' in text
+    assert len(results.read_text().splitlines()) == 3 and (tmp_path / 'plot.png').stat().st_size > 5000
 
 
 @pytest.fixture
@@ -66,14 +65,14 @@ def test_a_method_that_crashes_leaves_the_others(compare, quick, tmp_path, capfd
     comparison = compare.Comparison(tmp_path / 'results.jsonl', 'val', epochs=2, together=2, jobs=2)
     methods = ['sfkd+wavelet=nonsense', 'dkd+logits.0.weight=0.5', 'alone']
     found = comparison.run([('resnet_to_mixer', method, 7) for method in methods])
-    assert comparison.failed == 1 and 'FAILED: resnet_to_mixer seed 7, sfkd+wavelet=nonsense: see ' in capfd.readouterr(
-    ).out
+    assert comparison.failed == 1
+    assert 'FAILED: resnet_to_mixer seed 7, sfkd+wavelet=nonsense: see ' in capfd.readouterr().out
     written = {row['method']: row for row in map(json.loads, (tmp_path / 'results.jsonl').read_text().splitlines())}
     assert set(written) == set(methods[1:]) == {row['method'] for row in found}
     row = written['dkd+logits.0.weight=0.5']
     assert {'task', 'pair', 'method', 'seed', 'split', 'metric', 'value', 'seconds', 'config', 'commit'} <= row.keys()
-    assert row['split'] == 'val' and row['seed'] == 7 and row['epochs'] == 2 and 0 <= row['value'] <= 100 and row[
-        'cpu_seconds'] > 1
+    assert row['split'] == 'val' and row['seed'] == 7 and row['epochs'] == 2 and 0 <= row['value'] <= 100
+    assert row['cpu_seconds'] > 1
     comparison = compare.Comparison(tmp_path / 'results.jsonl', 'test', epochs=2)
     tested, = comparison.run([('resnet_to_mixer', 'alone', 7)])
     assert tested['split'] == 'test' and tested['epochs'] == 2 and comparison.failed == 0
@@ -96,10 +95,8 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
 
     def score(self, cells):
         run.append(cells)
-        return [
-            dict(task='cls', method=method,
-                 value=10 * float(method.split('=')[1].partition('+')[0]) + method.count('+')) for _, method, _ in cells
-        ]
+        values = {method: 10 * float(method.split('=')[1].partition('+')[0]) for _, method, _ in cells}
+        return [dict(task='cls', method=method, value=values[method] + method.count('+')) for _, method, _ in cells]
     monkeypatch.setattr(compare.Comparison, 'run', score)
     comparison, pairs = compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['resnet_to_mixer', 'swin_to_resnet8']
     methods = ['sfkd', *compare.CONFIGS]
@@ -115,11 +112,9 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
 
 
 def test_tuning_does_not_choose_what_failed_on_a_pair(compare, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(
-        compare.Comparison, 'run', lambda self, cells: [
-            dict(task='cls', method=method, value=50.0) for pair, method, _ in cells
-            if (pair, method) != ('resnet_to_mixer', 'kd+logits.0.weight=0.0625')
-        ])
+    monkeypatch.setattr(compare.Comparison, 'run', lambda self, cells: [
+        dict(task='cls', method=method, value=50.0)
+        for pair, method, _ in cells if (pair, method) != ('resnet_to_mixer', 'kd+logits.0.weight=0.0625')])
     compare.tune(compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['kd'], ['resnet_to_mixer', 'swin_to_resnet8'],
                  [0])
     assert 'logits.0.weight=0.0625: -inf, logits.0.weight=0.25: 50.00' in capfd.readouterr().out
@@ -139,20 +134,19 @@ def test_the_page_has_the_table_of_the_longer_runs(compare):
 
 
 def test_a_table_without_rows_says_which_the_file_has():
-    asked = subprocess.run(
-        [sys.executable, ROOT / 'tools/compare.py', '--tables-only', '--results', ROOT / 'docs/results/long_cls.jsonl'],
-        capture_output=True, text=True)
-    assert asked.returncode == 1 and 'long_cls.jsonl: no row of' in asked.stderr and 'swin_to_resnet8, test, 24 epochs' in asked.stderr
+    asked = subprocess.run([sys.executable, ROOT / 'tools/compare.py', '--tables-only', '--results',
+                            ROOT / 'docs/results/long_cls.jsonl'],
+                           capture_output=True, text=True)
+    assert asked.returncode == 1 and 'long_cls.jsonl: no row of' in asked.stderr
+    assert 'swin_to_resnet8, test, 24 epochs' in asked.stderr
 
 
 def test_the_page_ranks_six_methods_of_the_longer_runs(tool):
     text = tool('tools/compare.py', '--tables-only', '--epochs', 24, '--results', ROOT / 'docs/results/long_cls.jsonl',
                 '--pairs', 'resnet_to_mixer', 'swin_to_resnet8', '--methods', 'alone', 'kd', 'aligned_mse', 'pkd',
                 'cwd', 'sfkd')
-    mean_rank = {
-        line.split('|')[1].strip(): float(line.split('|')[-2])
-        for line in text.rpartition('mean rank')[2].splitlines()[2:] if line
-    }
+    mean_rank = {line.split('|')[1].strip(): float(line.split('|')[-2])
+                 for line in text.rpartition('mean rank')[2].splitlines()[2:] if line}
     assert mean_rank == dict(sfkd=1.5, aligned_mse=2.5, pkd=3.0, cwd=3.0, kd=5.0, alone=6.0)
     assert '(1.5; aligned MSE 2.5, PKD and CWD 3)' in (ROOT / 'docs/ablation.md').read_text()
 

@@ -28,18 +28,14 @@ def small(tmp_path_factory) -> list[str]:
     """
     folder = tmp_path_factory.mktemp('data') / 'digits_wild/det'
     generate_det(folder, counts=dict(train=24, val=2, test=2))
-    options = [
-        'train_cfg.max_epochs=4', 'train_dataloader.batch_size=2', 'param_scheduler.1.end=4',
-        'param_scheduler.1.T_max=3'
-    ]
+    options = ['train_cfg.max_epochs=4', 'train_dataloader.batch_size=2', 'param_scheduler.1.end=4',
+               'param_scheduler.1.T_max=3']
     for split in ('train', 'val', 'test'):
         options += [f'{split}_dataloader.dataset.data_root={folder}', f'{split}_dataloader.num_workers=0']
     for split in ('val', 'test'):
-        options += [
-            f'{split}_dataloader.dataset.ann_file=annotations/train.json',
-            f'{split}_dataloader.dataset.data_prefix.img=train',
-            f'{split}_evaluator.ann_file={folder}/annotations/train.json'
-        ]
+        options += [f'{split}_dataloader.dataset.ann_file=annotations/train.json',
+                    f'{split}_dataloader.dataset.data_prefix.img=train',
+                    f'{split}_evaluator.ann_file={folder}/annotations/train.json']
     return options
 
 
@@ -75,14 +71,14 @@ def test_two_processes_train(tool, small, tmp_path):
     text = tool('tools/dist_train.sh', PAIR, 2, '--work-dir', tmp_path, '--cfg-options', *small,
                 'model.teacher_ckpt=init', 'train_cfg.max_epochs=1')
     assert re.search(r'Epoch\(val\) \[1\]\[2/2\] +coco/bbox_mAP', text), text[-2000:]  # 24 pictures in batches of 2 x 8
-    assert Config.fromfile(
-        tmp_path / 'det_swin_to_resnet8.py').launcher == 'pytorch' and (tmp_path / 'student_latest.pth').exists()
+    assert Config.fromfile(tmp_path / 'det_swin_to_resnet8.py').launcher == 'pytorch'
+    assert (tmp_path / 'student_latest.pth').exists()
 
 
 def test_predictions_are_drawn_side_by_side(tool, small, trained, tmp_path):
     data = tmp_path / 'small.py'  # the tool takes configs without options
-    data.write_text(
-        f"_base_ = '{ROOT / ALONE}'\ntest_dataloader = dict(dataset=dict(data_root='{small[4].partition('=')[2]}'))\n")
+    data.write_text(f"_base_ = '{ROOT / ALONE}'\ntest_dataloader = "
+                    f"dict(dataset=dict(data_root='{small[4].partition('=')[2]}'))\n")
     out = tmp_path / 'drawn.png'
     text = tool('tools/draw_predictions.py', out, 'alone', data, trained / 'student_latest.pth', 'SFKD', PAIR,
                 trained / 'epoch_4.pth', '--number', 2, '--cell', 128)
@@ -101,9 +97,9 @@ def test_inspect_pair_steps_two_detectors_without_a_download(tool, tmp_path):
          picture)
     found = json.loads(out.read_text())
     assert found['works'] and found['input_size'] == [128, 160]
-    assert [
-        (pair['student'], pair['teacher'], pair['student_stride'], pair['student_shape']) for pair in found['pairs'][:3]
-    ] == [(f'neck[{i}]', f'neck[{i + 1}]', 8 * 2**i, [256, 16 >> i, 20 >> i]) for i in range(3)]
+    assert [(pair['student'], pair['teacher'], pair['student_stride'], pair['student_shape'])
+            for pair in found['pairs'][:3]] == [
+        (f'neck[{i}]', f'neck[{i + 1}]', 8 * 2**i, [256, 16 >> i, 20 >> i]) for i in range(3)]
     assert {'loss_cls', 'loss_bbox', 'distill.neck_0.loss_spatial', 'gradient',
             'distillation_gradient'} < set(found['step'])
     assert cv2.imread(str(picture)).shape[1] >= 800

@@ -16,6 +16,6 @@ def test_it_ends_in_a_table_and_a_summary(tool, task, teacher):
     summary = json.loads((out / 'summary.json').read_text())
     assert set(summary) == {'task', 'metric', 'teacher', 'student', 'sfkd', 'seconds', 'torch', 'seed'}
     assert summary['teacher'] == pytest.approx(teacher, rel=1e-3)  # as configs/mini/teachers/README.md says
-    assert f"{summary['sfkd'] * (100 if task == 'det' else 1):6.2f}" in text and text.count(
-        'epoch   ') == 4 and 'eta' in text
+    assert f"{summary['sfkd'] * (100 if task == 'det' else 1):6.2f}" in text and text.count('epoch   ') == 4
+    assert 'eta' in text
     assert all((out / name).stat().st_size > 5000 for name in ['curves.png'] + ['predictions.png'] * (task != 'cls'))

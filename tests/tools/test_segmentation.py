@@ -30,8 +30,8 @@ def distilled(tool, few, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('distilled')
     text = tool('tools/train.py', PAIR, '--work-dir', folder, '--cfg-options', *few, 'train_cfg.max_epochs=1',
                 'model.teacher_ckpt=init', 'default_hooks.logger.interval=1')
-    assert 'Epoch(train) [1][3/3]' in ' '.join(
-        text.split()) and 'distill.layer3.loss_spatial' in text and 'aux.loss_ce' in text
+    assert 'Epoch(train) [1][3/3]' in ' '.join(text.split()) and 'distill.layer3.loss_spatial' in text
+    assert 'aux.loss_ce' in text
     checkpoint = torch.load(folder / 'epoch_1.pth', weights_only=False)
     classifier = checkpoint['state_dict']['student.decode_head.conv_seg.weight']
     classifier.copy_(torch.randn(classifier.shape, generator=torch.Generator().manual_seed(0)))
@@ -49,10 +49,9 @@ def exported(tool, distilled) -> Path:
 def test_an_exported_student_is_the_stock_segmentor(exported):
     config = Config.fromfile(ROOT / ALONE)
     with DefaultScope.overwrite_default_scope('mmseg'):
-        stock = MODELS.get('mmseg.EncoderDecoder')(**{
-            key: value
-            for key, value in config.model.items() if key != 'type'
-        }, data_preprocessor=config.data_preprocessor)
+        stock = MODELS.get('mmseg.EncoderDecoder')(**{key: value
+                                                      for key, value in config.model.items() if key != 'type'},
+                                                   data_preprocessor=config.data_preprocessor)
     stock.load_state_dict(torch.load(exported, weights_only=False)['state_dict'], strict=True)
 
 
@@ -70,8 +69,8 @@ def test_the_score_is_that_of_mmsegs_own_tool(tool, few, distilled, exported, tm
 def test_label_maps_are_drawn_side_by_side(tool, tmp_path, exported):
     config = tmp_path / 'few.py'
     generate_seg(tmp_path / 'data', counts=dict(train=1, val=1, test=3))
-    config.write_text(
-        f"_base_ = '{ROOT / ALONE}'\ntest_dataloader = dict(dataset=dict(data_root='{tmp_path / 'data'}'))\n")
+    config.write_text(f"_base_ = '{ROOT / ALONE}'\ntest_dataloader = "
+                      f"dict(dataset=dict(data_root='{tmp_path / 'data'}'))\n")
     text = tool('tools/draw_predictions.py', tmp_path / 'sheet.png', 'one', config, exported, 'other', PAIR, exported,
                 '--number', 3)
     assert '3 pictures of the test split, truth, one, other' in text

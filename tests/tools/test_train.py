@@ -58,10 +58,9 @@ def test_interrupted_and_resumed_ends_where_the_uninterrupted_run_does(tool, sma
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (killed / 'epoch_3.pth').exists()
-    assert same(weights(killed / 'student_latest.pth'), {
-        key.removeprefix('student.'): value
-        for key, value in weights(killed / 'epoch_2.pth').items() if 'student.' in key
-    })
+    assert same(weights(killed / 'student_latest.pth'),
+                {key.removeprefix('student.'): value
+                 for key, value in weights(killed / 'epoch_2.pth').items() if 'student.' in key})
     killed.rename(moved)
     tool(*command, '--work-dir', moved, '--resume', moved / 'epoch_2.pth')
     assert same(weights(moved / 'epoch_3.pth'), weights(distilled / 'epoch_3.pth'))
@@ -107,9 +106,9 @@ def test_teacher_report_is_the_teachers_own_score_and_changes_nothing(tool, smal
     reported = tool('tools/train.py', config, '--work-dir', tmp_path / 'reported', '--cfg-options', *small)
     score = re.search(r'teacher on the validation set: accuracy/top1: ([\d.]+)', reported)[1]
     assert float(score) > 50
-    assert f'accuracy/top1: {score}' in tool('tools/test.py', 'configs/mini/cls_resnet.py',
-                                             'configs/mini/teachers/resnet.safetensors', '--work-dir', tmp_path,
-                                             '--cfg-options', *small, 'test_dataloader.dataset.data_prefix=val')
+    assert f'accuracy/top1: {score}' in tool(
+        'tools/test.py', 'configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors', '--work-dir',
+        tmp_path, '--cfg-options', *small, 'test_dataloader.dataset.data_prefix=val')
     tool('tools/train.py', PAIR, '--work-dir', tmp_path / 'silent', '--cfg-options', *small)
     assert same(weights(tmp_path / 'reported/epoch_1.pth'), weights(tmp_path / 'silent/epoch_1.pth'))
 
@@ -119,9 +118,10 @@ def test_another_method_for_the_same_pair(tool, small, tmp_path):
     tool('tools/train.py', PAIR, '--method', 'configs/peers/cwd.py', '--no-validate', '--work-dir', tmp_path,
          '--cfg-options', *small, 'model.losses.0.weight=0.5')
     written = Config.fromfile(tmp_path / 'cls_resnet_to_mixer.py').model
-    assert written.type == 'Distiller' and written.losses[0].type == 'ChannelWiseDivergence' and written.losses[
-        0].weight == 0.5
-    assert written.teacher_ckpt == 'configs/mini/teachers/resnet.safetensors' and written.student.backbone.type == 'MlpMixer'
+    assert written.type == 'Distiller' and written.losses[0].type == 'ChannelWiseDivergence'
+    assert written.losses[0].weight == 0.5
+    assert written.teacher_ckpt == 'configs/mini/teachers/resnet.safetensors'
+    assert written.student.backbone.type == 'MlpMixer'
     text = tool('tools/train.py', ALONE, '--method', 'configs/peers/cwd.py', status=2)
     assert 'trains a model alone' in text and 'Traceback' not in text
 
@@ -137,8 +137,8 @@ def test_two_processes_train_and_test(tool, small, tmp_path):
 @pytest.mark.parametrize('options, message', [
     (['train_dataloader.dataset.data_root=data/nowhere/digits_wild/cls'], 'python tools/make_digits_wild.py cls'),
     (['model.teacher_ckpt=nowhere.pth'], "model.teacher_ckpt: there is no checkpoint 'nowhere.pth'"),
-    (['model.teacher_ckpt=init', 'model.teacher=configs/mini/cls_mixer.py', 'model.teacher_ckpt=README.md'
-      ], 'damaged or no checkpoint'),
+    (['model.teacher_ckpt=init', 'model.teacher=configs/mini/cls_mixer.py', 'model.teacher_ckpt=README.md'],
+     'damaged or no checkpoint'),
 ])
 def test_a_mistake_is_one_message_before_the_first_batch(tool, small, tmp_path, options, message):
     text = tool('tools/train.py', PAIR, '--work-dir', tmp_path, '--cfg-options', *small, *options, status=2)

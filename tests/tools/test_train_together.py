@@ -23,8 +23,8 @@ def test_each_student_and_score_is_that_of_train(tool, small, tmp_path):
         options = ['model.levels=1', 'model.frequency_weight=0.5'] if i else []
         tool('tools/train.py', PAIR, *arguments, '--no-validate', '--test', '--work-dir', tmp_path / str(i),
              '--cfg-options', *small, *options)
-        ours, theirs = weights(tmp_path / 'all' / name / 'student.pth'), weights(tmp_path / str(i) /
-                                                                                 'student_latest.pth')
+        ours = weights(tmp_path / 'all' / name / 'student.pth')
+        theirs = weights(tmp_path / str(i) / 'student_latest.pth')
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), name
         assert scores[name] == json.loads((tmp_path / str(i) / 'score.json').read_text())
     tool('tools/test.py', 'configs/mini/cls_mixer.py', tmp_path / 'all/alone/student.pth', '--out',
@@ -38,8 +38,8 @@ def test_each_student_and_score_is_that_of_train(tool, small, tmp_path):
     ([PAIR, '--methods', 'kd+weight'], "['weight'] cannot be"),
     ([PAIR, '--methods', 'alone+levels=1'], 'cannot be; after a distilling method'),
     (['configs/mini/cls_mixer.py', '--methods', 'alone'], "'configs/mini/cls_mixer.py' trains a model alone"),
-    ([PAIR, '--methods', 'alone', '--launcher', 'slurm'
-      ], '--launcher slurm: students that train together share one process'),
+    ([PAIR, '--methods', 'alone', '--launcher', 'slurm'],
+     '--launcher slurm: students that train together share one process'),
 ])
 def test_what_is_no_method_is_said(tool, arguments, message):
     assert message in tool('tools/train_together.py', *arguments, status=2)
@@ -48,5 +48,5 @@ def test_what_is_no_method_is_said(tool, arguments, message):
 def test_an_average_of_weights_is_refused(tool, tmp_path):
     config = tmp_path / 'ema.py'
     config.write_text(f"_base_ = '{ROOT / PAIR}'\ncustom_hooks = [dict(type='EMAHook')]\n")
-    assert 'custom_hooks: an EMAHook averages one model' in tool('tools/train_together.py', config, '--methods',
-                                                                 'alone', status=2)
+    text = tool('tools/train_together.py', config, '--methods', 'alone', status=2)
+    assert 'custom_hooks: an EMAHook averages one model' in text

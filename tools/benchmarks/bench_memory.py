@@ -39,8 +39,8 @@ def peak(step: Callable, device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    changes = [(event.start_ns(), event.nbytes()) for event in profile.profiler.kineto_results.events()
-               if event.name() == '[memory]']
+    changes = [(event.start_ns(), event.nbytes())
+               for event in profile.profiler.kineto_results.events() if event.name() == '[memory]']
     now = highest = 0
     for _, change in sorted(changes):
         now += change
@@ -67,10 +67,9 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict, dict]:
     whole = trained(steps.distiller) + network + rises['sfkd']
     in_turn = trained(steps.student_model) + network + max(rises['student'], rises['teacher'])
     row = dict(pair=name, peak_over_floor=whole / (student + network + rises['teacher']))
-    return row, {
-        'pair': name, 'student, MiB': student / MIB, 'teacher, MiB': (network + rises['teacher']) / MIB,
-        'sfkd, MiB': whole / MIB, 'sfkd / floor': row['peak_over_floor'], 'sfkd / floor in turn': whole / in_turn
-    }
+    return row, {'pair': name, 'student, MiB': student / MIB, 'teacher, MiB': (network + rises['teacher']) / MIB,
+                 'sfkd, MiB': whole / MIB, 'sfkd / floor': row['peak_over_floor'],
+                 'sfkd / floor in turn': whole / in_turn}
 
 
 def main() -> None:

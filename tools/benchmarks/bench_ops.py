@@ -114,10 +114,9 @@ def measure(op: str, shape: tuple[int, ...], dtype: str, args: argparse.Namespac
         row = dict(op=op, shape=list(shape), dtype=dtype, versus=name, ratio=faster, spread=spread,
                    error=furthest(runs['ours'], runs[name]))
         rows.append(row)
-        seen.append({
-            'op': op, 'shape': 'x'.join(map(str, shape)), 'dtype': dtype, 'ours, ms': milliseconds(seconds['ours']),
-            'versus': name, 'theirs / ours': f'{faster:.2f} ± {spread / 2:.2f}', 'error': f'{row["error"]:.0e}'
-        })
+        seen.append({'op': op, 'shape': 'x'.join(map(str, shape)), 'dtype': dtype,
+                     'ours, ms': milliseconds(seconds['ours']), 'versus': name,
+                     'theirs / ours': f'{faster:.2f} ± {spread / 2:.2f}', 'error': f'{row["error"]:.0e}'})
     return rows, seen
 
 

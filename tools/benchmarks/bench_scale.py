@@ -47,8 +47,8 @@ def build(config: str, device: str, size: int, batch: int = BATCH, by_bands: boo
 def row(series: str, value: str, seconds: dict[str, list[float]]) -> dict:
     over_floor, spread = ratio(seconds['sfkd'], [a + b for a, b in zip(seconds['student'], seconds['teacher'])])
     return dict(series=series, value=value,
-                **{f'{key}_ms': milliseconds(seconds[key])
-                   for key in ('student', 'teacher', 'sfkd')}, step_over_floor=over_floor, spread=spread)
+                **{f'{key}_ms': milliseconds(seconds[key]) for key in ('student', 'teacher', 'sfkd')},
+                step_over_floor=over_floor, spread=spread)
 
 
 def one_process(rank: int, count: int, args: argparse.Namespace, folder: str) -> None:

@@ -49,11 +49,10 @@ def start(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     if args.device != 'cpu' and not torch.cuda.is_available():
         sys.exit(f'--device {args.device}: this machine shows no GPU; leave it out for the CPU')
-    device = torch.cuda.get_device_name(
-    ) if args.device != 'cpu' else f'CPU {platform.machine()}, {args.threads} thread(s)'
-    print(
-        f'{device}; Python {platform.python_version()}, torch {torch.__version__}; {args.repeats} rounds; {" ".join(sys.argv)}'
-    )
+    processor = f'CPU {platform.machine()}, {args.threads} thread(s)'
+    device = processor if args.device == 'cpu' else torch.cuda.get_device_name()
+    print(f'{device}; Python {platform.python_version()}, torch {torch.__version__}; {args.repeats} rounds; '
+          f'{" ".join(sys.argv)}')
 
 
 def finish(args: argparse.Namespace, rows: list[dict]) -> None:

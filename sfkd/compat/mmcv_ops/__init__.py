@@ -23,7 +23,8 @@ from . import boxes, losses, reassembly, regions, sampling
 
 #: How mmcv gets its operators: its setup.py compiles them if torch can be imported while building, which pip's
 #: isolation prevents.
-INSTALL = 'pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps --no-binary onedl-mmcv onedl-mmcv=={version}'
+INSTALL = ('pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps --no-binary onedl-mmcv '
+           'onedl-mmcv=={version}')
 
 
 def fill(module: ModuleType) -> None:
@@ -41,10 +42,9 @@ def _missing(name: str) -> Callable:
     def operator(*args, **kwargs):
         import mmcv
         raise RuntimeError(
-            f"mmcv's operator '{name}' is missing: this mmcv was installed without compiled operators, and sfkd has no stand-in for this "
-            f'one. Compile them (needs a C++ compiler, ninja and, for a GPU, the CUDA toolkit; FORCE_CUDA=1 where no GPU is visible):\n'
-            f'  {INSTALL.format(version=mmcv.__version__)}')
-
+            f"mmcv's operator '{name}' is missing: this mmcv was installed without compiled operators, and sfkd has no "
+            'stand-in for this one. Compile them (needs a C++ compiler, ninja and, for a GPU, the CUDA toolkit; '
+            f'FORCE_CUDA=1 where no GPU is visible):\n  {INSTALL.format(version=mmcv.__version__)}')
     return operator
 
 

@@ -37,8 +37,8 @@ def carafe_naive_backward(grad_output, features, masks, grad_input, grad_masks, 
     grad, x, weights = precise(grad_output, features, masks)
     height, width = x.shape[-2:]
     border = (kernel_size - 1) // 2
-    grad = grad.unflatten(1, (group_size, -1)).unflatten(-1,
-                                                         (width, scale_factor)).unflatten(-3, (height, scale_factor))
+    grad = grad.unflatten(1, (group_size, -1))
+    grad = grad.unflatten(-1, (width, scale_factor)).unflatten(-3, (height, scale_factor))
     padded = F.pad(x, (border, ) * 4).unflatten(1, (group_size, -1))
     to_padded, to_masks = torch.zeros_like(padded), []
     for _, place, weight in _carafe_windows(x, weights, kernel_size, group_size, scale_factor):
@@ -67,8 +67,8 @@ def psamask_forward(input, output, psa_type, num_, h_feature, w_feature, h_mask,
                     half_w_mask) -> None:
     """Fill ``output``; 0 for cells outside of the mask."""
     cells = h_feature * w_feature
-    where = _psa_cells(input.device, h_feature, w_feature, h_mask, w_mask, half_h_mask,
-                       half_w_mask).expand(num_, -1, -1)
+    where = _psa_cells(input.device, h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask)
+    where = where.expand(num_, -1, -1)
     moved = input.new_zeros(num_, cells + 1, cells).scatter_(1, where, input.flatten(2))[:, :-1]
     output.copy_((moved.transpose(1, 2) if psa_type else moved).reshape(output.shape))
 
@@ -76,8 +76,8 @@ def psamask_forward(input, output, psa_type, num_, h_feature, w_feature, h_mask,
 def psamask_backward(grad_output, grad_input, psa_type, num_, h_feature, w_feature, h_mask, w_mask, half_h_mask,
                      half_w_mask) -> None:
     """Fill ``grad_input``."""
-    where = _psa_cells(grad_output.device, h_feature, w_feature, h_mask, w_mask, half_h_mask,
-                       half_w_mask).expand(num_, -1, -1)
+    where = _psa_cells(grad_output.device, h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask)
+    where = where.expand(num_, -1, -1)
     grad = grad_output.flatten(2)
     grad = F.pad(grad.transpose(1, 2) if psa_type else grad, (0, 0, 0, 1))
     grad_input.copy_(grad.gather(1, where).reshape(grad_input.shape))

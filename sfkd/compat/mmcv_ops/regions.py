@@ -48,8 +48,8 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
     for grid, which in _sampling_grids(boxes, size, spatial_scale, sampling_ratio, aligned):
         fine = (size[0] * grid[0], size[1] * grid[1])
         where = argmax_y[which].long() * fine[1] + argmax_x[which].long()
-        samples = grad.new_zeros(*where.shape[:2], fine[0] * fine[1]).scatter_(2, where.flatten(2),
-                                                                               grad[which].flatten(2))
+        samples = grad.new_zeros(*where.shape[:2], fine[0] * fine[1])
+        samples.scatter_(2, where.flatten(2), grad[which].flatten(2))
         found, = pull_back(lambda x: tv.roi_align(x, boxes[which], fine, spatial_scale, 1, aligned), [like],
                             samples.unflatten(2, fine))
         grad_input += found.to(grad_input)
@@ -86,9 +86,8 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
             if top < bottom and left < right:
                 best, where = input[picture, :, top:bottom, left:right].flatten(1).max(1)
                 output[roi, :, row, column] = best
-                where = (top + where.div(right - left, rounding_mode='floor')) * width + left + where.remainder(right -
-                                                                                                                left)
-                argmax[roi, :, row, column] = where.to(argmax)
+                row_of, column_of = where.div(right - left, rounding_mode='floor'), where.remainder(right - left)
+                argmax[roi, :, row, column] = ((top + row_of) * width + left + column_of).to(argmax)
 
 
 def _bin_edges(low: Tensor, high: Tensor, scale: float, bins: int, cells: int) -> list:

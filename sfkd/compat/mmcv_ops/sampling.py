@@ -22,8 +22,8 @@ def _samples_inside(offset: Tensor, size, kernel, stride, pad, dilation) -> Tens
     offsets are zero, as they are initialised.
     """
     inside = True
-    offsets = offset.unflatten(1,
-                               (-1, kernel[0], kernel[1], 2))  # (N, groups, kernel rows, kernel columns, (y, x), H, W)
+    # (N, groups, kernel rows, kernel columns, (y, x), H, W)
+    offsets = offset.unflatten(1, (-1, kernel[0], kernel[1], 2))
     for axis in (0, 1):
         taps = torch.arange(kernel[axis], device=offset.device) * dilation[axis]
         places = torch.arange(offset.shape[2 + axis], device=offset.device) * stride[axis] - pad[axis]
@@ -77,7 +77,8 @@ def modulated_deform_conv_backward(input, weight, bias, ones, offset, mask, colu
     geometry = dict(stride=(stride_h, stride_w), pad=(pad_h, pad_w), dilation=(dilation_h, dilation_w))
     x, weight, shifts, mask = precise(input, weight, offset, mask)
     found = pull_back(lambda x, weight, shifts, mask: _deform(x, weight, shifts, None, mask, **geometry),
-                      [x, weight, shifts, mask], grad_output)
+                      [x, weight, shifts, mask],
+                       grad_output)
     for target, value in zip((grad_input, grad_weight, grad_offset, grad_mask), found):
         target.copy_(value)
     grad_offset *= _samples_inside(shifts, x.shape[-2:], (kernel_h, kernel_w), **geometry)
