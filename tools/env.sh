@@ -1,11 +1,12 @@
 # Sourced by quickstart.sh and run_tests.sh: makes a virtual environment with everything installed, or finds it made, and enters it.
-# SFKD_ENV names its folder (default: .venv in the checkout); its Python is the first of 3.11, 3.12, 3.10 on this machine.
+# SFKD_ENV names its folder (default: .venv in the checkout); SFKD_PYTHON its Python (default: the first of
+# 3.11, 3.12, 3.10 on this machine).
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 env=${SFKD_ENV:-$top/.venv}
 
 find_python() {
   local candidate
-  for candidate in python3.11 python3.12 python3.10 python3 python; do
+  for candidate in ${SFKD_PYTHON:-python3.11 python3.12 python3.10 python3 python}; do
     if "$candidate" -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
       echo "$candidate"
       return
