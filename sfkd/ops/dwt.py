@@ -1,28 +1,16 @@
 """Two-dimensional discrete wavelet transform (DWT) of feature maps, with PyWavelets' conventions and right gradients.
 
 SFKD (arXiv 2607.01906, step 4 of docs/method.md) splits a map into a broad band and details; which wavelet, and the
-padding, are ours to choose. Haar with ``mode='zero'`` is the default: orthonormal at every size, so the bands keep the
-energy.
+padding, are ours to choose. Haar is the default, and beyond its border a map is zero: an orthogonal wavelet then keeps
+the energy at every size.
 
 Two paths:
 
 * Haar is a butterfly of sums and differences, with the transposed butterfly as its gradient (:mod:`.haar`): fastest,
   right at every size.
-* Any other wavelet is filtered by pytorch_wavelets, asked only for what it differentiates rightly. By gradcheck of its
-  1.3.0 over wavelets x modes x sizes (its values are right, its gradients often not):
-
-  ==============  ==========================================  ======================
-  mode            gradient of the analysis                    of the synthesis
-  ==============  ==========================================  ======================
-  zero            right                                       right
-  periodization   right where both sides are even and no      right where no side is
-                  shorter than the filter                     shorter
-  symmetric       wrong (Haar at even sizes apart)            wrong (Haar apart)
-  reflect         wrong (Haar at even sizes apart)            wrong (Haar apart)
-  ==============  ==========================================  ======================
-
-  Hence: zero as it is; periodization after the odd side has been made even here (:func:`max_levels` sees to its
-  length); symmetric as zero mode on a map continued here; no reflect. Convolutions of our own were slower.
+* Any other wavelet is filtered by pytorch_wavelets, whose gradients are right with zeros beyond the border, at all
+  sizes, by gradcheck of its 1.3.0 (in symmetric and reflect mode they are wrong, periodic ones right at some sizes).
+  Convolutions of our own were slower.
 """
 from __future__ import annotations
 
@@ -40,7 +28,6 @@ from .haar import HaarAnalysis, HaarSynthesis
 if TYPE_CHECKING:
     import pywt
 
-MODES = ('zero', 'symmetric', 'periodization')
 HAAR = ('haar', 'db1')
 
 
@@ -60,53 +47,49 @@ class Bands(NamedTuple):
         return [self.low, *(band for level in self.details for band in level.unbind(2))]
 
 
-def dwt2(x: Tensor, levels: int = 1, wavelet: str = 'haar', mode: str = 'zero') -> Bands:
-    """Decompose a map over ``levels`` scales; equal to ``pywt.wavedec2``, whose levels come in the opposite order.
+def dwt2(x: Tensor, levels: int = 1, wavelet: str = 'haar') -> Bands:
+    """Decompose a map over ``levels`` scales: ``pywt.wavedec2`` in mode 'zero', with the levels in the opposite order.
 
     Args:
         x: (N, C, H, W), floating point. The bands keep its dtype, under autocast too: half precision is added in place
             by Haar, and filtered in float32 and cast back by the other wavelets.
         levels: 1 to :func:`max_levels`.
         wavelet: a discrete wavelet of PyWavelets, orthogonal or biorthogonal ('haar', 'db2', 'bior2.2', ...).
-        mode: how the map goes on past its border: 'zero', 'symmetric' or 'periodization'. For Haar it only matters at
-            odd sizes: one zero, or the last sample once more. An orthogonal wavelet keeps the energy in 'zero' at all
-            sizes (:func:`is_isometric`), and in 'periodization' at sizes that stay even.
+            An orthogonal one keeps the energy (:func:`is_isometric`).
 
     Raises:
-        ValueError: x is not (N, C, H, W); unknown wavelet or mode; levels out of range for the grid.
+        ValueError: x is not (N, C, H, W); unknown wavelet; levels out of range for the grid.
     """
     if x.dim() != 4:
         raise ValueError(f'dwt2 takes a map (N, C, H, W), got shape {tuple(x.shape)}')
-    _check_mode(mode)
     allowed = max_levels(x.shape[-2:], wavelet)
     if not 1 <= levels <= allowed:
         raise ValueError(f'levels={levels} on a grid of {x.shape[-2]}x{x.shape[-1]}: {wavelet!r} allows '
                          f'{f"1 to {allowed}" if allowed else "none (0)"} there')
-    if _in_place(wavelet) and (mode == 'zero' or not any(n % 2**levels for n in x.shape[-2:])):
+    if _in_place(wavelet):
         low, *details = HaarAnalysis.apply(x, levels)
         return Bands(low, tuple(details))
     analyse = _haar_analysis if wavelet in HAAR else _analysis
     details = []
     for _ in range(levels):
-        x, detail = analyse(x, wavelet, mode)
+        x, detail = analyse(x, wavelet)
         details.append(detail)
     return Bands(x, tuple(details))
 
 
-def idwt2(bands: Bands, wavelet: str = 'haar', mode: str = 'zero', size: tuple[int, int] | None = None) -> Tensor:
+def idwt2(bands: Bands, wavelet: str = 'haar', size: tuple[int, int] | None = None) -> Tensor:
     """Invert :func:`dwt2` exactly (as exactly as the wavelet's filters allow: 'dmey' is an approximation).
 
     Args:
-        bands: what dwt2 returned, of the same ``wavelet`` and ``mode``.
+        bands: what dwt2 returned, of the same ``wavelet``.
         size: (H, W) of the map that was decomposed. Without it an odd side comes back one longer, padding included.
 
     Returns:
         (N, C, H, W), in the bands' dtype.
 
     Raises:
-        ValueError: unknown wavelet or mode; ``size`` is not one that these bands can come from.
+        ValueError: unknown wavelet; ``size`` is not one that these bands can come from.
     """
-    _check_mode(mode)
     if _in_place(wavelet):
         x = HaarSynthesis.apply(tuple(2 * n for n in bands.details[0].shape[-2:]), bands.low, *bands.details)
     else:
@@ -114,7 +97,7 @@ def idwt2(bands: Bands, wavelet: str = 'haar', mode: str = 'zero', size: tuple[i
         x = bands.low
         for detail in reversed(bands.details):
             h, w = detail.shape[-2:]
-            x = synthesise(x[..., :h, :w], detail, wavelet, mode)  # an odd finer level came back one too long
+            x = synthesise(x[..., :h, :w], detail, wavelet)  # an odd finer level came back one too long
     if size is None:
         return x
     full = tuple(x.shape[-2:])
@@ -127,7 +110,7 @@ def max_levels(size: tuple[int, int], wavelet: str = 'haar') -> int:
     """How many levels a grid allows: 0 where it allows none.
 
     A level needs both sides to be at least the filter's length (2 for Haar, 4 for 'db2'), and halves them, rounding up.
-    That counts the grid itself, not the border samples that longer filters add to it, so it holds for every mode.
+    That counts the grid itself, not the border samples that longer filters add to it.
 
     Raises:
         ValueError: unknown wavelet.
@@ -141,7 +124,7 @@ def max_levels(size: tuple[int, int], wavelet: str = 'haar') -> int:
 
 
 def is_isometric(wavelet: str) -> bool:
-    """Whether :func:`dwt2` in zero mode keeps sums of squares and inner products, at every size and level: as an
+    """Whether :func:`dwt2` keeps sums of squares and inner products, at every size and level: as an
     orthogonal wavelet does.
 
     Raises:
@@ -150,30 +133,20 @@ def is_isometric(wavelet: str) -> bool:
     return wavelet in HAAR or _wavelet(wavelet).orthogonal and wavelet != 'dmey'  # dmey's filters are an approximation
 
 
-def _check_mode(mode: str) -> None:
-    if mode not in MODES:
-        raise ValueError(f'unknown mode {mode!r}, possible: {", ".join(map(repr, MODES))}')
-
-
-def _pad_even(x: Tensor, mode: str) -> Tensor:
-    height, width = (n % 2 for n in x.shape[-2:])
-    if not (height or width):
-        return x
-    return F.pad(x, (0, width, 0, height), mode='constant' if mode == 'zero' else 'replicate')
-
-
 # Haar in plain operations, which a compiler fuses into one kernel each way. unflatten and unbind rather than x[...,
 # ::2]: the gradient of unbind is one stack, that of each slice a zero-filled copy of the whole map. Halving first keeps
 # float16 from overflowing.
-def _haar_analysis(x: Tensor, wavelet: str, mode: str) -> tuple[Tensor, Tensor]:
-    top, bottom = (_pad_even(x, mode) * 0.5).unflatten(-2, (-1, 2)).unbind(-2)
+def _haar_analysis(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
+    height, width = x.shape[-2:]
+    even = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+    top, bottom = (even * 0.5).unflatten(-2, (-1, 2)).unbind(-2)
     sum_left, sum_right = (top + bottom).unflatten(-1, (-1, 2)).unbind(-1)
     diff_left, diff_right = (top - bottom).unflatten(-1, (-1, 2)).unbind(-1)
     detail = torch.stack((diff_left + diff_right, sum_left - sum_right, diff_left - diff_right), dim=2)
     return sum_left + sum_right, detail
 
 
-def _haar_synthesis(low: Tensor, detail: Tensor, wavelet: str, mode: str) -> Tensor:
+def _haar_synthesis(low: Tensor, detail: Tensor, wavelet: str) -> Tensor:
     lh, hl, hh = (detail * 0.5).unbind(2)
     low = low * 0.5
     sums = torch.stack((low + hl, low - hl), dim=-1).flatten(-2)
@@ -189,33 +162,17 @@ def _in_place(wavelet: str) -> bool:
 
 
 # The other wavelets.
-def _analysis(x: Tensor, wavelet: str, mode: str) -> tuple[Tensor, Tensor]:
-    if mode != 'symmetric':
-        return _filter('AFB2D', wavelet, mode, _pad_even(x, mode) if mode == 'periodization' else x)
-    taps = _wavelet(wavelet).dec_len
-    low, detail = _filter('AFB2D', wavelet, 'zero', _mirror(x, taps - 2))
-    # The first taps/2 - 1 results, and those past the usual number, saw the zeros beyond the continuation.
-    height, width = (slice(taps // 2 - 1, taps // 2 - 1 + (n + taps - 1) // 2) for n in x.shape[-2:])
-    return low[..., height, width], detail[..., height, width]
+def _analysis(x: Tensor, wavelet: str) -> tuple[Tensor, Tensor]:
+    return _filter('AFB2D', wavelet, x)
 
 
-def _synthesis(low: Tensor, detail: Tensor, wavelet: str, mode: str) -> Tensor:
+def _synthesis(low: Tensor, detail: Tensor, wavelet: str) -> Tensor:
     if detail.requires_grad and not low.requires_grad:
         low = low.detach().requires_grad_()  # SFB2D.backward forgets the details' gradient unless low needs one
-    # How the map was continued is an affair of the analysis: symmetric inverts as zero does, with the right gradient.
-    return _filter('SFB2D', wavelet, 'zero' if mode == 'symmetric' else mode, low, detail)
+    return _filter('SFB2D', wavelet, low, detail)
 
 
-def _mirror(x: Tensor, by: int) -> Tensor:
-    """Continue a map (... b a | a b c | c b ...) by ``by`` samples around, by one more at the end of an odd side."""
-    for dim in (-1, -2):
-        n = x.shape[dim]
-        after = by + n % 2
-        x = torch.cat((x.narrow(dim, 0, by).flip(dim), x, x.narrow(dim, n - after, after).flip(dim)), dim)
-    return x
-
-
-def _filter(function: str, wavelet: str, mode: str, *inputs: Tensor):
+def _filter(function: str, wavelet: str, *inputs: Tensor):
     """Run pytorch_wavelets' AFB2D (analysis) or SFB2D (synthesis), in float32 at least."""
     library = _library()
     dtype, device = inputs[0].dtype, inputs[0].device
@@ -223,7 +180,7 @@ def _filter(function: str, wavelet: str, mode: str, *inputs: Tensor):
     low, high = _taps(wavelet, function == 'SFB2D', device, work)
     with torch.autocast(device.type, enabled=False):
         out = getattr(library, function).apply(*(x.to(work) for x in inputs), low, high, low, high,
-                                               library.mode_to_int(mode))
+                                               library.mode_to_int('zero'))
     return tuple(band.to(dtype) for band in out) if isinstance(out, tuple) else out.to(dtype)
 
 
