@@ -52,8 +52,8 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
     named: list[dict] = []
     for entry in entries:
         if isinstance(entry, str):
-            found = _automatic(entry, student, teacher, workshop.student_probe, workshop.teacher_probe)
-            named += [dict(student=s, teacher=t) for s, t in _choose(found, chosen)]
+            matched = _automatic(entry, student, teacher, workshop.student_probe, workshop.teacher_probe)
+            named += [dict(student=s, teacher=t) for s, t in _choose(matched, chosen)]
         else:
             named.append(entry)
     problems, built = Problems(), []
@@ -98,20 +98,20 @@ def _automatic(kind: str, student: nn.Module, teacher: nn.Module, student_probe:
                teacher_probe: Probe) -> list[tuple[str, str]]:
     """Paths of the pairs that 'auto' or 'head' stand for."""
     if kind == 'head':
-        found = [(stage.path, HEAD) for stage in stages(student, student_probe)]
+        matched = [(stage.path, HEAD) for stage in stages(student, student_probe)]
     else:
-        found = [(s.path, t.path) for s, t in match(student, teacher, student_probe, teacher_probe)]
-    if not found:
+        matched = [(s.path, t.path) for s, t in match(student, teacher, student_probe, teacher_probe)]
+    if not matched:
         raise ConfigError(f"pairs: '{kind}' found no stages of the same stride in student and teacher; name the pairs: "
                           'pairs=[dict(student=path, teacher=path)]')
-    return found
+    return matched
 
 
-def _choose(found: list[tuple[str, str]], chosen: Sequence[int] | None) -> list[tuple[str, str]]:
-    if outside := [i for i in chosen or () if not -len(found) <= i < len(found)]:
-        raise ConfigError(f'stages: {outside} of {len(found)} automatic pairs; give indices from {-len(found)} to '
-                          f'{len(found) - 1}')
-    return found if chosen is None else [found[i] for i in chosen]
+def _choose(matched: list[tuple[str, str]], chosen: Sequence[int] | None) -> list[tuple[str, str]]:
+    count = len(matched)
+    if outside := [i for i in chosen or () if not -count <= i < count]:
+        raise ConfigError(f'stages: {outside} of {count} automatic pairs; give indices from {-count} to {count - 1}')
+    return matched if chosen is None else [matched[i] for i in chosen]
 
 
 def _make_names_unique(pairs: list[Pair]) -> None:
@@ -131,69 +131,67 @@ class _Workshop:
 
     def pair(self, where: str, student_path: str, teacher_path: str, connector: dict | None,
              losses: list[dict]) -> Pair:
-        problems, found = Problems(), []
-        for side, seen, path in (('student', self.student_probe, student_path),
-                                 ('teacher', self.teacher_probe, teacher_path)):
-            with problems.collected():
-                found.append(_stage(seen, path, f'{where}.{side}'))
+        problems = Problems()
+        with problems.collected():
+            student_stage = _stage(self.student_probe, student_path, f'{where}.student')
+        with problems.collected():
+            teacher_stage = _stage(self.teacher_probe, teacher_path, f'{where}.teacher')
         problems.raise_all()
-        student, teacher = found
-        if student.is_scores and connector is not None:
-            raise ConfigError(f"{where}: '{student.path}' gives class scores, {student.layout}, and a connector takes "
-                              'a map; set connector=None for this pair, or give the losses in logits=')
+        if student_stage.is_scores and connector is not None:
+            raise ConfigError(f"{where}: '{student_path}' gives class scores, {student_stage.layout}, and a connector "
+                              'takes a map; set connector=None for this pair, or give the losses in logits=')
         if connector is not None:
-            connector = _build(dict(connector, student_channels=student.channels, teacher_channels=teacher.channels),
-                               f'{where}.connector')
-        self._check_grid(where, student, teacher, connector)
-        name = student.path.removeprefix('backbone.').replace('.', '_').replace('[', '_').replace(']', '')
-        built = Pair(name, student, teacher, connector, _build_losses(losses, where))
+            channels = dict(student_channels=student_stage.channels, teacher_channels=teacher_stage.channels)
+            connector = _build(dict(connector, **channels), f'{where}.connector')
+        self._check_grid(where, student_stage, teacher_stage, connector)
+        name = student_path.removeprefix('backbone.').replace('.', '_').replace('[', '_').replace(']', '')
+        built = Pair(name, student_stage, teacher_stage, connector, _build_losses(losses, where))
         if connector is None:  # nothing brings the two to one shape
             _compare_once(built, where)
         return built
 
     def logits(self, losses: list[dict]) -> Pair:
-        heads = []
-        for seen in (self.student_probe, self.teacher_probe):
-            heads.append(_scores(seen, HEAD))
+        heads = [_scores(probed, HEAD) for probed in (self.student_probe, self.teacher_probe)]
         if None in heads:
-            student, teacher = ('has none' if head is None else f'has {head.channels}' for head in heads)
+            ours, theirs = ('has none' if head is None else f'has {head.channels}' for head in heads)
             raise ConfigError('logits: these losses compare the class scores of whole pictures, of which the student '
-                              f'{student} and the teacher {teacher}. Set the logit weight to 0; class maps are a pair '
-                              "of their own: pairs=['auto', dict(student='decode_head.conv_seg', "
+                              f'{ours} and the teacher {theirs}. Set the logit weight to 0; class maps are a pair of '
+                              "their own: pairs=['auto', dict(student='decode_head.conv_seg', "
                               "teacher='decode_head.conv_seg', connector=dict(type='CommonGrid'), losses=[...])]")
-        student, teacher = heads
-        if student.channels != teacher.channels:
-            raise ConfigError(f'logits: the student has {student.channels} classes and the teacher {teacher.channels} '
-                              'classes; a logit loss compares the same classes: give a teacher of the same classes, or '
-                              'set the logit weight to 0')
-        return Pair('logits', student, teacher, None, _build_losses(losses, 'logits'))
+        ours, theirs = (head.channels for head in heads)
+        if ours != theirs:
+            raise ConfigError(f'logits: the student has {ours} classes and the teacher {theirs} classes; a logit loss '
+                              'compares the same classes: give a teacher of the same classes, or set the logit weight '
+                              'to 0')
+        return Pair('logits', *heads, None, _build_losses(losses, 'logits'))
 
-    def _check_grid(self, where: str, student: Stage, teacher: Stage, connector: nn.Module | None) -> None:
-        grid = student.grid if teacher.is_scores else tuple(map(min, student.grid, teacher.grid))
+    def _check_grid(self, where: str, student_stage: Stage, teacher_stage: Stage, connector: nn.Module | None) -> None:
+        grids = student_stage.grid, teacher_stage.grid
+        grid = student_stage.grid if teacher_stage.is_scores else tuple(map(min, *grids))
         decomposes = isinstance(connector, WaveletConnector)
-        if not student.is_scores and min(grid) < MIN_GRID or decomposes and not connector.levels_on(grid):
-            ours, theirs, size = (f'{h}x{w}' for h, w in (student.grid, teacher.grid, self.student_probe.image_size))
-            raise ConfigError(f"{where}: '{student.path}' gives {ours} and '{teacher.path}' {theirs} for an input of "
-                              f'{size}; that is too small a grid for any level: tap earlier stages, or train at a '
-                              'larger input_size')
+        if not student_stage.is_scores and min(grid) < MIN_GRID or decomposes and not connector.levels_on(grid):
+            ours, theirs, size = (f'{h}x{w}' for h, w in (*grids, self.student_probe.image_size))
+            raise ConfigError(f"{where}: '{student_stage.path}' gives {ours} and '{teacher_stage.path}' {theirs} for "
+                              f'an input of {size}; that is too small a grid for any level: tap earlier stages, or '
+                              'train at a larger input_size')
 
 
-def _scores(seen: Probe, path: str) -> Stage | None:
+def _scores(probed: Probe, path: str) -> Stage | None:
     """The class scores that a module gives; None if it gives none."""
-    shape = seen.shapes.get(path, ())
+    shape = probed.shapes.get(path, ())
     return Stage(path, shape[1], (1, 1), 0, f'a tensor {tuple(shape)}') if len(shape) == 2 else None
 
 
-def _stage(seen: Probe, path: str, where: str) -> Stage:
+def _stage(probed: Probe, path: str, where: str) -> Stage:
     """The map or the class scores at a path."""
-    if scores := _scores(seen, path):
+    if scores := _scores(probed, path):
         return scores
     if path == HEAD:
         raise ConfigError(f"{where}: '{path}' gives no class scores (N, classes)")
-    output = seen.outputs.get(path)
+    output = probed.outputs.get(path)
     if isinstance(output, Stage):
         return output
-    near = nearest(path, [p for p, o in seen.outputs.items() if isinstance(o, Stage)])
+    near = nearest(path, [p for p, o in probed.outputs.items() if isinstance(o, Stage)])
     if output is None:
         raise ConfigError(f"{where}: no module '{path}' gives an output; nearest: {near}")
     raise ConfigError(f"{where}: '{path}' gives {output}, which is no feature map; nearest: {near}")
@@ -201,16 +199,16 @@ def _stage(seen: Probe, path: str, where: str) -> Stage:
 
 def _compare_once(pair: Pair, where: str) -> None:
     """Raise if the losses of a pair without a connector cannot compare the two shapes."""
-    student, teacher = pair.student_stage, pair.teacher_stage
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('error', 'Using a target size')  # torch only warns of shapes that broadcast
-            pair(*(torch.zeros(2, *stage.shape) for stage in (student, teacher)))
+            pair(*(torch.zeros(2, *stage.shape) for stage in pair.stages))
     except (RuntimeError, ValueError, UserWarning) as error:
-        remedy = 'give a teacher of the same classes' if student.is_scores else "give connector=dict(type='Align')"
-        shapes = ('x'.join(map(str, (stage.channels, *stage.grid))) for stage in (student, teacher))
-        raise ConfigError(f"{where}: without a connector, '{student.path}' {next(shapes)} and '{teacher.path}' "
-                          f'{next(shapes)} cannot be compared ({error}); {remedy}') from error
+        scores = pair.student_stage.is_scores
+        remedy = 'give a teacher of the same classes' if scores else "give connector=dict(type='Align')"
+        ours, theirs = ('x'.join(map(str, (stage.channels, *stage.grid))) for stage in pair.stages)
+        raise ConfigError(f"{where}: without a connector, '{pair.student_path}' {ours} and '{pair.teacher_path}' "
+                          f'{theirs} cannot be compared ({error}); {remedy}') from error
 
 
 def _build(config: dict, where: str) -> nn.Module:

@@ -16,15 +16,15 @@ class Pair(nn.Module):
 
     Args:
         name: part of the losses' names.
-        student, teacher: the tapped stages.
+        student_stage, teacher_stage: what is tapped.
         connector: ``(student, teacher[, mask]) -> (student, teacher)``; None compares the outputs as they are.
         losses: ``{name: (weight, loss)}``.
     """
 
-    def __init__(self, name: str, student: Stage, teacher: Stage, connector: nn.Module | None,
+    def __init__(self, name: str, student_stage: Stage, teacher_stage: Stage, connector: nn.Module | None,
                  losses: dict[str, tuple[float, nn.Module]]):
         super().__init__()
-        self.name, self.student_stage, self.teacher_stage = name, student, teacher
+        self.name, self.student_stage, self.teacher_stage = name, student_stage, teacher_stage
         self.connector = connector
         self.weights = {key: weight for key, (weight, _) in losses.items()}
         self.losses = nn.ModuleDict({key: loss for key, (_, loss) in losses.items()})

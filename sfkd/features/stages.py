@@ -17,7 +17,7 @@ LAST_SCALE = 32  # where a classifier's last stage is; what dilates beyond does 
 RUNS = 4  # of blocks, into which an isotropic network is cut
 
 
-def stages(network: nn.Module, found: Probe) -> list[Stage]:
+def stages(network: nn.Module, probed: Probe) -> list[Stage]:
     """The ends of a network's stages, shallow to deep: of its ``backbone``, or of the whole where there is none.
 
     A hierarchical network has one stage an octave of strides: the last map there among the trunk's layers, or among
@@ -26,10 +26,10 @@ def stages(network: nn.Module, found: Probe) -> list[Stage]:
     for its stem) is cut into four runs of blocks of the same length.
     """
     trunk = trunk_of(network)
-    own = {path: output for path, output in found.outputs.items() if path.startswith(f'{trunk}.') or not trunk}
+    own = {path: output for path, output in probed.outputs.items() if path.startswith(f'{trunk}.') or not trunk}
     order = {path: i for i, path in enumerate(own)}
-    shown = {split_path(path)[0] for path, output in own.items() if isinstance(output, Stage)}
-    layers = set(_layers(network.get_submodule(trunk), trunk, shown))
+    mapped = {split_path(path)[0] for path, output in own.items() if isinstance(output, Stage)}
+    layers = set(_layers(network.get_submodule(trunk), trunk, mapped))
     maps = [output for path, output in own.items() if split_path(path)[0] in layers and isinstance(output, Stage)
             and output.stride >= MIN_STRIDE and min(output.grid) >= MIN_GRID]
     ends: dict[int, Stage] = {}
@@ -101,14 +101,14 @@ def _undilated(network: nn.Module, maps: list[Stage]) -> Iterator[Stage]:
         yield replace(stage, dilated=dilated if stage.stride == largest else 1)  # a decoder after them strides back
 
 
-def pyramid(found: Probe) -> list[Stage]:
+def pyramid(probed: Probe) -> list[Stage]:
     """The maps that a network's neck returns (FPN levels), shallow to deep; empty where there is no such neck."""
-    levels = [output for path, output in found.outputs.items() if path.startswith('neck[') and path.count('[') == 1]
+    levels = [output for path, output in probed.outputs.items() if path.startswith('neck[') and path.count('[') == 1]
     return sorted((level for level in levels if isinstance(level, Stage) and min(level.grid) >= MIN_GRID),
                   key=lambda level: level.stride)
 
 
-def _layers(module: nn.Module, path: str, shown: set[str]) -> Iterator[str]:
+def _layers(module: nn.Module, path: str, mapped: set[str]) -> Iterator[str]:
     """Paths of a trunk's own layers: its children, and the children of those that only hold layers.
 
     Those are plain containers, a wrapper's only child (mmpretrain's around a timm model), and modules that give no map
@@ -116,14 +116,14 @@ def _layers(module: nn.Module, path: str, shown: set[str]) -> Iterator[str]:
 
     Args:
         module, path: where to look.
-        shown: paths of the modules that gave maps.
+        mapped: paths of the modules that gave maps.
     """
     children = dict(module.named_children())
     for name, child in children.items():
         name = f'{path}.{name}' if path else name
         yield name
-        if _holds(child) or name not in shown or len(children) == 1 and not _holds(module):
-            yield from _layers(child, name, shown)
+        if _holds(child) or name not in mapped or len(children) == 1 and not _holds(module):
+            yield from _layers(child, name, mapped)
 
 
 def _holds(module: nn.Module) -> bool:

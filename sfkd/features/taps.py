@@ -39,14 +39,14 @@ def pick(calls: list, indices: tuple[int, ...]):
         calls: the module's output of each call so far.
         indices: into the tuple or list that its one call returned, or (a module that runs once a level) first the call.
     """
-    found = calls
+    part = calls
     if len(calls) == 1 and (not indices or isinstance(calls[0], (tuple, list))):
-        found = calls[0]
+        part = calls[0]
     for i in indices:
-        if not isinstance(found, (tuple, list)) or i >= len(found):
+        if not isinstance(part, (tuple, list)) or i >= len(part):
             return None
-        found = found[i]
-    return found
+        part = part[i]
+    return part
 
 
 class Taps:
@@ -86,7 +86,7 @@ class Taps:
             RuntimeError: if a tapped module did not run, ran more than once without an index, or (outside inference
                 mode, in which outputs are copied) its output was overwritten in place by a later layer.
         """
-        found: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
         calls: dict[str, list] = {module: [] for module, _ in self.paths.values()}
 
@@ -95,26 +95,15 @@ class Taps:
             for path, (owner, indices) in self.paths.items():
                 if owner != module:
                     continue
-                if path in found:
-                    if not indices:
-                        raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: name the call, "
-                                           f"'{path}[0]'")
-                    continue
-                output = pick(calls[module], indices)
-                if output is not None:
-                    try:
-                        found[path] = output if path in self.raw else as_map(output, image_size)
-                    except LayoutError as error:
-                        raise LayoutError(f"tap '{path}' of {type(self.network).__name__}: {error}; tap another "
-                                          'module') from error
-                    if torch.is_inference_mode_enabled():
-                        found[path] = _kept(found[path])
-                        continue
-                    if path in self.copied:
-                        found[path] = found[path].clone()
-                    if torch.is_tensor(found[path]):
-                        versions[path] = found[path]._version
-            if self.stop and len(found) == len(self.paths):
+                if path in outputs and not indices:
+                    raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: name the call, "
+                                       f"'{path}[0]'")
+                part = None if path in outputs else pick(calls[module], indices)
+                if part is not None:
+                    outputs[path] = self._read(path, part, image_size)
+                    if torch.is_tensor(outputs[path]) and not torch.is_inference_mode_enabled():
+                        versions[path] = outputs[path]._version
+            if self.stop and len(outputs) == len(self.paths):
                 raise _AllTapped
 
         hooks = []
@@ -122,15 +111,25 @@ class Taps:
             hook = lambda _, __, output, module=module: read(module, output)
             hooks.append(self.network.get_submodule(module).register_forward_hook(hook))
         try:
-            yield found
+            yield outputs
         except _AllTapped:
             pass
         finally:
             for hook in hooks:
                 hook.remove()
         for path in self.paths:
-            if path not in found:
+            if path not in outputs:
                 raise RuntimeError(f"tap '{path}' of {type(self.network).__name__} did not run in this forward pass")
-            if path in versions and found[path]._version != versions[path]:
+            if path in versions and outputs[path]._version != versions[path]:
                 raise RuntimeError(f"the output of tap '{path}' was overwritten in place by a later layer: tap the "
                                    'module after it')
+
+    def _read(self, path: str, output, image_size: tuple[int, int]):
+        """A module's output as it is given for a path."""
+        try:
+            tapped = output if path in self.raw else as_map(output, image_size)
+        except LayoutError as error:
+            raise LayoutError(f"tap '{path}' of {type(self.network).__name__}: {error}; tap another module") from error
+        if torch.is_inference_mode_enabled():
+            return _kept(tapped)
+        return tapped.clone() if path in self.copied else tapped
