@@ -10,7 +10,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def gradients(processes: int, out: Path) -> dict[str, torch.Tensor]:
+def run(processes: int, out: Path) -> dict:
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}',
                Path(__file__).with_name('ddp_worker.py'), out]
     subprocess.run(command, check=True, timeout=200,
@@ -18,8 +18,22 @@ def gradients(processes: int, out: Path) -> dict[str, torch.Tensor]:
     return torch.load(out)
 
 
-def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path):
-    one, two = gradients(1, tmp_path / 'one.pth'), gradients(2, tmp_path / 'two.pth')
-    assert one.keys() == two.keys() and all(gradient.abs().max() > 0 for gradient in one.values())
+@pytest.fixture(scope='module')
+def one_and_two(tmp_path_factory) -> tuple[dict, dict]:
+    folder = tmp_path_factory.mktemp('ddp')
+    return run(1, folder / 'one.pth'), run(2, folder / 'two.pth')
+
+
+@pytest.mark.parametrize('batch', ['plain', 'padded'])
+def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(one_and_two, batch):
+    one, two = (found[batch] for found in one_and_two)
+    assert one.keys() == two.keys()
+    assert all(gradient.abs().max() > 0 for gradient in one.values() if batch == 'plain')
     for name in one:
         assert two[name] == pytest.approx(one[name], rel=1e-8, abs=1e-10), name
+
+
+def test_the_padded_loss_is_the_mean_over_the_joined_cells(one_and_two):
+    """Where one half of the pictures is mostly padding, a mean of the processes' means would be another."""
+    one, two = one_and_two
+    assert two['loss'].item() == pytest.approx(one['loss'].item(), rel=1e-10)

@@ -71,6 +71,15 @@ def test_what_is_no_map_is_refused(output):
         as_map(output, (64, 64))
 
 
+@pytest.mark.parametrize('channels', [1, 6, 7, 8])
+def test_channels_last_of_a_square_picture_are_told_from_channels_first(channels):
+    """7 x 8 is within a column of padding of a square, but 7 x 7 is one."""
+    output = torch.randn(2, 7, 7, channels)
+    expected = output if channels == 7 else output.permute(0, 3, 1, 2)  # 7x7x7 can be read both ways
+    found = as_map(output, (224, 224))
+    assert found.shape == (2, channels, 7, 7) and torch.equal(found, expected)
+
+
 def test_a_map_is_a_view():
     tokens = torch.zeros(2, 17, 3)
     assert as_map(tokens, (64, 64)).untyped_storage().data_ptr() == tokens.untyped_storage().data_ptr()
