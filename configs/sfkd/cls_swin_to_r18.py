@@ -6,7 +6,7 @@ custom_imports = dict(imports=['sfkd'])
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, logit_weight=1.0,
     teacher='mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',  # pictures are normalised as the student's
-    teacher_ckpt='https://download.openmmlab.com/mmclassification/v0/swin-transformer/'
+    teacher_ckpt='https://mmassets.onedl.ai/mmclassification/v0/swin-transformer/'
                  'swin_tiny_224_b16x64_300e_imagenet_20210616_090925-66df6be6.pth')
 train_dataloader = dict(batch_size=64)
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best='auto'))

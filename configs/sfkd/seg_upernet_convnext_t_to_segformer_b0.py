@@ -7,3 +7,4 @@ model = dict(
     teacher='mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py',
     teacher_ckpt='https://mmassets.onedl.ai/mmsegmentation/v0.5/convnext/upernet_convnext_tiny_fp16_512x512_160k_ade20k/'
                  'upernet_convnext_tiny_fp16_512x512_160k_ade20k_20220227_124553-cad485de.pth')
+auto_scale_lr = dict(enable=False, base_batch_size=16)  # mmseg's configs have none

@@ -7,3 +7,4 @@ model = dict(
     teacher='mmseg::vit/vit_deit-s16_upernet_8xb2-160k_ade20k-512x512.py',
     teacher_ckpt='https://mmassets.onedl.ai/mmsegmentation/v0.5/vit/upernet_deit-s16_512x512_160k_ade20k/'
                  'upernet_deit-s16_512x512_160k_ade20k_20210621_160903-5110d916.pth')
+auto_scale_lr = dict(enable=False, base_batch_size=16)  # mmseg's configs have none

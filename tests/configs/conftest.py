@@ -1,6 +1,8 @@
+import functools
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +18,9 @@ def plain():
             return {key: strip(value) for key, value in config.items() if key != '_scope_'}
         return [strip(value) for value in config] if isinstance(config, (list, tuple)) else config
     return strip
+
+
+@pytest.fixture(scope='session')
+def read():
+    """Reads a config, once in all tests; not to be changed."""
+    return functools.cache(Config.fromfile)

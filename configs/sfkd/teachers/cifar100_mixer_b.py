@@ -8,5 +8,5 @@ _base_ = [
 ]
 model = dict(head=dict(num_classes=100))
 data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3)  # its weights' own; the distiller converts
-load_from = ('https://download.openmmlab.com/mmclassification/v0/mlp-mixer/'
+load_from = ('https://mmassets.onedl.ai/mmclassification/v0/mlp-mixer/'
              'mixer-base-p16_3rdparty_64xb64_in1k_20211124-1377e3e0.pth')  # all but the 1000-class layer

@@ -7,5 +7,5 @@ _base_ = [
     '../../_base_/cls_runtime.py',
 ]
 model = dict(head=dict(num_classes=100))
-load_from = ('https://download.openmmlab.com/mmclassification/v0/resnet/'
+load_from = ('https://mmassets.onedl.ai/mmclassification/v0/resnet/'
              'resnet50_8xb32_in1k_20210831-ea4938fc.pth')  # all but the 1000-class layer

@@ -7,5 +7,5 @@ _base_ = [
     '../../_base_/cls_runtime.py',
 ]
 model = dict(head=dict(num_classes=100), train_cfg=None)  # no Mixup or CutMix
-load_from = ('https://download.openmmlab.com/mmclassification/v0/swin-transformer/'
+load_from = ('https://mmassets.onedl.ai/mmclassification/v0/swin-transformer/'
              'swin_tiny_224_b16x64_300e_imagenet_20210616_090925-66df6be6.pth')  # all but the 1000-class layer

@@ -10,5 +10,5 @@ model = dict(
     backbone=dict(type='VisionTransformer', arch='deit-small', img_size=224, patch_size=16),
     head=dict(type='VisionTransformerClsHead', num_classes=100, in_channels=384,
               loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')))
-load_from = ('https://download.openmmlab.com/mmclassification/v0/deit/'
+load_from = ('https://mmassets.onedl.ai/mmclassification/v0/deit/'
              'deit-small_pt-4xb256_in1k_20220218-9425b9bb.pth')  # all but the 1000-class layer
