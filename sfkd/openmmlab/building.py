@@ -65,7 +65,8 @@ def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dic
         spec = config.model
     if not isinstance(spec, dict) or 'type' not in spec:
         raise ConfigError(f"{where}: {spec!r} is no config path, no dict with a 'type', and no module")
-    spec = merged(spec, options, f'{where}_options') if options else ConfigDict(spec)  # a copy: building pops keys
+    # A copy: building changes dicts within it, too (mmseg hands 'pretrained' on to the backbone's)
+    spec = merged(spec, options, f'{where}_options') if options else ConfigDict(copy.deepcopy(spec))
     if data_preprocessor is not None:
         spec.setdefault('data_preprocessor', data_preprocessor)
     if isinstance(spec.type, str) and '.' in spec.type:
@@ -74,7 +75,8 @@ def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dic
         try:
             return registry.build(spec)
         except (KeyError, TypeError, ValueError, AssertionError) as error:
-            raise ConfigError(f"{where}: cannot build '{spec['type']}': {error}") from error
+            given = f' with {where}_options={dict(options)}' if options else ''
+            raise ConfigError(f"{where}{given}: cannot build '{spec['type']}': {error}") from error
 
 
 def merged(spec: dict, options: dict, where: str) -> ConfigDict:

@@ -15,19 +15,20 @@ BACKBONES = ['mmpretrain.MobileNetV3', 'mmpretrain.DistilledVisionTransformer', 
              'mmdet.PyramidVisionTransformerV2', 'mmdet.TridentResNet', 'mmseg.MixVisionTransformer', 'mmseg.HRNet',
              'mmseg.MobileNetV3', 'mmseg.BiSeNetV2', 'mmseg.ERFNet', 'mmseg.PIDNet', 'mmpretrain.LeNet5']
 MODELS = ['mmdet/yolox', 'mmseg/bisenetv2']
+SEAMS = ['seam/mmpretrain/arcface', 'seam/mmdet/convnext', 'seam/mmseg/convnext']  # none, and two with layer decay
 
 
 @pytest.fixture(scope='module')
 def rows(tool, tmp_path_factory):
     folder = tmp_path_factory.mktemp('matrix')
     results = folder / 'rows.jsonl'
-    for kind, names in (('backbones', BACKBONES), ('models', MODELS)):
+    for kind, names in (('backbones', BACKBONES), ('models', MODELS), ('seam', SEAMS)):
         tool('tools/compat_matrix.py', kind, '--only', *names, '--results', results, '--page', folder / 'page.md')
     return [json.loads(line) for line in results.read_text().splitlines()], (folder / 'page.md').read_text(), results
 
 
 def test_every_family_of_the_slice_passes(rows):
-    found = {row['name']: row for row in rows[0]}
+    found = {row['name']: row for row in rows[0] if row['name'] not in SEAMS}
     assert set(found) == {*BACKBONES, *MODELS}
     # it takes pictures of one channel: no network for photographs
     assert 'channels' in found.pop('mmpretrain.LeNet5')['why']
@@ -38,6 +39,15 @@ def test_every_family_of_the_slice_passes(rows):
         assert len(row['roles']) == (2 if '/' in name else 4)
         for role in row['roles'].values():
             assert role['gradient'] > 0 and role['distillation_gradient'] > 0 and len(role['pairs']) >= 2, (name, role)
+
+
+def test_layer_decay_treats_the_distilled_model_as_the_stock_one(rows):
+    found = {row['name']: row for row in rows[0] if row['name'] in SEAMS}
+    assert found.pop('seam/mmpretrain/arcface')['why'] == 'no classifier: ImageToImageRetriever'
+    for name, row in found.items():
+        (path, role), = row['roles'].items()
+        assert role['passes'] and role['constructor'] == 'LearningRateDecayOptimizerConstructor', name
+        assert path.startswith('convnext/') and role['rates'] > 10 and role['tensors'] > 200 and role['pairs'] == 4
 
 
 def test_pairs_of_a_row_are_those_of_the_networks(rows):
@@ -52,6 +62,9 @@ def test_the_page_counts_and_explains(rows):
     assert '**2 of the 2 that can be built here pass' in page
     assert '| mmpretrain.LeNet5 | takes pictures of one channel: `RuntimeError' in page
     assert page.count('| mmdet/yolox |') == 1
+    assert '**2 of the 2 that can be built here pass (100.0%)**, 1 cannot' in page
+    assert '| mmpretrain/arcface | `no classifier: ImageToImageRetriever` |' in page
+    assert '| LearningRateDecayOptimizerConstructor | 16 | 4 | same |' in page
 
 
 def test_rows_that_are_there_are_not_made_again(rows, monkeypatch, capsys):
