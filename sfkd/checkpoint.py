@@ -10,49 +10,36 @@ from pathlib import Path
 
 import mmengine
 import mmengine.runner.checkpoint
-import numpy as np
 import torch
-from mmengine.config import ConfigDict
 from mmengine.dist import barrier
-from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from .errors import ConfigError
+from .unpickling import SAFE_GLOBALS, load
 
-
-def _history_method(owner, name: str):
-    """Stands in for ``getattr`` while unpickling: mmengine's HistoryBuffer stores references to its own four
-    methods.
-    """
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')
-    return getattr(owner, name)
-
-
-_NUMPY = np._core if hasattr(np, '_core') else np.core
-#: What a checkpoint may contain besides tensors and plain containers: what mmengine's own runner writes, and nothing
-#: that can call code.
-SAFE_GLOBALS = [
-    _NUMPY.multiarray._reconstruct, _NUMPY.multiarray.scalar, np.ndarray, np.dtype, HistoryBuffer, ConfigDict, slice,
-    (_history_method, 'builtins.getattr'), *{type(np.dtype(code))
-                                             for code in '?bBhHiIlLqQefd'}
-]
+_stock_load_state_dict = mmengine.runner.checkpoint.load_state_dict
 
 
 def forbid_unsafe_loading() -> None:
-    """Make every ``torch.load`` of this process, mmengine's included, refuse pickled code, whatever its caller asks
-    for.
+    """Let mmengine read every checkpoint of this process by :func:`read_checkpoint`, and make any other ``torch.load``
+    refuse pickled code, whatever its caller asks for.
 
-    mmengine falls back to ``weights_only=False`` by itself, which torch's own switch overrules, and its own list of
-    what is safe contains ``getattr``, which is not.
+    mmengine falls back to ``weights_only=False`` by itself, which torch's own switch overrules, its own list of what is
+    safe contains ``getattr``, which is not, and its runner trains from random weights where nothing of a checkpoint
+    fits.
     """
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     mmengine.runner.checkpoint.get_torch_safe_globals = lambda: SAFE_GLOBALS
+    CheckpointLoader.register_scheme(['', 'http://', 'https://', 'open-mmlab://'], load_from_sfkd, force=True)
+    mmengine.runner.checkpoint.load_state_dict = _load_what_fits
 
 
 def read_checkpoint(path: str, where: str) -> dict:
     """Read a checkpoint without running code from it.
+
+    Memory stays below three times the file's size and 256 MiB (:mod:`sfkd.unpickling`; on Linux). A changed byte is
+    found in a file that torch.save has written since 1.6; older ones and ``.safetensors`` have no checksums.
 
     Args:
         path: a ``.pth`` or ``.safetensors`` file, or an http(s) or ``open-mmlab://`` address (downloaded once to
@@ -60,36 +47,104 @@ def read_checkpoint(path: str, where: str) -> dict:
         where: the config key or argument that named it, for messages.
 
     Raises:
-        ConfigError: if it is missing, damaged, or needs pickled code.
+        ConfigError: if it is missing, damaged, or needs pickled code, or if one of its weights is not a number.
     """
-    file = Path(_download(path, where) if '://' in path else path)
-    if not file.is_file():
+    file = Path(_download(path, where) if '://' in path else path).expanduser()
+    if not file.is_file():  # a folder, a pipe or a device neither
         raise ConfigError(f"{where}: there is no checkpoint '{path}'")
     try:
         if file.suffix == '.safetensors':
             from safetensors.torch import load_file
-            return load_file(file)
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            found = torch.load(file, map_location='cpu', weights_only=True)
+            found = load_file(file)
+        else:
+            found = load(file)
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)', str(error))
         if refused is None:
             raise _damaged(file, where, 'not a file that torch.save writes') from error
         raise ConfigError(
-            f"{where}: '{path}' needs pickled code to load ({refused[1]}), which is refused because it could run anything. If you trust "
-            "its origin, convert it once: python -c \"import torch; c = torch.load('IN.pth', weights_only=False); "
-            "torch.save(c['state_dict'], 'OUT.pth')\"") from error
+            f"{where}: '{path}' needs pickled code to load ({refused[1]}), which is refused because it could run "
+            "anything. If you trust its origin, convert it once: python -c \"import torch; "
+            "c = torch.load('IN.pth', weights_only=False); torch.save(c['state_dict'], 'OUT.pth')\"") from error
     except Exception as error:  # torch and safetensors raise many types for a truncated file
-        raise _damaged(file, where, str(error).partition('\n')[0]) from error
-    if not isinstance(found, dict):
-        raise _damaged(file, where, f'it holds a {type(found).__name__}')
+        raise _damaged(file, where, str(error).partition('\n')[0] or type(error).__name__) from error
+    if problem := _problem(found):
+        raise _damaged(file, where, problem)
+    if key := _not_a_number(weights_of(found)):
+        raise ConfigError(f"{where}: '{path}' has values in '{key}' that are no numbers (NaN): the training that wrote "
+                          'it had diverged; take an earlier checkpoint')
+    if 'meta' in found:  # a config as text, of mmengine's forerunner, which mmengine's runner would run as Python
+        found['meta'].pop('config', None)
     return found
 
 
+def check_fit(network: nn.Module, checkpoint: dict, path: str, where: str) -> None:
+    """Whether every weight of a network is in a checkpoint, and nothing else, as a resumed run needs it.
+
+    Raises:
+        ConfigError: naming what is not.
+    """
+    own, found = network.state_dict(), weights_of(checkpoint)
+    if other := [key for key in (own.keys() | found.keys()) if key not in own or key not in found
+                 or own[key].shape != found[key].shape]:
+        first = min(other)
+        shapes = (str(tuple(side[first].shape)) if first in side else 'none' for side in (found, own))
+        raise ConfigError(f"{where}: '{path}' is of another model: {len(other)} weights differ, such as '{first}' (in "
+                          f'the file {next(shapes)}, in the model {next(shapes)})')
+
+
+def _problem(found) -> str | None:
+    """What keeps a file's content from being a checkpoint."""
+    if not isinstance(found, dict):
+        return f'it holds a {type(found).__name__}'
+    for key in ('state_dict', 'meta'):
+        if not isinstance(found.get(key, {}), dict):
+            return f"its '{key}' is a {type(found[key]).__name__}"
+    weights = found.get('state_dict', found)
+    if names := [key for key in weights if not isinstance(key, str)]:
+        return f'a weight is called {names[0]!r}'
+    metadata = getattr(weights, '_metadata', {})  # torch keeps the layers' versions there
+    if not isinstance(metadata, dict) or not all(isinstance(version, dict) for version in metadata.values()) or (
+            set(getattr(weights, '__dict__', ())) - {'_metadata'}):
+        return 'its weights are in no plain dict'
+    return None
+
+
+def _not_a_number(weights: dict[str, Tensor]) -> str | None:
+    """The first weight with a NaN; each stretch of memory is read once, however many weights lie in it."""
+    whole = {}
+    for key, weight in weights.items():
+        if weight.is_floating_point():
+            stored = weight.untyped_storage()
+            place = stored.data_ptr(), weight.dtype
+            if place not in whole:
+                values = torch.empty(0, dtype=weight.dtype).set_(stored)
+                whole[place] = not values.isnan().any()
+            if not whole[place] and weight.isnan().any():
+                return key
+    return None
+
+
 @CheckpointLoader.register_scheme(prefixes=r'.*\.safetensors$')
-def load_from_safetensors(filename: str, map_location=None) -> dict:
-    """Lets mmengine's ``init_cfg`` and ``load_from`` read what tools/export_student.py writes."""
+def load_from_sfkd(filename: str, map_location=None) -> dict:
+    """Lets mmengine's ``init_cfg`` and ``load_from`` read what tools/export_student.py writes; after
+    :func:`forbid_unsafe_loading` whatever they are given. On the CPU, from which weights are copied to their place.
+    """
     return read_checkpoint(filename, 'checkpoint')
+
+
+def _load_what_fits(module: nn.Module, state_dict: dict, strict: bool = False, logger=None) -> None:
+    """mmengine's ``load_state_dict``, which warns of what does not fit; here not of everything.
+
+    Raises:
+        ConfigError: if no weight has a name and shape of the network.
+    """
+    own = module.state_dict()
+    if own and not any(torch.is_tensor(value) and key in own and value.shape == own[key].shape
+                       for key, value in state_dict.items()):
+        raise ConfigError(f"checkpoint: none of its weights is one of this {type(module).__name__}'s by name and "
+                          f"shape: it has '{next(iter(state_dict), 'none')}', the model '{next(iter(own))}'")
+    _stock_load_state_dict(module, state_dict, strict, logger)
 
 
 def _damaged(file: Path, where: str, why: str) -> ConfigError:
@@ -159,9 +214,10 @@ def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
     """Load what fits of a checkpoint into a network.
 
     Raises:
-        ConfigError: as :func:`read_checkpoint`.
+        ConfigError: if one of them is infinite, and as :func:`read_checkpoint`.
     """
     weights = stock_weights(read_checkpoint(path, where))
+    _check_finite(network, weights, path, where)
     example = next(iter(weights), 'none')
     shapes: dict[str, str] = {}
     while True:
@@ -180,6 +236,16 @@ def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
     return LoadReport(len(weights) - len(unused), missing, unused, example, shapes)
 
 
+def _check_finite(network: nn.Module, weights: dict[str, Tensor], path: str, where: str) -> None:
+    """Buffers may be infinite, such as masks of attention; what was learned may not."""
+    learned = {name for name, _ in network.named_parameters()}
+    for key, value in weights.items():
+        if key in learned or key.endswith(('running_mean', 'running_var')):
+            if not value.isfinite().all():
+                raise ConfigError(f"{where}: '{path}' has infinite values in '{key}': the training that wrote it had "
+                                  'diverged; take an earlier checkpoint')
+
+
 def stock_weights(checkpoint: dict) -> dict[str, Tensor]:
     """The weights that a stock model loads: all but those of a distillation beside it."""
     return {key: value for key, value in weights_of(checkpoint).items() if not key.startswith('distillation.')}
@@ -192,8 +258,10 @@ def load_strictly(network: nn.Module, path: str) -> None:
     Raises:
         ConfigError: where one does not, and as :func:`read_checkpoint`.
     """
+    weights = stock_weights(read_checkpoint(path, 'checkpoint'))
+    _check_finite(network, weights, path, 'checkpoint')
     try:
-        network.load_state_dict(stock_weights(read_checkpoint(path, 'checkpoint')))
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise ConfigError(f"checkpoint: '{path}' does not fit the config's model: {error}") from error
 

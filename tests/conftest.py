@@ -114,11 +114,13 @@ def alone():
     it.
     """
     scopes, safe = dict(DefaultScope._instance_dict), checkpoint.get_torch_safe_globals
+    schemes, load = checkpoint.CheckpointLoader._schemes.copy(), checkpoint.load_state_dict
     forced = os.environ.get(FORCE)
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(scopes)
     checkpoint.get_torch_safe_globals = safe
+    checkpoint.CheckpointLoader._schemes, checkpoint.load_state_dict = schemes, load
     os.environ.pop(FORCE, None)
     if forced is not None:
         os.environ[FORCE] = forced

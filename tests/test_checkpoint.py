@@ -1,6 +1,9 @@
 """Checkpoints: nothing in them runs, nothing of them is lost, nothing is half written."""
 import os
 import pickle
+import re
+import sys
+import zipfile
 
 import mmengine.runner.checkpoint
 import numpy as np
@@ -8,10 +11,13 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from sfkd.checkpoint import (
+    check_fit,
     forbid_unsafe_loading,
+    load_strictly,
     load_weights,
     read_checkpoint,
     stock_checkpoint,
@@ -20,6 +26,7 @@ from sfkd.checkpoint import (
     write_checkpoint,
 )
 from sfkd.errors import ConfigError
+from sfkd.unpickling import bounded_memory
 
 
 class Code:
@@ -45,8 +52,9 @@ class Attribute:
 @pytest.fixture
 def unsafe_loading_forbidden(monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '')  # so that both are put back afterwards
-    monkeypatch.setattr(mmengine.runner.checkpoint, 'get_torch_safe_globals',
-                        mmengine.runner.checkpoint.get_torch_safe_globals)
+    for name in ('get_torch_safe_globals', 'load_state_dict'):
+        monkeypatch.setattr(mmengine.runner.checkpoint, name, getattr(mmengine.runner.checkpoint, name))
+    monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
     forbid_unsafe_loading()
 
 
@@ -109,12 +117,101 @@ def test_mmengines_own_loader_is_made_safe(tmp_path, unsafe_loading_forbidden):
     torch.save(dict(state_dict={}, x=Code(marker)), tmp_path / 'a.pth')
     torch.save(dict(state_dict={}, x=Attribute('__init__')), tmp_path / 'b.pth')
     torch.save(expected, tmp_path / 'c.pth')
-    load = mmengine.runner.checkpoint.CheckpointLoader.load_checkpoint
+    load = CheckpointLoader.load_checkpoint
     for name in 'ab':
-        with pytest.raises(pickle.UnpicklingError):
+        with pytest.raises(ConfigError, match='needs pickled code'):
             load(str(tmp_path / f'{name}.pth'), 'cpu')
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(tmp_path / f'{name}.pth', weights_only=False)
     assert not marker.exists()
     check_runners_checkpoint(load(str(tmp_path / 'c.pth'), 'cpu'), expected)
+
+
+@pytest.mark.parametrize('core', ['core', '_core'])
+def test_arrays_of_either_numpy_load_and_are_written_as_plain_ones(tmp_path, core):
+    expected = runners_checkpoint()
+    torch.save(expected, tmp_path / 'a.pth')
+    with zipfile.ZipFile(tmp_path / 'a.pth') as found, zipfile.ZipFile(tmp_path / 'b.pth', 'w') as renamed:
+        for record in found.infolist():
+            content = found.read(record)
+            if record.filename.endswith('.pkl'):
+                content = re.sub(rb'cnumpy\._?core\.', f'cnumpy.{core}.'.encode(), content)
+            renamed.writestr(record.filename, content)
+    first = read_checkpoint(str(tmp_path / 'b.pth'), 'test')
+    check_runners_checkpoint(first, expected)
+    write_checkpoint(first, tmp_path / 'c.pth')
+    plain = torch.load(tmp_path / 'c.pth', weights_only=False)
+    check_runners_checkpoint(plain, expected)
+    assert all(type(array) is np.ndarray for array in plain['arrays'])
+
+
+def test_a_changed_byte_is_found(tmp_path):
+    torch.save(dict(a=torch.ones(1000)), tmp_path / 'a.pth')
+    content = bytearray((tmp_path / 'a.pth').read_bytes())
+    content[content.index(torch.ones(9).numpy().tobytes()) + 100] ^= 1
+    (tmp_path / 'a.pth').write_bytes(content)
+    with pytest.raises(ConfigError, match='damaged or no checkpoint .*CRC-32'):
+        read_checkpoint(str(tmp_path / 'a.pth'), 'test')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_weights_that_are_no_numbers_are_named(tmp_path, suffix):
+    shared = torch.arange(8.)
+    shared[5] = torch.nan
+    write_checkpoint(dict(state_dict=dict(a=shared[:4], b=torch.ones(3), c=shared[4:], d=shared)),
+                     tmp_path / f'a{suffix}')
+    with pytest.raises(ConfigError, match=rf"here: .*a{suffix}. has values in 'c' that are no numbers"):
+        read_checkpoint(str(tmp_path / f'a{suffix}'), 'here')
+
+
+def test_what_was_learned_may_not_be_infinite_but_a_mask_may(tmp_path):
+    network = nn.BatchNorm1d(2)
+    network.register_buffer('mask', torch.tensor([0., -torch.inf]))
+    write_checkpoint(dict(state_dict=network.state_dict()), tmp_path / 'a.pth')
+    assert load_weights(network, str(tmp_path / 'a.pth'), 'here').not_loaded == []
+    for name in ('weight', 'running_var'):
+        changed = {key: value.clone() for key, value in network.state_dict().items()}
+        changed[name][1] = torch.inf
+        write_checkpoint(dict(state_dict=changed), tmp_path / 'b.pth')
+        for load in (lambda: load_weights(network, str(tmp_path / 'b.pth'), 'here'),
+                     lambda: load_strictly(network, str(tmp_path / 'b.pth'))):
+            with pytest.raises(ConfigError, match=f"has infinite values in '{name}'"):
+                load()
+
+
+def test_the_config_in_an_old_checkpoint_is_not_run_by_a_resume(tmp_path):
+    """mmengine's runner executes ``meta['config']`` as Python."""
+    checkpoint = dict(state_dict=dict(a=torch.ones(1)), meta=dict(epoch=1, config='raise SystemExit', cfg='a = 1'))
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    assert read_checkpoint(str(tmp_path / 'a.pth'), 'test')['meta'] == dict(epoch=1, cfg='a = 1')
+
+
+def test_mmengines_loading_refuses_a_checkpoint_of_which_nothing_fits(tmp_path, unsafe_loading_forbidden):
+    network, other = nn.Linear(2, 3), nn.Linear(3, 3)
+    write_checkpoint(dict(state_dict=dict(weight=torch.ones(3, 2), other=torch.ones(1))), tmp_path / 'a.pth')
+    mmengine.runner.load_checkpoint(network, str(tmp_path / 'a.pth'))
+    assert torch.equal(network.weight, torch.ones(3, 2))
+    with pytest.raises(ConfigError, match="none of its weights is one of this Linear's by name and shape"):
+        mmengine.runner.load_checkpoint(other, str(tmp_path / 'a.pth'))
+
+
+def test_a_resume_needs_every_weight(tmp_path):
+    network = nn.Linear(2, 3)
+    check_fit(network, dict(state_dict=network.state_dict()), 'a.pth', 'here')
+    for weights, message in ((dict(weight=torch.ones(3, 2)), "1 weights differ, such as 'bias' .in the file none"),
+                             (dict(weight=torch.ones(3, 1), bias=torch.ones(3)), 'file .3, 1., in the model .3, 2.'),
+                             (dict(network.state_dict(), x=torch.ones(1)), "'x' .in the file .1,., in the model none")):
+        with pytest.raises(ConfigError, match=message):
+            check_fit(network, dict(state_dict=weights), 'a.pth', 'here')
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems have no such limit')
+def test_memory_is_bounded_and_the_bound_is_lifted_again():
+    with pytest.raises(MemoryError), bounded_memory(2**26):
+        bytearray(2**27)
+    with bounded_memory(2**28):
+        bytearray(2**27)
+    assert len(bytearray(2**28)) == 2**28
 
 
 @pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'PK\x03\x04 cut off', pickle.dumps({'a': 1}, 2)[:5]])
