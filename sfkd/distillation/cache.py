@@ -24,6 +24,7 @@ from .teacher import Teacher
 
 Features = dict[str, Tensor]
 GIB = 2**30
+MAX_FINGERPRINT = 2**20  # characters; of ours some hundred
 
 
 class TeacherCache:
@@ -54,6 +55,7 @@ class TeacherCache:
         self.folder, self.rows, self.shapes = Path(folder), rows, shapes
         self.widths = [math.prod(shape) for shape in shapes.values()]
         # a list: their order counts
+        self._files = {'features.bin': 4 * rows * sum(self.widths), 'checksums.bin': 4 * rows}
         fingerprint = dict(fingerprint, rows=rows, shapes=[[path, *shape] for path, shape in shapes.items()])
         self._agree(fingerprint, max_gib)
         if is_main_process():
@@ -139,14 +141,13 @@ class TeacherCache:
             raise ConfigError(f'teacher cache: {size / GIB:.3g} GiB for {self.rows:,} rows is more than '
                               f'max_gib={max_gib:g}; raise it, take fewer variants, or train without the cache')
         if (self.folder / 'fingerprint.json').is_file():
-            try:
-                found = json.loads((self.folder / 'fingerprint.json').read_text())
-            except ValueError:
-                found = {}
+            found = self._read_fingerprint()
             if differ := [key for key in fingerprint if found.get(key) != fingerprint[key]]:
                 raise ConfigError(f"teacher cache: '{self.folder}' was made with another {', '.join(differ)} than this "
                                   'run has; its rows would teach something else. Give another folder, or delete that '
                                   'one')
+            for name, expected in self._files.items():
+                self._check_file(name, expected)
             return
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ConfigError(f"teacher cache: '{self.folder}' is there and is no teacher cache; give another folder")
@@ -155,11 +156,35 @@ class TeacherCache:
             raise ConfigError(f'teacher cache: {size / GIB:.3g} GiB do not fit into the {free / GIB:.3g} GiB that are '
                               f"free in '{existing}'")
 
+    def _check_file(self, name: str, expected: int) -> None:
+        """A link would have the run write into a file elsewhere; of another size the file is cut off or no one's of
+        ours.
+        """
+        file = self.folder / name
+        if file.is_symlink():
+            problem = 'is a link'
+        elif not file.is_file():
+            problem = 'is no file'
+        elif (size := file.stat().st_size) != expected:
+            problem = f'has {size:,} bytes where {expected:,} belong'
+        else:
+            return
+        raise ConfigError(f"teacher cache: '{file}' {problem}; delete '{self.folder}', or give another folder")
+
+    def _read_fingerprint(self) -> dict:
+        """What the folder is of; nothing where the file is damaged."""
+        try:
+            with open(self.folder / 'fingerprint.json', encoding='utf-8') as file:
+                found = json.loads(file.read(MAX_FINGERPRINT))
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def _make(self, fingerprint: dict) -> None:
         if (self.folder / 'fingerprint.json').is_file():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, size in ('features.bin', 4 * self.rows * sum(self.widths)), ('checksums.bin', 4 * self.rows):
+        for name, size in self._files.items():
             with open(self.folder / name, 'xb') as file:
                 file.truncate(size)  # zeros that take no space yet
         temporary = self.folder / 'fingerprint.json.part'
