@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from sfkd.analysis import PairReport, report_terms
-from sfkd.checkpoint import read_checkpoint
+from sfkd.checkpoint import read_checkpoint, weights_of
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.running import check_data, errors_for_people, load_config, prepare_process
 from sfkd.registry import MODELS
@@ -54,6 +54,13 @@ def table(reports: list[PairReport]) -> str:
     return '\n'.join(lines)
 
 
+def load(distiller: torch.nn.Module, file: str) -> None:
+    try:
+        distiller.load_state_dict(weights_of(read_checkpoint(file, '--checkpoints')))
+    except RuntimeError as error:
+        raise ConfigError(f"--checkpoints: '{file}' is no checkpoint of a whole run of this config: {error}") from error
+
+
 def main() -> None:
     args = parse_args()
     prepare_process()
@@ -75,7 +82,7 @@ def main() -> None:
     for checkpoint in args.checkpoints or ['untrained']:
         if checkpoint != 'untrained':
             with errors_for_people():
-                distiller.load_state_dict(read_checkpoint(checkpoint, '--checkpoints')['state_dict'])
+                load(distiller, checkpoint)
         reports = report_terms(distiller, batch['inputs'], batch['data_samples'], args.sigma)
         print(f'{checkpoint}\n{table(reports)}', flush=True)
         written += [dict(checkpoint=checkpoint, **asdict(report)) for report in reports]

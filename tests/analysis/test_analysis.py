@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 
-from sfkd import SFKD
+from sfkd import SFKD, Distiller
 from sfkd.analysis import linear_cka, report_terms
 from sfkd.analysis.trial import initialise
 from sfkd.ops import standardise
@@ -85,3 +85,59 @@ def test_weights_left_as_the_memory_was_are_drawn_anew():
                                    for values in ([1.0, float('nan')], [1.0, -2.0]))
     initialise(network)
     assert network.left.abs().max() < 1 and network.given.tolist() == [1.0, -2.0]
+
+
+# ---- detectors and class scores ----
+
+def detector_batch():
+    """Two pictures of which one is padded to 96x128."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    torch.manual_seed(0)
+    shapes, samples = [(96, 128), (64, 80)], []
+    for shape in shapes:
+        truth = InstanceData(bboxes=torch.tensor([[4., 5., 50., 60.]]), labels=torch.tensor([1]))
+        meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))
+        samples.append(DetDataSample(gt_instances=truth, metainfo=meta))
+    return dict(inputs=[torch.randint(256, (3, *shape), dtype=torch.uint8) for shape in shapes], data_samples=samples)
+
+
+def retinanet():
+    from sfkd.openmmlab.building import read_config
+    model = read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'test').model
+    model.type = 'mmdet.RetinaNet'
+    model.backbone.update(depth=18, stem_channels=8, base_channels=8, frozen_stages=-1, norm_eval=False, init_cfg=None)
+    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    model.bbox_head.update(num_classes=3, in_channels=16, feat_channels=16, stacked_convs=1)
+    return model
+
+
+def test_terms_of_a_detector_leave_the_padding_out():
+    """Its task losses are lists, a level each; terms are those of a training step, which masks what is padded."""
+    torch.manual_seed(0)
+    distiller = SFKD(retinanet(), retinanet(), 'init', input_size=(96, 128)).eval()
+    data = distiller.data_preprocessor(detector_batch(), True)
+    found = report_terms(distiller, **data)
+    assert [r.name for r in found][:2] == ['neck_0', 'neck_1'] and all(r.gradients['task'] > 0 for r in found)
+    assert all(set(r.losses) == {'spatial', 'frequency'} and r.bands and 0 < r.cka < 1 for r in found)
+    step = distiller(**data, mode='loss')
+    for r in found:
+        expected = {key: step[f'distill.{r.name}.loss_{key}'].item() for key in r.losses}
+        assert r.losses == pytest.approx(expected, rel=1e-5)
+    for sample in data['data_samples']:
+        sample.set_metainfo(dict(img_shape=(96, 128)))
+    assert report_terms(distiller, **data)[0].cka != pytest.approx(found[0].cka, rel=1e-6)  # all cells count
+
+
+def test_terms_against_the_teachers_class_scores():
+    from mmpretrain.structures import DataSample
+    torch.manual_seed(0)
+    distiller = Distiller(RESNET, RESNET, 'init', pairs='head', connector=dict(type='LogitProjector'),
+                          losses=[dict(type='KLDivergence', name='kd', weight=2.0)], input_size=64).eval()
+    images, samples = torch.randn(8, 3, 64, 64), [DataSample().set_gt_label(i % 5) for i in range(8)]
+    found = report_terms(distiller, images, samples)
+    assert [r.name for r in found] == ['layer1', 'layer2', 'layer3', 'layer4']
+    losses = distiller(images, samples, mode='loss')
+    for r in found:
+        assert r.losses['kd'] == pytest.approx(losses[f'distill.{r.name}.loss_kd'].item(), rel=1e-5)
+        assert r.gradients['kd'] > 0 and r.cka is None and r.kept is None and r.bands == {}

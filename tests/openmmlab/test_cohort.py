@@ -104,6 +104,41 @@ def test_who_cannot_be_built_is_left_out(zoo):
         Cohort(dict(wrong=wrong))
 
 
+def test_one_pass_holds_no_batch_between_two_steps(zoo, cohort, optimizers):
+    cohort.train_step(zoo.batch(), optimizers)
+    assert cohort.one_pass.features == {} and cohort.one_pass.images is None
+
+
+def test_one_pass_lets_go_of_a_batch_before_it_computes_the_next(zoo, cohort):
+    images = cohort.data_preprocessor(zoo.batch(), True)['inputs']
+    held = []
+    network = cohort.one_pass.teacher.network
+    hook = network.register_forward_pre_hook(lambda *_: held.append(len(cohort.one_pass.features)))
+    first = cohort.one_pass(images)
+    assert cohort.one_pass(images) is first and first
+    assert cohort.one_pass(images.clone()) is not first
+    hook.remove()
+    assert held == [0, 0]
+
+
+@pytest.mark.parametrize('what, change', [
+    ('weights', dict(teacher_ckpt='other.pth')), ('normalisation', dict(mean=(1, 2, 3))),
+    ('input size', dict(teacher_input_size=96))])
+def test_a_member_of_another_teacher_drops_out_and_says_why(zoo, tmp_path, what, change):
+    pair = dict(type='SFKD', student=zoo.mixer(), teacher=zoo.resnet(), teacher_ckpt=str(tmp_path / 'a.pth'),
+                input_size=64)
+    for seed, name in enumerate(('a', 'other')):
+        torch.save(dict(state_dict=zoo.build(zoo.resnet(), seed=seed).state_dict()), tmp_path / f'{name}.pth')
+    other = dict(copy.deepcopy(pair), **{key: value for key, value in change.items() if key != 'mean'})
+    if 'mean' in change:
+        other['teacher'] = zoo.resnet(mean=change['mean'])
+    if 'teacher_ckpt' in change:
+        other['teacher_ckpt'] = str(tmp_path / change['teacher_ckpt'])
+    cohort = Cohort(dict(first=pair, same=copy.deepcopy(pair), other=other, alone=zoo.mixer()))
+    assert cohort.names == ['first', 'same', 'alone'] and list(cohort.dropped) == ['other']
+    assert f"its teacher has another {what} than that of 'first'" in cohort.dropped['other']
+
+
 def test_it_predicts_as_the_member_that_is_shown(zoo, cohort):
     pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     cohort.eval()

@@ -1,4 +1,7 @@
 """The distiller: the student's own training plus weighted losses, and errors for people."""
+import copy
+import io
+import pickle
 import random
 
 import numpy as np
@@ -6,10 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import MODELS as ROOT_MODELS
 
 from sfkd import SFKD, Distiller
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.running import load_config, student_config
 from sfkd.ops import gaussian_frequency_loss_fft
 
 FREQUENCY = dict(type='GaussianFrequencyLoss', name='frequency')
@@ -161,15 +166,15 @@ def test_every_stage_against_the_teachers_class_scores(zoo):
                for p in pair.parameters() if p.dim() > 1)
 
 
-def test_two_losses_of_one_type_are_both_kept_or_refused(zoo):
+def test_two_losses_of_one_type_need_names(zoo):
     losses = [dict(type='GaussianFrequencyLoss', sigma=0.5), dict(type='GaussianFrequencyLoss', sigma=0.25)]
     pairs = [dict(student='backbone.layers.1', teacher='backbone.layer2')]
-    try:
-        distiller = Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **dict(ALIGNED, losses=losses))
-    except ConfigError as error:
-        assert 'name' in str(error)
-    else:
-        assert loss_count(distiller, zoo) == 2
+    with pytest.raises(ConfigError, match=r"pairs\[0\].losses: two are called 'GaussianFrequencyLoss'; .*name='...'"):
+        Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **dict(ALIGNED, losses=losses))
+    losses[1]['name'] = 'narrow'
+    distiller = Distiller(zoo.mixer(), zoo.resnet(), 'init', pairs, **dict(ALIGNED, losses=losses))
+    assert set(distiller(**data_of(distiller, zoo), mode='loss')) == {
+        'task.loss', 'distill.layers_1.loss_GaussianFrequencyLoss', 'distill.layers_1.loss_narrow'}
 
 
 # ---- built beside the student ----
@@ -229,6 +234,59 @@ def test_a_short_config_names_stock_configs(zoo, tmp_path, scope):
     assert distiller.distillation.teacher.network.data_preprocessor.mean.flatten().tolist() == [4, 5, 6]
     assert torch.equal(distiller.distillation.teacher.network.backbone.conv1.weight, teacher.backbone.conv1.weight)
     assert all(value.isfinite() for value in distiller(**data_of(distiller, zoo), mode='loss').values())
+
+
+TEN_LINES = '''
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['sfkd'])
+model = dict(
+    _delete_=True, type='SFKD',
+    student={{_base_.model}},
+    student_options=dict(backbone=dict(depth=18, init_cfg=None), neck=dict(in_channels=[64, 128, 256, 512]),
+                         bbox_head=dict(num_classes=10)),
+    teacher='TEACHER', teacher_ckpt='init', input_size=128)
+'''
+SLIM_TEACHER = '''
+_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+model = dict(backbone=dict(stem_channels=8, base_channels=8, init_cfg=None), neck=dict(in_channels=[8, 16, 32, 64]))
+'''
+
+
+def test_other_classes_fit_into_the_ten_lines(tmp_path):
+    """``{{_base_.model}}`` is a placeholder until the config is read whole: nothing in it can be set in the file."""
+    (tmp_path / 'teacher.py').write_text(SLIM_TEACHER)
+    (tmp_path / 'pair.py').write_text(TEN_LINES.replace('TEACHER', str(tmp_path / 'teacher.py')))
+    config = load_config(str(tmp_path / 'pair.py'))
+    with ROOT_MODELS.switch_scope_and_registry('mmdet') as registry:
+        distiller = registry.build(config.model).train()
+    assert type(distiller).__name__ == 'RetinaNet' and distiller.bbox_head.retina_cls.out_channels == 9 * 10
+    assert distiller.backbone.depth == 18
+    assert [pair.name for pair in distiller.distillation.pairs][:2] == ['neck_0', 'neck_1']
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    truth = InstanceData(bboxes=torch.tensor([[4., 5., 60., 70.]]), labels=torch.tensor([9]))  # the tenth class
+    sample = DetDataSample(gt_instances=truth, metainfo=dict(img_shape=(128, 128), ori_shape=(128, 128)))
+    raw = dict(inputs=[torch.randint(256, (3, 128, 128), dtype=torch.uint8)], data_samples=[sample])
+    total, log = distiller.parse_losses(distiller(**distiller.data_preprocessor(raw, True), mode='loss'))
+    total.backward()
+    assert total.isfinite() and {'loss_cls', 'loss_bbox', 'distill.neck_0.loss_spatial'} <= set(log)
+    alone = student_config(config).model  # as `--methods alone` and the stock tools see it
+    assert (alone.type, alone.bbox_head.num_classes, alone.backbone.depth) == ('RetinaNet', 10, 18)
+    assert config.model.student.bbox_head.num_classes == 80  # what was written stays
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(head=dict(num_clases=7)), "model.student with model.student_options=.*num_clases"),
+    (dict(heads=dict(num_classes=7)), "model.student with model.student_options=.*heads"),
+    (dict(neck=dict(type=dict(x=1))), "model.student_options: type=.*_delete_")])
+def test_a_wrong_key_of_the_student_options_is_named(zoo, options, message):
+    with pytest.raises(ConfigError, match=message):
+        SFKD(zoo.mixer(), zoo.resnet(), 'init', student_options=options)
+
+
+def test_a_built_student_takes_no_options(zoo):
+    with pytest.raises(ConfigError, match='model.student_options: the model is built already'):
+        SFKD(zoo.build(zoo.mixer()), zoo.resnet(), 'init', student_options=dict(head=dict(num_classes=7)))
 
 
 def test_the_configs_given_are_not_changed(zoo):
@@ -408,3 +466,68 @@ def test_a_whole_distillation_checkpoint_serves_as_teacher(zoo, tmp_path):
     assert len(second.distillation.pairs) == 4
     for key, value in first.student.state_dict().items():
         assert torch.equal(weights[key], value), key
+
+
+# ---- copies of a distilled model ----
+
+def pickled(distiller):
+    return pickle.loads(pickle.dumps(distiller))
+
+
+def saved(distiller):
+    file = io.BytesIO()
+    torch.save(distiller, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize('copied', [copy.deepcopy, pickled, saved])
+def test_a_copy_is_a_distilled_model_of_its_own(zoo, copied):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet()).train()
+    data = data_of(distiller, zoo)
+    twin = copied(distiller)
+    assert type(twin) is type(distiller) and isinstance(twin, SFKD) and list(twin.state_dict()) == list(
+        distiller.state_dict())
+    expected, found = (network(**data, mode='loss') for network in (distiller, twin))
+    assert expected.keys() == found.keys() and all(torch.equal(found[key], expected[key]) for key in found)
+    sum(found.values()).backward()
+    assert all(p.grad is None for p in distiller.parameters()) and twin.backbone.norm1.weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        twin.head.fc.weight.zero_()
+    assert distiller.head.fc.weight.abs().sum() > 0
+    assert twin.distillation.taps.network is twin  # not the one that it was copied from
+    assert zoo.hook_count(distiller) == zoo.hook_count(twin) == 0
+
+
+def test_copies_share_the_frozen_teacher_and_pickles_bring_it_along(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet())
+    assert copy.deepcopy(distiller).distillation.teacher is distiller.distillation.teacher
+    network = pickled(distiller).distillation.teacher.network
+    expected = distiller.distillation.teacher.network.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+
+
+def test_an_ema_averages_student_and_connectors(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet())
+    average = ExponentialMovingAverage(distiller, momentum=0.5)
+    before = {key: value.clone() for key, value in distiller.state_dict().items()}
+    average.update_parameters(distiller)  # the first takes the weights as they are
+    with torch.no_grad():
+        for parameter in distiller.parameters():
+            parameter += 1
+    average.update_parameters(distiller)
+    found = average.module.state_dict()
+    assert list(found) == list(before) and any(key.startswith('distillation.pairs.') for key in found)
+    for key in dict(distiller.named_parameters()):
+        torch.testing.assert_close(found[key], before[key] + 0.5)
+    assert average.module.distillation.teacher is distiller.distillation.teacher
+
+
+def test_the_student_is_a_view_of_the_stock_class(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet())
+    stock = zoo.build(zoo.mixer())
+    assert type(distiller.student) is type(stock) and isinstance(distiller, type(stock))
+    assert list(distiller.student.state_dict()) == list(stock.state_dict())
+    own = [name for name in distiller.state_dict() if not name.startswith('distillation.')]
+    assert own == list(stock.state_dict())
+    assert distiller.student.head is distiller.head and not hasattr(distiller.student, 'distillation')

@@ -4,6 +4,12 @@ import sys
 
 import pytest
 import torch
+from mmengine.config import Config
+
+from sfkd import SFKD
+from sfkd.datasets import generate_cls
+from sfkd.openmmlab.running import build_runner, is_distillation, load_config
+from sfkd.registry import MODELS, ROOT_MODELS, register_entry_point
 
 CYCLES = '''
 import resource, torch
@@ -26,3 +32,36 @@ def test_freed_memory_is_kept_for_the_next_tensors():
 
     default, kept = pages(''), pages('keep_freed_memory()')
     assert kept < default / 5
+
+
+@pytest.fixture
+def registered():
+    """A user's own distillation."""
+    @register_entry_point
+    class Gentle(SFKD):
+        pass
+    yield Gentle
+    for registry in (MODELS, ROOT_MODELS):
+        registry.module_dict.pop('Gentle')
+
+
+def test_a_registered_subclass_is_a_distillation_with_checkpoints_of_its_student(zoo, registered, tmp_path):
+    generate_cls(tmp_path / 'data', counts=dict(train=8, val=2, test=2))
+    config = load_config('configs/mini/cls_resnet_to_mixer.py', str(tmp_path / 'run'), {
+        'model.type': 'sfkd.Gentle', 'model.teacher_ckpt': 'init', 'train_cfg.max_epochs': 1,
+        'train_dataloader.dataset.data_root': str(tmp_path / 'data'), 'train_dataloader.batch_size': 4,
+        'train_dataloader.num_workers': 0, 'param_scheduler.1.end': 3, 'param_scheduler.1.T_max': 2})
+    assert is_distillation(config)
+    config.update(val_cfg=None, val_dataloader=None, val_evaluator=None)
+    with torch.random.fork_rng():
+        runner = build_runner(config)
+        runner.train()
+    assert isinstance(runner.model, registered)
+    weights = torch.load(tmp_path / 'run/student_latest.pth', weights_only=False)['state_dict']
+    assert list(weights) == list(runner.model.student.state_dict())
+
+
+@pytest.mark.parametrize('kind, distils', [
+    ('SFKD', True), ('sfkd.Distiller', True), (SFKD, True), ('ImageClassifier', False), ('NoSuchModel', False)])
+def test_what_is_a_distillation(kind, distils):
+    assert is_distillation(Config(dict(default_scope='mmpretrain', model=dict(type=kind)))) == distils
