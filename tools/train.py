@@ -1,9 +1,13 @@
 """Train: a distillation config, or any stock config of mmpretrain, mmdet or mmseg."""
 import argparse
+import inspect
 import json
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.running import (
@@ -31,16 +35,32 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def use_mixed_precision(config: Config) -> None:
+    """mmengine's wrapper with mixed precision in place of its plain one; one derived from it stays.
+
+    Raises:
+        ConfigError: where the config's own wrapper is neither.
+    """
+    named = config.optim_wrapper.get('type', 'OptimWrapper')
+    with OPTIM_WRAPPERS.switch_scope_and_registry(config.get('default_scope')) as registry:
+        kind = registry.get(named) if isinstance(named, str) else named
+    if kind is OptimWrapper:
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+    elif not (inspect.isclass(kind) and issubclass(kind, AmpOptimWrapper)):
+        raise ConfigError(
+            f"--amp: optim_wrapper.type is '{named}', whose work mmengine's AmpOptimWrapper would not do in its place; "
+            'leave --amp out, or derive it from AmpOptimWrapper')
+
+
 def train(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.work_dir, args.cfg_options, args.method)
     if args.no_validate:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
-    if args.amp and not torch.cuda.is_available():
-        raise ConfigError(
-            '--amp: this machine shows no GPU, and mmengine has mixed precision on GPUs only; leave it out')
     if args.amp:
-        config.optim_wrapper.type = 'AmpOptimWrapper'
-        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        use_mixed_precision(config)
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                '--amp: this machine shows no GPU, and mmengine has mixed precision on GPUs only; leave it out')
     if args.resume:
         config.resume, config.load_from = True, None if args.resume == 'auto' else args.resume
     if args.auto_scale_lr:

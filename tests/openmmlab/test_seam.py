@@ -100,9 +100,9 @@ def test_amp_replaces_the_plain_wrapper_alone():
         config = Config(dict(default_scope='mmpretrain', optim_wrapper=options))
         use(config)
         return dict(config.optim_wrapper)
-    assert replaced() == replaced(type='OptimWrapper') == dict(type='AmpOptimWrapper', loss_scale='dynamic')
+    assert replaced() == replaced(type='OptimWrapper') == dict(type='AmpOptimWrapper')
     assert replaced(type='AmpOptimWrapper', loss_scale=512.) == dict(type='AmpOptimWrapper', loss_scale=512.)
-    assert replaced(type='OwnMixedPrecision')['type'] == 'OwnMixedPrecision'
+    assert replaced(type='OwnMixedPrecision') == dict(type='OwnMixedPrecision')
     for named in ('SteppingTwice', SteppingTwice, 'NoWrapper'):
         with pytest.raises(ConfigError, match=r'--amp: optim_wrapper.type is .*leave --amp out'):
             replaced(type=named)
