@@ -62,11 +62,21 @@ class Align(nn.Module):
                 autocast.
         """
         student, teacher = onto_one_grid(student, teacher)
-        student = self.project(student)
+        student = self._project(student)
         if self.standardised:
             return standardise(student, teacher, mask=mask)
         student, teacher = at_least_float32(student), at_least_float32(teacher)
         return (student, teacher) if mask is None else (student * mask, teacher * mask)
+
+    def _project(self, student: Tensor) -> Tensor:
+        """In float32 where autocast would have float16, in which sums over large features, and their gradients,
+        overflow.
+        """
+        kind = student.device.type
+        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+            with torch.autocast(kind, enabled=False):
+                return self.project(at_least_float32(student))
+        return self.project(student)
 
 
 @MODELS.register_module()

@@ -89,6 +89,8 @@ class RelationalKD(DistillationLoss):
     def _relations(features: Tensor) -> tuple[Tensor, Tensor]:
         """(N, N) distances over their mean, (N, N, N) cosines at the first index; 0 where two pictures coincide."""
         embeddings = embed(features)
+        # Only ratios count; a power of two rounds nothing, and squares stay in range
+        embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.detach().abs().amax()).exponent)
         edges = embeddings - embeddings.unsqueeze(1)                       # (N, N, C)
         squares = edges.square().sum(2)
         # a root has no slope at 0, an edge of length 0 no direction
