@@ -1,6 +1,8 @@
 """Importing the package is light, and its names resolve whatever library's scope a config has."""
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mmengine.registry import MODELS, DefaultScope
@@ -21,3 +23,41 @@ def test_import_is_light():
 def test_entry_points_resolve_in_every_scope(scope, name, cls):
     with DefaultScope.overwrite_default_scope(scope), MODELS.switch_scope_and_registry(None) as registry:
         assert registry.get(name) is cls
+
+
+#: from the ground up, as docs/architecture.md has them; a room imports from those before it alone
+ROOMS = ('errors', 'version', 'randomness', 'registry', 'unpickling', 'checkpoint', 'ops', 'datasets', 'compat',
+         'features', 'connectors', 'losses', 'distillation', 'openmmlab', 'analysis')
+PACKAGE = Path(sfkd.__file__).parent
+
+
+def rooms_imported(file: Path) -> set[str]:
+    """The rooms that a file imports from, at its top or within a function."""
+    here = file.relative_to(PACKAGE).parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or '').partition('.')[0] == 'sfkd'):
+            parts = (node.module or '').split('.') if node.module else []
+            path = [*here[:len(here) + 1 - node.level], *parts] if node.level else parts[1:]
+            found |= {path[0]} if path else {alias.name for alias in node.names}
+    return found
+
+
+def test_each_room_imports_only_what_stands_below_it():
+    modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or (path / '__init__.py').exists()}
+    assert modules - {'__init__'} == set(ROOMS)
+    for rank, room in enumerate(ROOMS):
+        files = [PACKAGE / f'{room}.py'] if (PACKAGE / f'{room}.py').exists() else (PACKAGE / room).rglob('*.py')
+        for file in files:
+            above = {name for name in rooms_imported(file) & set(ROOMS) if ROOMS.index(name) > rank}
+            assert not above, f'{file.relative_to(PACKAGE)} imports {above}'
+
+
+def test_no_tool_imports_another():
+    tools = PACKAGE.parent / 'tools'
+    names = {path.stem for path in tools.glob('*.py')}
+    for path in tools.glob('*.py'):
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+        assert not {name.partition('.')[0] for name in imported} & names, path.name

@@ -531,3 +531,15 @@ def test_the_student_is_a_view_of_the_stock_class(zoo):
     own = [name for name in distiller.state_dict() if not name.startswith('distillation.')]
     assert own == list(stock.state_dict())
     assert distiller.student.head is distiller.head and not hasattr(distiller.student, 'distillation')
+
+
+@pytest.mark.filterwarnings('ignore:Dynamo detected a call')  # it traces through what is cached
+def test_compiled_it_teaches_the_same(zoo):
+    """Taps and the with block break the graph; what is computed stays."""
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet()).train()
+    data = data_of(distiller, zoo)
+    expected = distiller(**data, mode='loss')
+    compiled = torch.compile(distiller, backend='eager')
+    found = compiled(**data, mode='loss')
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
+    assert zoo.hook_count(distiller) == 0
