@@ -15,10 +15,10 @@ from .base import DistillationLoss
 class FeatureMSE(DistillationLoss):
     """Mean square of student - teacher over batch, channels and grid.
 
-    After :class:`Align` this is the plain MSE of standardised maps, and half of it is PKD, the mean over channels of 1
-    - r with Pearson's r (Cao et al., arXiv 2207.02039, section 3.2). After ``Align(standardised=False)`` it is FitNet's
-      hint loss (Romero et al.,
-    arXiv 1412.6550, eq. 3), whose half sum over a picture is C h w / 2 times this mean.
+    After :class:`Align` this is the plain MSE of standardised maps, and half of it is PKD, the mean over channels of
+    ``1 - r`` with Pearson's r (Cao et al., arXiv 2207.02039, section 3.2). After ``Align(standardised=False)`` it is
+    FitNet's hint loss (Romero et al., arXiv 1412.6550, eq. 3), whose half sum over a picture is C h w / 2 times this
+    mean.
     """
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
