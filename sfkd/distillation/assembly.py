@@ -22,6 +22,11 @@ HEAD = 'head'  # the module whose output are a classifier's scores
 Size = tuple[int, int]
 
 
+def as_size(size: int | Sequence[int]) -> Size:
+    """(H, W) of one number or two."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
 def teaches(pairs: str | Sequence[str | dict], losses: Sequence[dict], logits: Sequence[dict]) -> bool:
     """Whether anything is left to teach once what has weight 0 is taken out."""
     return bool(_weighted(logits)) or any(_weighted(_losses_of(entry, losses)) for entry in _entries(pairs))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..features.padding import TaughtCells
 from ..features.taps import Taps
-from .assembly import assemble
+from .assembly import as_size, assemble
 from .method import sfkd
 from .pair import Pair, common_grid
 from .teacher import Teacher
@@ -21,14 +21,12 @@ class Taught:
         losses: ``{'distill.<pair>.loss_<name>': weighted scalar}``.
     """
 
-    def __init__(self):
-        self._losses: dict[str, Tensor] | None = None
+    _losses: dict[str, Tensor] | None = None
 
     @property
     def losses(self) -> dict[str, Tensor]:
         if self._losses is None:
-            raise RuntimeError("the distillation's losses are there after its with block, in which the student's "
-                               'forward pass runs')
+            raise RuntimeError("the distillation's losses are there after its with block, in which the student runs")
         return self._losses
 
     @property
@@ -128,11 +126,11 @@ class Distillation(nn.Module):
             dict: ``{'distill.<pair>.loss_<name>': weighted scalar}``.
         """
         losses: dict[str, Tensor] = {}
-        taps = [(pair, student_features[pair.student_path], teacher_features[pair.teacher_path]) for pair in self.pairs]
-        cells = None if taught_mask is None else TaughtCells(
-            taught_mask, [common_grid(student, teacher) for _, student, teacher in taps if teacher.dim() == 4])
-        for pair, student, teacher in taps:
-            losses |= pair(student, teacher, cells)
+        tapped = [(student_features[pair.student_path], teacher_features[pair.teacher_path]) for pair in self.pairs]
+        grids = [common_grid(ours, theirs) for ours, theirs in tapped if theirs.dim() == 4]
+        cells = None if taught_mask is None else TaughtCells(taught_mask, grids)
+        for pair, (ours, theirs) in zip(self.pairs, tapped):
+            losses |= pair(ours, theirs, cells)
         return losses
 
     def _apply(self, fn, recurse=True):
@@ -147,11 +145,6 @@ class Distillation(nn.Module):
         extra = sum(p.numel() for p in own)
         refinement = sum(p.numel() for name, p in self.named_parameters() if '.refine.' in name)
         share = f' ({refinement:,} of them, {refinement / weights:.1%}, in DS2S)' if refinement else ''
-        lines = [f'distillation: {len(self.pairs)} pairs; beside the student\'s {weights:,} weights, connectors train '
-                 f'{extra:,}{share}; none is in the exported student']
-        return '\n'.join(lines + [f'  {pair.summary()}' for pair in self.pairs])
-
-
-def as_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """(H, W) of one number or two."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+        first = (f"distillation: {len(self.pairs)} pairs; beside the student's {weights:,} weights, connectors train "
+                 f'{extra:,}{share}; none is in the exported student')
+        return '\n'.join([first, *(f'  {pair.summary()}' for pair in self.pairs)])
