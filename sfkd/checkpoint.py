@@ -97,9 +97,12 @@ def _problem(found) -> str | None:
     """What keeps a file's content from being a checkpoint."""
     if not isinstance(found, dict):
         return f'it holds a {type(found).__name__}'
-    for key in ('state_dict', 'meta'):
+    for key in ('state_dict', 'meta', 'optimizer', 'message_hub'):
         if not isinstance(found.get(key, {}), dict):
             return f"its '{key}' is a {type(found[key]).__name__}"
+    for key in ('epoch', 'iter'):
+        if not isinstance(found.get('meta', {}).get(key, 0), int):
+            return f"its 'meta' has no whole number as '{key}'"
     weights = found.get('state_dict', found)
     if names := [key for key in weights if not isinstance(key, str)]:
         return f'a weight is called {names[0]!r}'
@@ -137,13 +140,14 @@ def _load_what_fits(module: nn.Module, state_dict: dict, strict: bool = False, l
     """mmengine's ``load_state_dict``, which warns of what does not fit; here not of everything.
 
     Raises:
-        ConfigError: if no weight has a name and shape of the network.
+        ConfigError: if no weight has a name and shape of the network, or one of them is infinite.
     """
     own = module.state_dict()
     if own and not any(torch.is_tensor(value) and key in own and value.shape == own[key].shape
                        for key, value in state_dict.items()):
         raise ConfigError(f"checkpoint: none of its weights is one of this {type(module).__name__}'s by name and "
                           f"shape: it has '{next(iter(state_dict), 'none')}', the model '{next(iter(own))}'")
+    _check_finite(module, weights_of(state_dict), 'checkpoint: it')
     _stock_load_state_dict(module, state_dict, strict, logger)
 
 
@@ -217,7 +221,7 @@ def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
         ConfigError: if one of them is infinite, and as :func:`read_checkpoint`.
     """
     weights = stock_weights(read_checkpoint(path, where))
-    _check_finite(network, weights, path, where)
+    _check_finite(network, weights, f"{where}: '{path}'")
     example = next(iter(weights), 'none')
     shapes: dict[str, str] = {}
     while True:
@@ -236,14 +240,14 @@ def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
     return LoadReport(len(weights) - len(unused), missing, unused, example, shapes)
 
 
-def _check_finite(network: nn.Module, weights: dict[str, Tensor], path: str, where: str) -> None:
+def _check_finite(network: nn.Module, weights: dict[str, Tensor], what: str) -> None:
     """Buffers may be infinite, such as masks of attention; what was learned may not."""
     learned = {name for name, _ in network.named_parameters()}
     for key, value in weights.items():
         if key in learned or key.endswith(('running_mean', 'running_var')):
             if not value.isfinite().all():
-                raise ConfigError(f"{where}: '{path}' has infinite values in '{key}': the training that wrote it had "
-                                  'diverged; take an earlier checkpoint')
+                raise ConfigError(f"{what} has infinite values in '{key}': the training that wrote it had diverged; "
+                                  'take an earlier one')
 
 
 def stock_weights(checkpoint: dict) -> dict[str, Tensor]:
@@ -259,7 +263,7 @@ def load_strictly(network: nn.Module, path: str) -> None:
         ConfigError: where one does not, and as :func:`read_checkpoint`.
     """
     weights = stock_weights(read_checkpoint(path, 'checkpoint'))
-    _check_finite(network, weights, path, 'checkpoint')
+    _check_finite(network, weights, f"checkpoint: '{path}'")
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
