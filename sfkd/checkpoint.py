@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,13 +281,16 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
     """Write a ``.pth`` (all of it) or a ``.safetensors`` (the weights alone), whole or not at all.
 
     Raises:
-        ConfigError: if the file name ends in neither.
+        ConfigError: if the file name ends in neither, or if the disk does not take it.
     """
     path = Path(path)
     if path.suffix not in ('.pth', '.safetensors'):
         raise ConfigError(f"'{path}' must end in .pth or .safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    except OSError as error:
+        raise ConfigError(f"cannot write '{path}': {error.strerror}") from error
     os.close(handle)
     try:
         if path.suffix == '.pth':
@@ -299,7 +303,22 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
                     for key, value in weights_of(checkpoint).items()
                 }, temporary)
         os.chmod(temporary, 0o644)
+        _sync(temporary)
         os.replace(temporary, path)
-    except BaseException:
+        _sync(path.parent)
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, (OSError, RuntimeError)):  # torch's writer says "unexpected pos" of a full disk
+            free = shutil.disk_usage(path.parent).free / 2**20
+            raise ConfigError(f"cannot write '{path}' ({str(error).splitlines()[0]}; {free:,.0f} MiB are free there): make room, or give "
+                              'another --work-dir. What was saved before is as it was') from error
         raise
+
+
+def _sync(path: str | Path) -> None:
+    """Have the system put a file, or a folder's list of files, onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

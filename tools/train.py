@@ -17,6 +17,7 @@ from sfkd.openmmlab.running import (
     leaving_together,
     load_config,
     prepare_process,
+    prepare_resume,
     tool_parser,
 )
 
@@ -61,8 +62,7 @@ def train(args: argparse.Namespace) -> None:
         if not torch.cuda.is_available():
             raise ConfigError(
                 '--amp: this machine shows no GPU, and mmengine has mixed precision on GPUs only; leave it out')
-    if args.resume:
-        config.resume, config.load_from = True, None if args.resume == 'auto' else args.resume
+    prepare_resume(config, args.resume)
     if args.auto_scale_lr:
         config.setdefault('auto_scale_lr', {})['enable'] = True
     check_data(config, ('train', 'val', 'test') if args.test else ('train', 'val'))

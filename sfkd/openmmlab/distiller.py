@@ -57,8 +57,8 @@ class Distiller:
         network = build_model(student, 'model.student', data_preprocessor, options=student_options)
         if hasattr(network, NAME):
             raise ConfigError(
-                f"model.student: '{type(network).__name__}' has a part called '{NAME}' already: it is itself distilled, or its own "
-                'needs another name')
+                f"model.student: '{type(network).__name__}' has a part called '{NAME}' already: it is itself "
+                'distilled, or its own needs another name')
         return view(network, taught_class(cls, type(network)))  # Python now calls its __init__, the one below
 
     def __init__(self,
@@ -200,8 +200,8 @@ def _restored(kind: type[Distiller], stock: type[nn.Module]) -> nn.Module:
 def _check_backbones(**networks: nn.Module) -> None:
     if blind := [(side, network) for side, network in networks.items() if not hasattr(network, 'backbone')]:
         raise ConfigError([
-            f"{side}: '{type(network).__name__}' has no backbone, whose stages could be paired; give the model within it that "
-            'has' for side, network in blind
+            f"{side}: '{type(network).__name__}' has no backbone, whose stages could be paired; give the model within "
+            'it that has' for side, network in blind
         ])
 
 
@@ -212,7 +212,7 @@ def _image_size(network: nn.Module):
 def _check_checkpoint(teacher, checkpoint: str | None) -> None:
     if checkpoint is None and not isinstance(teacher, nn.Module):
         raise ConfigError(
-            "teacher_ckpt: None, so the teacher would be random; give its checkpoint, or 'init' for what the teacher's own "
-            'init_cfg loads')
+            "teacher_ckpt: None, so the teacher would be random; give its checkpoint, or 'init' for what the teacher's "
+            'own init_cfg loads')
     if checkpoint not in (None, 'init') and '://' not in checkpoint and not Path(checkpoint).is_file():
         raise ConfigError(f"teacher_ckpt: there is no checkpoint '{checkpoint}'")

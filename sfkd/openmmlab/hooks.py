@@ -1,18 +1,19 @@
 """Hooks around a distillation run."""
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank, is_main_process
 from mmengine.evaluator import Evaluator
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
 
 from .. import randomness
-from ..checkpoint import read_checkpoint, stock_checkpoint, write_checkpoint
+from ..checkpoint import stock_checkpoint, write_checkpoint
 from ..distillation.cache import TeacherCache, digest_of, digest_of_data, digest_of_network, tap_shapes
 from ..errors import ConfigError
 from ..registry import HOOKS
@@ -27,83 +28,97 @@ def unwrapped(runner: Runner):
 class StudentCheckpointHook(Hook):
     """Beside every full checkpoint, one of the student alone that the stock model loads strictly.
 
-    ``student_latest.pth`` follows the last full checkpoint, ``student_best.pth`` the best; both are replaced whole, so
-    an interrupted run leaves the last ones.
+    ``student_latest.pth`` follows the last full checkpoint, ``student_best.pth`` the best (with several metrics
+    ``student_best_<metric>.pth``); both are replaced whole, so an interrupted run leaves the last ones.
     """
-    priority = 'LOWEST'  # after mmengine's CheckpointHook
+    priority = 'LOWEST'  # after an EMA has put its averages into the checkpoint
 
     def before_train(self, runner: Runner) -> None:
-        # A resumed run knows the old run's files by paths that may have moved; it wrote their students itself
-        self._written = {key: runner.message_hub.runtime_info.get(key) for key in ('last_ckpt', 'best_ckpt')}
+        # A resumed run knows the old run's files, and wrote their students itself
+        self._written = self._newest(runner)
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        self._follow(runner, 'last_ckpt', 'student_latest.pth')
-
-    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self._follow(runner, 'last_ckpt', 'student_latest.pth')
-
-    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
-        self._follow(runner, 'best_ckpt', 'student_best.pth')
-
-    def after_train(self, runner: Runner) -> None:
-        self._follow(runner, 'last_ckpt', 'student_latest.pth')
-
-    def _follow(self, runner: Runner, key: str, name: str) -> None:
-        full = runner.message_hub.runtime_info.get(key)
-        if full and self._written[key] != full and is_main_process():
-            write_checkpoint(stock_checkpoint(read_checkpoint(full, key)), Path(runner.work_dir, name))
-            self._written[key] = full
-
-
-@HOOKS.register_module()
-class RandomStateHook(Hook):
-    """Makes a resumed run continue the random numbers of the interrupted one, so that it ends where that would have
-    ended.
-
-    mmengine saves no random state. Written by each process at the first epoch after a full checkpoint. Exact where the
-    data loader restarts its workers every epoch (``persistent_workers=False``) or has none.
-    """
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        file = Path(runner.work_dir, f'random_state_rank{get_rank()}.pth')
-        last = runner.message_hub.runtime_info.get('last_ckpt', '')
-        if getattr(runner, '_resume', False) and not self._restored:
-            self._restored = True
-            if runner.epoch:
-                self._restore(runner, file)
-        if Path(last).name == f'epoch_{runner.epoch}.pth':
-            write_checkpoint(dict(epoch=runner.epoch, **randomness.get_state()), file)
-
-    _restored = False
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        newest = self._newest(runner)
+        for key, full in newest.items():
+            if self._written.get(key) != full:
+                name = 'student_latest' if key == 'last_ckpt' else 'student_' + key.replace('_ckpt', '').replace(
+                    '/', '_')
+                write_checkpoint(stock_checkpoint(checkpoint), Path(runner.work_dir, f'{name}.pth'))
+        self._written = newest
 
     @staticmethod
-    def _restore(runner: Runner, file: Path) -> None:
-        state = read_checkpoint(str(file), 'resume') if file.exists() else {}
-        if state.get('epoch') != runner.epoch:
-            runner.logger.warning(
-                f'no random state of epoch {runner.epoch} in {file}: the resumed run will see other random numbers '
-                'than the interrupted one would have')
-            return
-        randomness.set_state(state)
+    def _newest(runner: Runner) -> dict[str, str]:
+        """``{'last_ckpt' or 'best_ckpt...': the file it stands for}``."""
+        return {key: file for key, file in runner.message_hub.runtime_info.items()
+                if file and (key == 'last_ckpt' or key.startswith('best_ckpt'))}
 
 
 @HOOKS.register_module()
 class InvalidLossHook(Hook):
-    """Stops a run whose loss is no longer finite and names the terms that are not.
+    """Stops a run whose loss is no longer finite, before a checkpoint of it is written, and names the term that failed
+    first.
 
     Args:
-        interval: iterations between two looks; each look waits for the device.
+        interval: iterations between two looks; each look waits for the device. There is one before each checkpoint too.
+        skip: how many optimizer steps in all may be left out because a gradient is not finite (each looked at: a wait a
+            step). 0 leaves out none. Under AMP the loss scaler leaves out its own steps, and those are no errors.
     """
 
-    def __init__(self, interval: int = 50):
-        self.interval = interval
+    def __init__(self, interval: int = 50, skip: int = 0):
+        self.interval, self.skip, self.skipped = interval, skip, 0
+        self._names: list[str] = []
+        self._failed: torch.Tensor | None = None  # (terms,), the iteration in which each was first not finite, or inf
 
-    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
-        if self.every_n_train_iters(runner, self.interval) and not torch.isfinite(outputs['loss']):
-            terms = [f'{key} = {value.item():g}' for key, value in outputs.items() if not torch.isfinite(value).all()]
+    def before_train(self, runner: Runner) -> None:
+        if self.skip and type(runner.optim_wrapper) is OptimWrapper:
+            self._optimize, runner.optim_wrapper.step = runner.optim_wrapper.step, functools.partial(self._step, runner)
+
+    def _step(self, runner: Runner, **kwargs) -> None:
+        gradients = [
+            p.grad for group in runner.optim_wrapper.param_groups for p in group['params'] if p.grad is not None
+        ]
+        if torch.stack(torch._foreach_norm(gradients)).isfinite().all():  # the same in every process
+            self._optimize(**kwargs)
+            return
+        self.skipped += 1
+        runner.logger.warning(
+            f'iteration {runner.iter + 1}: a gradient is not finite; the step is left out '
+            f'({self.skipped} of {self.skip})')
+        if self.skipped > self.skip:
             raise FloatingPointError(
-                f'iteration {runner.iter + 1}: not finite: {", ".join(terms)}; the last checkpoint is kept. '
-                'Lower the learning rate or the weight of the term that failed first, or train without --amp')
+                f'iteration {runner.iter + 1}: more than InvalidLossHook.skip={self.skip} steps had a gradient that '
+                'is not finite; the last checkpoint is kept')
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if not self.interval:
+            return
+        names = [key for key, value in outputs.items() if torch.is_tensor(value) and value.numel() == 1]
+        values = torch.stack([outputs[key].detach().reshape(()).float() for key in names])
+        if names != self._names:
+            self._names, self._failed = names, torch.full_like(values, torch.inf)
+        if not self.skip:
+            self._failed = torch.where(values.isfinite(), self._failed, self._failed.clamp_max(runner.iter + 1))
+        if self.every_n_train_iters(runner, self.interval) or self._saves_now(runner):
+            self._look()
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._look()
+
+    @staticmethod
+    def _saves_now(runner: Runner) -> bool:
+        return any(
+            isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.every_n_train_iters(runner, hook.interval)
+            for hook in runner.hooks)
+
+    def _look(self) -> None:
+        if self._failed is None or not self._failed.isfinite().any():
+            return
+        failed = dict(zip(self._names, self._failed.tolist()))
+        first = min(failed.values())
+        terms = [name for name, when in failed.items() if when == first and name != 'loss'] or ['loss']
+        raise FloatingPointError(
+            f'iteration {first:.0f}: not finite: {", ".join(terms)}; the last checkpoint is kept. Lower the learning '
+            'rate or the weight of these terms, or train without --amp')
 
 
 @HOOKS.register_module()
@@ -166,8 +181,8 @@ class TeacherCacheHook(Hook):
                               "dict(type='sfkd.ReplayedDataset', dataset=...)")
         if getattr(student.data_preprocessor, 'batch_augments', None) is not None:
             raise ConfigError(
-                'TeacherCacheHook: data_preprocessor.batch_augments mixes pictures, which no cache of single pictures can '
-                'stand in for; set it to None')
+                'TeacherCacheHook: data_preprocessor.batch_augments mixes pictures, which no cache of single '
+                'pictures can stand in for; set it to None')
         teacher, config = distillation.teacher, runner.cfg.train_dataloader.dataset.dataset
         fingerprint = dict(
             teacher=digest_of_network(teacher.network), normalisation=digest_of(str(normalisation_of(student)),

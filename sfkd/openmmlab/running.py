@@ -10,37 +10,46 @@ import inspect
 import logging
 import os
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ..checkpoint import forbid_unsafe_loading
+from ..checkpoint import forbid_unsafe_loading, read_checkpoint
 from ..errors import ConfigError
 from ..registry import MODELS
 from .building import merged, read_config
 from .distiller import Distiller
+from .resuming import Ended, newest_checkpoint
 
 #: What a distillation config says about the pair; the rest of its model is the method.
 PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
              'data_preprocessor')
 #: Hooks of every distillation run, unless the config names the same type itself.
-DISTILLATION_HOOKS = ('StudentCheckpointHook', 'RandomStateHook', 'InvalidLossHook')
+DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook')
 
 
 @contextlib.contextmanager
 def errors_for_people() -> Iterator[None]:
-    """A user's mistake ends the program with its message and status 2, without a traceback."""
+    """A user's mistake ends the program with its message and status 2, a signal to end with its own; without a
+    traceback.
+    """
+    program = os.path.basename(sys.argv[0])
     try:
         yield
     except ConfigError as error:
-        print(
-            f'{os.path.basename(sys.argv[0])}: {len(error.problems)} problem{"s" * (len(error.problems) > 1)} in the input\n{error}',
-            file=sys.stderr)
+        count = len(error.problems)
+        print(f'{program}: {count} problem{"s" * (count > 1)} in the input\n{error}', file=sys.stderr)
         sys.exit(2)
+    except Ended as ended:
+        print(f'{program}: {ended}', file=sys.stderr)
+        sys.exit(ended.status)
 
 
 def tool_parser(description: str) -> argparse.ArgumentParser:
@@ -89,7 +98,16 @@ def leaving_together() -> Iterator[None]:
     the process aborts after its work is done, now and then. So the body is one call, whose locals are free when it
     returns.
     """
-    yield
+    try:
+        yield
+    except Ended as ended:
+        traceback.clear_frames(ended.__traceback__)
+        _leave()
+        raise
+    _leave()
+
+
+def _leave() -> None:
     if torch.distributed.is_initialized():
         gc.collect()  # a distributed model is part of reference cycles
         torch.distributed.destroy_process_group()
@@ -185,21 +203,68 @@ def student_config(config: Config) -> Config:
     return config
 
 
+def prepare_resume(config: Config, asked: str | None) -> None:
+    """Say in the config where a run goes on.
+
+    A run that torchrun (``MAX_RESTARTS``) or Slurm (requeue) has started again goes on by itself. Without a checkpoint
+    to go on from it begins anew, as its first start did.
+
+    Args:
+        config: of the run; gets ``resume``, ``load_from`` and, if it has none, the interrupted run's seed.
+        asked: a checkpoint, 'auto' for the newest whole one in the work directory, or None.
+
+    Raises:
+        ConfigError: if the checkpoint that is asked for cannot be read, or is of a student alone.
+    """
+    again = any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
+    if asked is None and not again:
+        return
+    if asked in (None, 'auto'):
+        file = newest_checkpoint(config.work_dir)
+        print_log(f"--resume: {'from ' + file if file else f'no checkpoint in {config.work_dir}: the run begins anew'}",
+                  'current')
+    else:
+        file = asked
+    if file is None:
+        return
+    checkpoint = read_checkpoint(file, '--resume')
+    if 'optimizer' not in checkpoint:
+        raise ConfigError(
+            f"--resume: '{file}' holds no optimizer: it is a student's or a model's alone; start from it with "
+            f'--cfg-options load_from={file}')
+    config.resume, config.load_from = True, file
+    seed = checkpoint.get('meta', {}).get('seed')
+    if seed is not None and (config.get('randomness')
+                             or {}).get('seed') is None:  # or the data would come in another order
+        config.randomness = dict(config.get('randomness') or {}, seed=seed)
+
+
 def build_runner(config: Config, launcher: str = 'none') -> Runner:
-    """A runner with the hooks of a distillation run and, on a CPU, one that can join other processes."""
+    """A runner with the hooks of a distillation run and, on a CPU, one that can join other processes.
+
+    Raises:
+        ConfigError: if nothing can be written into the work directory.
+    """
+    try:
+        Path(config.work_dir).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=config.work_dir).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--work-dir: nothing can be written into '{config.work_dir}' ({error.strerror}); give another") from error
     config.launcher = launcher
     hooks = list(config.get('custom_hooks') or [])
     present = {str(hook.get('type')).rpartition('.')[2] for hook in hooks}
     wanted = DISTILLATION_HOOKS if is_distillation(config) else DISTILLATION_HOOKS[1:]
     config.custom_hooks = hooks + [dict(type=f'sfkd.{name}') for name in wanted if name not in present]
+    saving = (config.get('default_hooks') or {}).get('checkpoint')
+    if saving and saving.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
+        saving.type = 'sfkd.ResumableCheckpointHook'
     if launcher == 'pytorch' and not torch.cuda.is_available():
         config.setdefault('model_wrapper_cfg', dict(
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
             find_unused_parameters=config.get('find_unused_parameters', False)))
     runner = Runner.from_cfg(config)
     for handler in runner.logger.handlers:
-        if type(
-                handler
-        ) is logging.StreamHandler:  # mmengine's entry for each parameter ("Initialized by ...") stays in the file
+        if type(handler) is logging.StreamHandler:  # mmengine's entry for each weight stays in the file
             handler.addFilter(lambda record: ' - torch.Size([' not in record.getMessage())
     return runner

@@ -1,0 +1,417 @@
+"""Runs that survive: never fewer than one whole checkpoint, and a resumed run that ends where the uninterrupted one
+does.
+"""
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import pickle
+import re
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mmengine.runner.runner
+import torch
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import get_worker_info
+
+from .. import randomness
+from ..checkpoint import read_checkpoint, write_checkpoint
+from ..errors import ConfigError
+from ..registry import HOOKS
+
+KEY = 'resume'  # of what a full checkpoint holds for this hook
+STAMP = 'worker_state'  # of a batch: the number of the worker that made it, and the worker's random state afterwards
+
+
+@HOOKS.register_module()
+class ResumableCheckpointHook(CheckpointHook):
+    """mmengine's hook, with checkpoints that are whole or not there, and hold all that a run needs to go on exactly.
+
+    A full checkpoint is written under another name, synced and renamed; only then the oldest goes. It holds the random
+    states of every process and of its data workers, and whether the validation that is due at it was done. A run that
+    resumes from it makes up for that validation, and then computes, bit for bit, what the uninterrupted run computes.
+    Exact means: the same number of processes and workers, a data set that keeps no state of its own (mosaic caches do),
+    and no gradients half accumulated.
+
+    On the first SIGTERM (what Slurm sends) or Ctrl-C the run ends after the step at hand, with a checkpoint, in the
+    middle of an epoch too.
+
+    Args:
+        interval, kwargs: see :class:`mmengine.hooks.CheckpointHook`.
+        patience: with several processes, steps between two moments at which they agree whether one was told to end.
+    """
+
+    priority = 'LOWEST'  # after all that changes what is saved, and after all that draws random numbers before training
+
+    def __init__(self, interval: int = -1, patience: int = 10, **kwargs):
+        super().__init__(interval, **kwargs)
+        self.patience = patience
+        self._loaded: dict | None = None  # from the checkpoint, until it is restored
+        self._saved: dict | None = None  # what goes into the next full checkpoint
+        self._workers: dict[int, bytes] = {}  # the random state of each after the last batch of it that was used
+        self._next_worker = 0
+        self._turn = 0  # by how much the numbers of a resumed run's workers lie behind those of the first run
+        self._signal: int | None = None
+        self._handlers: dict[int, object] = {}
+
+    # ---- writing ----
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        again = self.max_keep_ckpts > 0 and step in self.keep_ckpt_ids  # after a validation with a new best score
+        kept = [*self.keep_ckpt_ids] if self.max_keep_ckpts > 0 else []
+        if self.max_keep_ckpts > 0 and not again:
+            kept.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', kept)  # the oldest too: it is there while this is written
+        self._write(runner, self.filename_tmpl.format(step), meta, validated=meta['epoch'] == runner.epoch
+                    if self.by_epoch else meta['iter'] == runner.iter)
+        while len(kept) > self.max_keep_ckpts > 0:
+            self._remove(self.filename_tmpl.format(kept.pop(0)))
+        if self.max_keep_ckpts > 0:
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
+        if ended := runner.message_hub.runtime_info.pop('ended_ckpt', None):  # of a signal
+            self._remove(Path(ended).name)
+
+    def _write(self, runner: Runner, name: str, meta: dict, validated: bool) -> None:
+        """Write a full checkpoint, and then its name into ``last_checkpoint``."""
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        workers = [self._workers.get(i) for i in range(runner.train_dataloader.num_workers)]
+        own = dict(main=randomness.get_state(), workers=[state and pickle.loads(state) for state in workers],
+                   next_worker=self._next_worker)
+        self._saved = dict(processes=all_gather_object(own), validated=validated)
+        with _whole_writes():
+            runner.save_checkpoint(self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
+                                   save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
+                                   backend_args=self.backend_args, **self.args)
+        self._saved = None
+        if is_main_process():
+            _write_text(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self._saved is not None:
+            checkpoint[KEY] = self._saved
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        backend, self.file_backend = self.file_backend, _RemovesLast(self.file_backend)
+        try:
+            with _whole_writes():
+                super()._save_best_checkpoint(runner, metrics)
+            self.file_backend.finish()
+        finally:
+            self.file_backend = backend
+
+    def _remove(self, name: str) -> None:
+        path = self.file_backend.join_path(self.out_dir, name)
+        if is_main_process() and self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+
+    # ---- going on ----
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:
+            self._loaded = checkpoint.get(KEY, {})
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        self._listen()
+        if is_main_process():  # what a killed run was writing
+            for file in Path(runner.work_dir).glob('.*.pth.*'):
+                file.unlink()
+        loader = runner.train_dataloader
+        if loader.num_workers:
+            loader.collate_fn = _Stamped(loader.collate_fn)
+        for each in (loader, *([] if runner.val_loop is None else [runner.val_dataloader])):
+            each.worker_init_fn = _Begin(each.worker_init_fn)
+        saved, self._loaded = self._loaded, None
+        if saved is None:
+            return
+        step = runner.epoch if self.by_epoch else runner.iter
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+        if problem := _inexact(saved, loader.num_workers):
+            print_log(f'{problem}: the resumed run sees other random numbers than the interrupted one would have',
+                      'current', level=logging.WARNING)
+        else:
+            own = saved['processes'][get_rank()]
+            randomness.set_state(own['main'])
+        if not saved.get('validated', True) and self._validation_due(runner.train_loop):
+            runner.logger.info(
+                'the run was interrupted before the validation that follows its checkpoint: made up for now')
+            runner.val_loop.run()
+        if not problem:
+            self._continue(runner.train_loop, own)
+
+    @staticmethod
+    def _validation_due(loop) -> bool:
+        if loop.runner.val_loop is None:
+            return False
+        loop._decide_current_val_interval()
+        iterations = isinstance(loop, IterBasedTrainLoop)
+        now, end = (loop._iter, loop._max_iters) if iterations else (loop._epoch, loop._max_epochs)
+        return now >= loop.val_begin and (now % loop.val_interval == 0 or now == end)
+
+    def _continue(self, loop, own: dict) -> None:
+        """Let the data loader begin where it was, and restore this process's random state as soon as it has begun."""
+        loader, state = loop.dataloader, randomness.get_state()
+        if isinstance(loop, IterBasedTrainLoop):
+            batches = loop.dataloader_iterator
+            if batches._resolve_sampler() is not None and batches._resolve_batch_size():  # else it loads what it skips
+                self._continue_workers(loader, own['workers'], own['next_worker'])
+            batches.skip_iter(loop._iter)
+            batches._ensure_iterator()
+            loop.fast_forward_on_resume = True  # done
+            randomness.set_state(state)
+            return
+        done = loop._iter - loop._epoch * len(loader)  # of an epoch that was left in its middle
+        if done > 0 or loader.persistent_workers:  # else the epoch begins as in the uninterrupted run
+            self._continue_workers(loader, own['workers'], own['next_worker'] if done > 0 else 0)
+            object.__setattr__(loader, 'batch_sampler', _Rest(loader.batch_sampler, done, state))  # it is guarded
+
+    def _continue_workers(self, loader, states: list[dict | None], turn: int) -> None:
+        if None in states:
+            print_log('the run was interrupted before each data worker had made a batch: the resumed run has other '
+                      'augmentations than the interrupted one would have had', 'current', level=logging.WARNING)
+        elif states:
+            loader.worker_init_fn.states, self._turn = states[turn:] + states[:turn], turn
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        loader = runner.train_dataloader
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            return  # its one iterator is there already
+        if not loader.persistent_workers:
+            self._workers, self._next_worker = {}, 0  # new ones
+        elif self._turn and runner.iter % len(loader) == 0:  # from now on each worker is again at its own place
+            loader._iterator = None
+            self._continue_workers(loader, [pickle.loads(self._workers[i]) for i in range(loader.num_workers)], 0)
+            loader.batch_sampler.state = randomness.get_state()  # as if no worker had begun
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        super().after_train_epoch(runner)
+        runner.train_dataloader.worker_init_fn.states = None  # the next epoch's workers begin as ever
+        if not runner.train_dataloader.persistent_workers:
+            self._turn = 0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        if isinstance(data_batch, dict) and STAMP in data_batch:
+            count = runner.train_dataloader.num_workers
+            worker, state = data_batch.pop(STAMP)
+            worker = (worker + self._turn) % count
+            self._workers[worker], self._next_worker = state, (worker + 1) % count
+
+    # ---- ending ----
+
+    def _listen(self) -> None:
+        def note(number: int, frame) -> None:
+            self._signal = number
+            signal.signal(number, self._handlers[number])  # a second one does what it always does
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._handlers[number] = signal.signal(number, note)
+
+    def after_train(self, runner: Runner) -> None:
+        super().after_train(runner)
+        end_workers(runner)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        if number := self._told(runner.iter + 1):
+            step, name = runner.iter + 1, f'iter_{runner.iter + 1}.pth'
+            if Path(self.last_ckpt or '').name != name:  # not saved this very moment
+                if self.by_epoch:
+                    runner.message_hub.update_info('ended_ckpt', self.file_backend.join_path(self.out_dir, name))
+                    self._write(runner, name, dict(epoch=runner.epoch, iter=step), validated=True)
+                else:
+                    self._save_checkpoint(runner)
+            end_workers(runner)
+            raise Ended(number, self.last_ckpt)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if self._signal is not None and get_world_size() == 1:  # processes may have unlike numbers of batches here
+            raise Ended(self._signal, self.last_ckpt)
+
+    def _told(self, count: int) -> int | None:
+        """The signal to end, once all processes know of it."""
+        if get_world_size() == 1:
+            return self._signal
+        if count % self.patience:
+            return None
+        number = torch.tensor(self._signal or 0)
+        all_reduce(number, 'max')
+        return int(number) or None
+
+
+class Ended(Exception):
+    """A run was told to end and has saved what it had.
+
+    Args:
+        number: the signal's.
+        checkpoint: where it goes on.
+    """
+
+    def __init__(self, number: int, checkpoint: str | None):
+        self.status = 128 + number  # as shells have it
+        there = f"{checkpoint} has it all" if checkpoint else 'no checkpoint was due yet'
+        super().__init__(
+            f'{signal.Signals(number).name}: the run has ended; {there}. The same command with --resume goes on')
+
+
+def newest_checkpoint(folder: str | Path) -> str | None:
+    """The newest full checkpoint in a work directory that is whole; each that is damaged is named in the log.
+
+    What ``last_checkpoint`` names comes first, then all others by the time at which they were written.
+    """
+    folder = Path(folder)
+    pointer = folder / 'last_checkpoint'
+    last = pointer.read_text().strip() if pointer.is_file() else ''
+    others = [file for file in folder.glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+\.pth', file.name)]
+    others.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    # By name in this folder: the run may have moved since
+    named = [path for path in (folder / Path(last).name, Path(last)) if last and path.is_file()][:1]
+    for file in dict.fromkeys([*named, *others]):
+        try:
+            if 'optimizer' in read_checkpoint(str(file), '--resume'):
+                return str(file)
+        except ConfigError as error:
+            print_log(f'--resume: {error}; it is skipped', 'current', level=logging.WARNING)
+    return None
+
+
+# ---- files ----
+
+@contextlib.contextmanager
+def _whole_writes() -> Iterator[None]:
+    """Within it, what mmengine's runner saves is written whole or not at all."""
+    def save(checkpoint: dict, filename: str, file_client_args=None, backend_args=None) -> None:
+        if '://' in filename:  # of a remote store, which has its own way of being whole
+            original(checkpoint, filename, file_client_args, backend_args)
+        else:
+            write_checkpoint(checkpoint, filename)
+    original, mmengine.runner.runner.save_checkpoint = mmengine.runner.runner.save_checkpoint, save
+    try:
+        yield
+    finally:
+        mmengine.runner.runner.save_checkpoint = original
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f'.{path.name}.part')
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+class _RemovesLast:
+    """A file backend whose removals wait until something new is there."""
+
+    def __init__(self, backend):
+        self._backend, self._waiting = backend, []
+
+    def __getattr__(self, name: str):
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        self._waiting.append(path)
+
+    def finish(self) -> None:
+        for path in self._waiting:
+            self._backend.remove(path)
+
+
+# ---- data loaders ----
+
+def end_workers(runner: Runner) -> None:
+    """End the data workers that live as long as the run: torch waits seconds for each where they go with a reference
+    cycle.
+    """
+    batches = getattr(runner.train_loop, 'dataloader_iterator', None)
+    for iterator in (getattr(batches, '_iterator', None), runner.train_dataloader._iterator):
+        if iterator is not None and hasattr(iterator, '_shutdown_workers'):
+            iterator._shutdown_workers()
+
+
+class _Stamped:
+    """A collate function whose batches bear the worker that made them and its random state afterwards."""
+
+    def __init__(self, collate: Callable):
+        self.collate = collate
+
+    def __call__(self, items):
+        batch, worker = self.collate(items), get_worker_info()
+        if worker is not None and isinstance(batch, dict):
+            batch[STAMP] = worker.id, pickle.dumps(randomness.get_state())
+        return batch
+
+
+class _Begin:
+    """How a data worker begins: as it did, deaf to what tells the whole run to end, and where another one was.
+
+    Slurm signals workers too, and Ctrl-C reaches them; the run needs them until its step is done. They still end when
+    it ends them.
+    """
+
+    def __init__(self, begin: Callable | None):
+        self.begin = begin
+        self.states: list[dict] | None = None  # of the workers in whose places they begin
+
+    def __call__(self, worker: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        if self.begin is not None:
+            self.begin(worker)
+        if self.states:
+            randomness.set_state(self.states[worker])
+
+
+def _end_with_parent() -> None:
+    """In a data worker: end at a SIGTERM from its own run, at no other."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+class _Rest:
+    """A batch sampler whose first pass leaves out what an interrupted epoch has had, and restores a random state
+    there.
+    """
+
+    def __init__(self, sampler, done: int, state: dict):
+        self.original, self.done, self.state = sampler, done, state
+
+    def __getattr__(self, name: str):
+        return getattr(self.original, name)
+
+    def __len__(self) -> int:
+        return len(self.original)
+
+    def __iter__(self):
+        done, self.done = self.done, 0
+        batches = itertools.islice(self.original, done, None)
+        first = next(batches, None)
+        if self.state is not None:
+            randomness.set_state(self.state)
+            self.state = None
+        if first is not None:
+            yield first
+            yield from batches
+
+
+def _inexact(saved: dict, workers: int) -> str | None:
+    """Why a checkpoint does not hold the random states that this run needs."""
+    if not saved:
+        return 'the checkpoint holds no random states'
+    processes = saved['processes']
+    if len(processes) != get_world_size():
+        return f'the checkpoint is of {len(processes)} processes, and this run has {get_world_size()}'
+    if len(processes[0]['workers']) != workers:
+        return f"the checkpoint is of {len(processes[0]['workers'])} data workers a process, and this run has {workers}"
+    return None

@@ -1,0 +1,256 @@
+"""Full checkpoints are never fewer than one, and a resumed run is the uninterrupted one."""
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from sfkd.checkpoint import read_checkpoint
+from sfkd.errors import ConfigError
+from sfkd.openmmlab import resuming, running
+from sfkd.openmmlab.resuming import newest_checkpoint
+
+
+class Noisy(Dataset):
+    """Numbers that are drawn anew at every access, from the random state of whoever loads them."""
+
+    metainfo = {}
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.full((2, ), index / 12) + torch.randn(2))
+
+
+class Model(BaseModel):
+    """Draws random numbers in training: dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+
+    def forward(self, inputs, mode='tensor'):
+        return dict(loss=self.net(torch.stack(inputs)).square().mean()) if mode == 'loss' else [0]
+
+
+class Score(BaseMetric):
+    """Draws random numbers, as the data loader of a validation does."""
+
+    def process(self, data_batch, data_samples):
+        self.results.append(float(torch.rand(())))
+
+    def compute_metrics(self, results):
+        return dict(score=sum(results))
+
+
+class SignalHook(Hook):
+    """Somebody ends the run while a step is at hand."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def runner_of(folder, loop='epochs', workers=0, persistent=False, resume=None, sampler=None, end=4, **hook):
+    """A runner with the hook, on a model of a few weights; in processes of its own it would be tools/train.py."""
+    iterations = loop == 'iterations'
+    sampler = sampler or ('InfiniteSampler' if iterations else 'DefaultSampler')
+    loader = dict(batch_size=2, num_workers=workers, persistent_workers=persistent,
+                  collate_fn=dict(type='pseudo_collate'))
+    torch.manual_seed(0)
+    saving = dict(dict(type='sfkd.ResumableCheckpointHook', interval=1, max_keep_ckpts=1), by_epoch=not iterations,
+                  **hook)
+    return Runner(
+        Model(), str(folder), train_dataloader=dict(loader, dataset=Noisy(), sampler=dict(type=sampler, shuffle=True)),
+        train_cfg=dict(by_epoch=False, max_iters=6 *
+                       end, val_interval=3) if iterations else dict(by_epoch=True, max_epochs=end),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
+        val_dataloader=dict(batch_size=4, dataset=Noisy(), sampler=dict(type='DefaultSampler', shuffle=False),
+                            collate_fn=dict(type='pseudo_collate')), val_cfg=dict(), val_evaluator=Evaluator(Score()),
+        default_hooks=dict(checkpoint=saving), resume=resume is not None, load_from=resume, randomness=dict(seed=3),
+        experiment_name=f'{Path(folder).parent.name}_{time.monotonic_ns()}')
+
+
+class Stop(Exception):
+    """Ends a run as a kill would: nothing more is written."""
+
+
+def stop_after(runner, moment, count):
+    """Raise at the count-th call of a hook's moment, before anything else is done there."""
+    calls = []
+
+    def called(*_, **__):
+        calls.append(1)
+        if len(calls) == count:
+            raise Stop
+    hook = Hook()
+    setattr(hook, moment, called)
+    runner.register_hook(hook, 'VERY_HIGH')
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+    """{(loop, workers, persistent): the weights at the end}."""
+    found = {}
+
+    def weights(*setting):
+        if setting not in found:
+            runner = runner_of(tmp_path_factory.mktemp('whole') / 'run', *setting)
+            runner.train()
+            found[setting] = {key: value.clone() for key, value in runner.model.state_dict().items()}
+        return found[setting]
+    return weights
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(resuming, 'print_log', lambda text, *_, **__: lines.append(text))
+    return lines
+
+
+SETTINGS = [('epochs', 0, False), ('epochs', 2, False), ('epochs', 2, True), ('iterations', 0, False),
+            ('iterations', 2, False)]
+
+
+MOMENTS = [('after_train_iter', 10), ('after_train_epoch', 2), ('before_val_epoch', 2), ('before_train_epoch', 3)]
+
+
+@pytest.mark.parametrize('setting, moment, count', [
+    *((SETTINGS[0], *moment) for moment in MOMENTS), *((setting, *MOMENTS[2]) for setting in SETTINGS[1:]),
+    *((setting, *MOMENTS[0]) for setting in SETTINGS[2:])], ids=str)
+def test_a_killed_run_ends_as_the_uninterrupted_one(uninterrupted, tmp_path, setting, moment, count):
+    runner = runner_of(tmp_path / 'run', *setting)
+    stop_after(runner, moment, count)
+    with pytest.raises(Stop):
+        runner.train()
+    resuming.end_workers(runner)
+    again = runner_of(tmp_path / 'run', *setting, resume=newest_checkpoint(tmp_path / 'run'))
+    again.train()
+    for key, value in uninterrupted(*setting).items():
+        assert torch.equal(again.model.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize('steps', [9, 12])
+@pytest.mark.parametrize('setting', SETTINGS, ids=str)
+def test_a_signal_saves_in_the_middle_of_an_epoch(uninterrupted, tmp_path, setting, steps):
+    runner = runner_of(tmp_path / 'run', *setting)
+    runner.register_hook(SignalHook(steps))
+    with pytest.raises(resuming.Ended, match='SIGTERM: the run has ended; .* has it all.*--resume') as ended:
+        runner.train()
+    assert ended.value.status == 143
+    file = newest_checkpoint(tmp_path / 'run')
+    assert Path(file).name == f'iter_{steps}.pth'
+    again = runner_of(tmp_path / 'run', *setting, resume=file)
+    again.train()
+    for key, value in uninterrupted(*setting).items():
+        assert torch.equal(again.model.state_dict()[key], value), key
+    assert setting[0] == 'iterations' or not Path(file).exists()  # the next checkpoint has taken its place
+
+
+def test_the_old_checkpoint_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    """At every rename and removal in a run there is a whole checkpoint, and ``last_checkpoint`` names one."""
+    folder, seen = tmp_path / 'run', []
+    replace, unlink = os.replace, os.unlink
+
+    def look():
+        if (folder / 'last_checkpoint').exists():
+            named = Path((folder / 'last_checkpoint').read_text())
+            seen.append(named.name)
+            assert 'optimizer' in read_checkpoint(str(named), 'test')
+
+    def looking(function):
+        def looks(*args, **kwargs):
+            look()
+            result = function(*args, **kwargs)
+            look()
+            return result
+        return looks
+    monkeypatch.setattr(os, 'replace', looking(replace))
+    monkeypatch.setattr(os, 'remove', looking(os.remove))
+    monkeypatch.setattr(os, 'unlink', looking(unlink))
+    runner_of(folder, end=3, save_best='score', rule='greater').train()
+    assert set(seen) == {'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth'} and len(seen) > 10
+    assert len(list(folder.glob('epoch_*.pth'))) == 1 and len(list(folder.glob('best_*.pth'))) == 1
+
+
+def test_a_full_disk_leaves_what_was_saved(tmp_path, monkeypatch):
+    folder, save, calls = tmp_path / 'run', torch.save, []
+
+    def full(content, file):
+        calls.append(1)
+        if len(calls) < 3:
+            return save(content, file)
+        Path(file).write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(ConfigError,
+                       match=r"cannot write '.*epoch_3.pth' \(.*No space left.*MiB are free there\): make room"):
+        runner_of(folder).train()
+    assert newest_checkpoint(folder) == str(folder / 'epoch_2.pth')
+    assert not [file for file in folder.iterdir() if file.name.startswith('.')]
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path, said):
+    folder = tmp_path / 'run'
+    assert newest_checkpoint(folder) is None
+    runner_of(folder, end=3, max_keep_ckpts=-1).train()
+    assert newest_checkpoint(folder) == str(folder / 'epoch_3.pth')
+    (folder / 'epoch_3.pth').write_bytes((folder / 'epoch_3.pth').read_bytes()[:1000])
+    assert newest_checkpoint(folder) == str(folder / 'epoch_2.pth')
+    assert 'epoch_3.pth' in said[-1] and 'damaged' in said[-1] and 'skipped' in said[-1]
+    (folder / 'last_checkpoint').write_text('')
+    assert newest_checkpoint(folder) == str(folder / 'epoch_2.pth')
+    moved = folder.rename(tmp_path / 'moved')
+    (moved / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+    assert newest_checkpoint(moved) == str(moved / 'epoch_1.pth')
+
+
+def test_what_is_not_exact_is_said(tmp_path, said):
+    runner_of(tmp_path / 'run', workers=2).train()
+    file = newest_checkpoint(tmp_path / 'run')
+    whole = read_checkpoint(file, 'test')
+    runner_of(tmp_path / 'run', workers=1, resume=file, end=5).train()
+    assert 'of 2 data workers a process, and this run has 1: the resumed run sees other random numbers' in said[-1]
+    whole['resume']['processes'] *= 2
+    assert resuming._inexact(whole['resume'], 2) == 'the checkpoint is of 2 processes, and this run has 1'
+    assert 'holds no random states' in resuming._inexact({}, 2)
+
+
+@pytest.mark.parametrize('name', ['TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'])
+def test_a_run_that_is_started_again_goes_on_by_itself(tmp_path, monkeypatch, name):
+    config = Config(dict(work_dir=str(tmp_path / 'run'), load_from='start.pth', randomness=dict(deterministic=True)))
+    running.prepare_resume(config, None)
+    assert 'resume' not in config
+    monkeypatch.setenv(name, '1')
+    running.prepare_resume(config, None)  # nothing to go on from: as the first start
+    assert 'resume' not in config and config.load_from == 'start.pth'
+    runner_of(tmp_path / 'run', end=1).train()
+    running.prepare_resume(config, None)
+    assert config.resume and config.load_from == str(tmp_path / 'run/epoch_1.pth')
+    assert config.randomness == dict(seed=3, deterministic=True)
+
+
+def test_a_students_checkpoint_is_none_to_resume_from(tmp_path):
+    torch.save(dict(state_dict={}, meta={}), tmp_path / 'student.pth')
+    with pytest.raises(ConfigError, match='--resume: .*student.pth. holds no optimizer.*load_from='):
+        running.prepare_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'student.pth'))
+
+
+def test_a_work_directory_that_takes_nothing(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ConfigError, match="--work-dir: nothing can be written into '.*file/run'"):
+        running.build_runner(Config(dict(work_dir=str(tmp_path / 'file/run'))))
