@@ -96,7 +96,7 @@ def test_the_student_is_trained_as_alone(path, plain):
 
 @pytest.mark.parametrize('path', [pytest.param(p, id=p.stem, marks=() if p.stem in QUICK else pytest.mark.long)
                                   for p in DISTILLATIONS])
-def test_trains_and_predicts(path, pictures):
+def test_trains_and_predicts(path, pictures, step):
     """Two digits pictures through the config's own pipelines, both networks, the losses, the optimizer, and the
     student's prediction.
     """
@@ -118,18 +118,8 @@ def test_trains_and_predicts(path, pictures):
     found, = distiller.eval().test_step(one)
     assert found.pred_sem_seg.data.shape == (1, 128, 160) and found.seg_logits.data.shape[0] == 150
 
-    gradients = {}
-    for key, parameter in distiller.named_parameters():
-        parameter.register_hook(lambda gradient, key=key: gradients.update({key: gradient.norm()}))
-    key, first = next(iter(distiller.student.named_parameters()))
-    before = first.detach().clone()
-    logged = distiller.train().train_step(batch, optimizer)
+    logged, moved = step(distiller, batch, optimizer)
     assert all((sample.gt_sem_seg.data == 255).any() for sample in batch['data_samples'])  # the background, reduced
-    assert all(value.isfinite().all() for value in logged.values()), logged
     assert {f'distill.{pair.name}.loss_{name}' for pair in distiller.distillation.pairs
             for name in pair.losses} < set(logged)
-    # or DDP would wait for the rest
-    assert set(gradients) == {key for key, p in distiller.named_parameters() if p.requires_grad}
-    assert all(gradient.isfinite() for gradient in gradients.values())
-    assert key.startswith('backbone.') and gradients[key] > 0
-    assert config.param_scheduler[0].type == 'LinearLR' or not torch.equal(first, before)
+    assert moved or config.param_scheduler[0].type == 'LinearLR'
