@@ -116,7 +116,7 @@ def test_a_damaged_cache_folder_is_refused_or_computed_again(stress, tmp_path):
 
 
 def test_a_slice_of_the_corpus_at_every_door_of_the_tools(tmp_path):
-    command = [sys.executable, 'tools/stress/checkpoints.py', '--every', '127', '--offset', '7', '--json',
+    command = [sys.executable, 'tools/stress/checkpoints.py', '--every', '127', '--offset', '9', '--json',
                str(tmp_path / 'rows.jsonl')]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=240,
                           env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})

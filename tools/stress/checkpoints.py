@@ -2,7 +2,7 @@
 plain load, within seconds and in bounded memory.
 
   python tools/stress/checkpoints.py                       the whole corpus, about half an hour on one core
-  python tools/stress/checkpoints.py --every 127 --offset 7 a few of it, as the test suite runs it
+  python tools/stress/checkpoints.py --every 127 --offset 9 a few of it, as the test suite runs it
   python tools/stress/checkpoints.py --only bomb --doors teacher resume
 
 The doors are the tools themselves, run in one process: the teacher's checkpoint, load_from, init_cfg, --resume,

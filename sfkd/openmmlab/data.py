@@ -1,0 +1,51 @@
+"""Looks through the data before training, and names the sample that cannot be trained on."""
+from __future__ import annotations
+
+import logging
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from ..errors import ConfigError
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class DataCheckHook(Hook):
+    """Before training, checks what the training and validation sets list: files that are missing and labels that the
+    model does not know end the run, all of them together; boxes and pictures that mmdetection leaves out are counted.
+    During it, a picture that cannot be read, or a label map with an unknown class, is named.
+
+    Raises:
+        ConfigError: with every problem found, in every process.
+    """
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        from ..datasets.checking import (  # not above: its package loads scikit-learn
+            check_dataset,
+            classes_of,
+            leaves_of,
+            named,
+        )
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        classes, problems, notes = classes_of(model), [], []
+        for split, loop in dict(train=runner.train_loop, val=runner.val_loop).items():
+            for leaf in leaves_of(loop.dataloader.dataset) if loop is not None else ():
+                if not hasattr(leaf, 'get_data_info'):
+                    continue
+                where = f'{split}_dataloader.dataset'
+                named(leaf, classes, where)
+                if is_main_process():
+                    found = check_dataset(leaf, classes, where)
+                    problems += found[0]
+                    notes += found[1]
+        for note in notes:
+            print_log(note, 'current', level=logging.WARNING)
+        shared = [problems]
+        broadcast_object_list(shared)
+        if shared[0]:
+            raise ConfigError(shared[0])
