@@ -3,16 +3,20 @@ import copy
 import gc
 import random
 import weakref
+from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, Dataset
 
 from sfkd import Distiller
 from sfkd.datasets import ReplayedDataset
-from sfkd.distillation import TeacherCache
+from sfkd.distillation import Teacher, TeacherCache
 from sfkd.distillation.cache import digest_of_data, digest_of_network, tap_shapes
 from sfkd.errors import ConfigError
 
@@ -245,3 +249,23 @@ def test_the_data_digest_sees_paths_labels_and_sizes(tmp_path):
     second = digest_of_data(data)
     data.labels = [1] + [0] * (PICTURES - 1)
     assert len({first, second, digest_of_data(data)}) == 3
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    """Only the second process finds a problem."""
+    dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2,
+                            timeout=timedelta(seconds=60))
+    try:
+        TeacherCache(Teacher(torch.nn.Identity()), f'{folder}/cache', 3, {'a': (4, 2, 2)}, {}, (1.0, 1e-9)[rank])
+        found = 'nothing'
+    except ConfigError as error:
+        found = str(error)
+    Path(folder, f'{rank}.txt').write_text(found)
+    dist.destroy_process_group()
+
+
+def test_a_problem_of_one_process_is_raised_in_all_and_none_waits(tmp_path):
+    mp.spawn(one_of_two, (str(tmp_path), ), nprocs=2)
+    first, second = ((tmp_path / f'{rank}.txt').read_text() for rank in range(2))
+    assert first == second and 'is more than max_gib=1e-09' in first
+    assert not (tmp_path / 'cache').exists()
