@@ -29,7 +29,7 @@ OURS = 'distillation.'
 #: What a group says of its weights besides their options.
 NO_OPTIONS = ('params', 'param_names')
 MOST_WEIGHTS = 400e6  # of two models and a checkpoint in memory
-ATTEMPTS = 3  # how many of a family's configs may fail to build
+ATTEMPTS = 3  # how many of a family's configs may fail to be built or distilled
 
 
 def stock_class(library: str) -> type[BaseModel]:
@@ -202,9 +202,12 @@ class Seam:
                     return dict(passes=False, why=f'{weights / 1e6:.0f} million weights: too large for the machine')
                 if not any(p.requires_grad for p in getattr(alone, 'backbone', alone).parameters()):
                     return dict(passes=False, why='a linear probe: nothing in its frozen backbone could learn')
-                size, distilled = self.distilled(library, config, alone)
             except Exception as error:  # whatever any library raises is a result here
                 return dict(passes=False, why=one_line(error))
+            try:
+                size, distilled = self.distilled(library, config, alone)
+            except Exception as error:
+                return dict(passes=False, why=f'not distilled: {one_line(error)}')
             problems = [] if isinstance(distilled, type(alone)) else [f'no {type(alone).__name__}']
             problems += [*name_problems(alone, distilled), *group_problems(alone, distilled, recipe)]
             rates = {(options['lr'], options.get('weight_decay'))

@@ -38,6 +38,7 @@ PAIRS = dict(cls='configs/mini/cls_resnet_to_mixer.py', det='configs/mini/det_sw
              seg='configs/mini/seg_swin_to_resnet8.py')
 ALONE = dict(cls='configs/mini/cls_mixer.py', det='configs/mini/det_gfl_resnet8.py',
              seg='configs/mini/seg_fcn_resnet8.py')
+FLAGSHIP = 'configs/sfkd/seg_pspnet_r101_to_pspnet_r18.py'
 LIBRARY = dict(cls='mmpretrain', det='mmdet', seg='mmseg')
 SMALL_CONVNEXT = dict(arch=dict(depths=[1, 1, 3, 1], channels=[8, 16, 24, 32]), init_cfg=None)
 #: mmdet's tools as they are; only, where mmcv has no compiled operators, sfkd gives it torch's before mmdet asks.
@@ -186,7 +187,7 @@ def yolox(folder: Path, data: Path) -> Findings:
     epochs = ['loss_l1' in step for step in record.losses]
     kept = saved_weights(folder / 'student_latest.pth')
     return {
-        'YOLOXModeSwitchHook: bbox_head.use_l1 after its epoch': (runner.model.bbox_head.use_l1 is True,
+        'YOLOXModeSwitchHook: bbox_head.use_l1 in the end': (runner.model.bbox_head.use_l1 is True,
                                                                   str(runner.model.bbox_head.use_l1)),
         'loss_l1 from the second of three epochs on': (epochs == [False] * 3 + [True] * 6,
                                                        f'in {sum(epochs)} of {len(epochs)} steps'),
@@ -255,7 +256,7 @@ def accumulation(folder: Path, data: Path) -> Findings:
             (zero and last[0] == last[1], f'{len(found["stock"][0])} tensors'),
         'distilled: as many steps of every weight, the connectors\' too': (
             found['distilled'][1] == found['stock'][1] == {2} and found['distilled'][2].distils(),
-            f'{found["distilled"][1]} for {len(found["distilled"][2].losses)} iterations'),
+            f'{max(found["distilled"][1])} for {len(found["distilled"][2].losses)} iterations'),
         'and other weights': (not same(found['stock'][0], found['distilled'][0]), 'the comparison can tell'),
     }
 
@@ -288,6 +289,15 @@ def amp_bfloat16(folder: Path, data: Path) -> Findings:
     return {'AmpOptimWrapper in bfloat16 on a CPU: losses finite, the first near that of float32, weights in float32': (
         record.distils() and 0 < difference < 0.02 and weights == {torch.float32},
         f'{half:.4f}, in float32 {full:.4f}; last {record.losses[-1]["loss"]:.4f}')}
+
+
+def amp_of_another_wrapper(folder: Path, data: Path) -> Findings:
+    """``--amp`` where the config has an optimiser wrapper of its own."""
+    text = run(sys.executable, 'tools/train.py', PAIRS['cls'], '--amp', '--work-dir', folder, '--cfg-options',
+               'optim_wrapper.type=ApexOptimWrapper', fails=True)
+    said = re.findall(r'- (--amp: optim_wrapper.type .*)', text)
+    return {'--amp with another optim_wrapper than mmengine\'s plain one: an error, not a replacement':
+            (bool(said) and 'Traceback' not in text, said[0] if said else text[-200:])}
 
 
 def save_best_list(folder: Path, data: Path) -> Findings:
@@ -332,11 +342,18 @@ def stock_tools(task: str, folder: Path, data: Path) -> Findings:
     scores = [score(run(*start, tools / 'test.py', configs[name], full, '--work-dir', folder / name))
               for name in ('pair', 'alone')]
     ours = score(run(sys.executable, 'tools/test.py', configs['pair'], full, '--work-dir', folder / 'ours'))
-    library = LIBRARY[task]
+    library, more = LIBRARY[task], {}
+    if task == 'seg':  # OneDL's mmseg has a package name that mmengine does not know
+        read = f"from mmengine import Config; Config.fromfile('{FLAGSHIP}')"
+        refused = re.findall(r'ModuleNotFoundError: .*', run(sys.executable, '-c', read, fails=True))
+        run(sys.executable, '-c', f'import sfkd; {read}')
+        more[f'{FLAGSHIP}, whose base is mmseg::, is read once sfkd is imported, and not before'] = (
+            bool(refused), ''.join(refused))
     return {
         f"{library}'s own train.py with {PAIRS[task]}": ('distill.' in text and full.exists(), 'trains and distils'),
         f"{library}'s own test.py scores the full checkpoint by the pair's config, by the student's own, as ours does":
             (len({*scores, ours}) == 1, f'{measure} {", ".join([*scores, ours])}'),
+        **more
     }
 
 
@@ -361,7 +378,8 @@ def layer_decay(folder: Path, data: Path, library: str, recipe: str, student: di
             weight += 0.01 * torch.rand_like(weight)
     save_checkpoint(dict(meta={}, state_dict=stock.state_dict()), str(folder / 'stock.pth'))
 
-    config = without_validation(configured(path, folder, data, batch=2 if library != 'mmpretrain' else 10))
+    size = dict(cls=dict(batch=10), seg=dict(batch=2), det=dict(batch=2, epochs=2))  # twelve iterations each
+    config = without_validation(configured(path, folder, data, **size[Path(path).name[:3]]))
     change(config)
     config.model.student, config.load_from = student, str(folder / 'stock.pth')
     config.optim_wrapper = {key: value for key, value in recipe.items() if key not in ('type', 'loss_scale', 'dtype')}
@@ -434,7 +452,7 @@ def mask_rcnn(folder: Path, data: Path) -> Findings:
 ALL: dict[str, Callable[[Path, Path], Findings]] = {
     function.__name__: function
     for function in (beit, upernet, mask_rcnn, ema, yolox, sync_bn, sync_bn_two_processes, accumulation, amp_bfloat16,
-                     save_best_list)
+                     amp_of_another_wrapper, save_best_list)
 } | {f'{LIBRARY[task]}_tools': functools.partial(stock_tools, task) for task in PAIRS}
 
 

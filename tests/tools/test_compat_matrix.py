@@ -62,7 +62,7 @@ def test_the_page_counts_and_explains(rows):
     assert '**2 of the 2 that can be built here pass' in page
     assert '| mmpretrain.LeNet5 | takes pictures of one channel: `RuntimeError' in page
     assert page.count('| mmdet/yolox |') == 1
-    assert '**2 of the 2 that can be built here pass (100.0%)**, 1 cannot' in page
+    assert '**2 of the 2 that can be built and distilled here pass (100.0%)**, 1 cannot' in page
     assert '| mmpretrain/arcface | `no classifier: ImageToImageRetriever` |' in page
     assert '| LearningRateDecayOptimizerConstructor | 16 | 4 | same |' in page
 
