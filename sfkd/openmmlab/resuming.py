@@ -4,6 +4,7 @@ does.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -132,6 +133,7 @@ class ResumableCheckpointHook(CheckpointHook):
             loader.collate_fn = _Stamped(loader.collate_fn)
         for each in (loader, *([] if runner.val_loop is None else [runner.val_dataloader])):
             each.worker_init_fn = _Begin(each.worker_init_fn)
+            each._get_iterator = functools.partial(_started_deaf, each._get_iterator)
         saved, self._loaded = self._loaded, None
         if saved is None:
             return
@@ -224,16 +226,24 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        loader = runner.train_dataloader
+        if len(self._workers) < loader.num_workers and batch_idx + 1 < len(loader):
+            return  # until each worker has said where it is: a few steps
         if number := self._told(runner.iter + 1):
-            step, name = runner.iter + 1, f'iter_{runner.iter + 1}.pth'
-            if Path(self.last_ckpt or '').name != name:  # not saved this very moment
-                if self.by_epoch:
-                    runner.message_hub.update_info('ended_ckpt', self.file_backend.join_path(self.out_dir, name))
-                    self._write(runner, name, dict(epoch=runner.epoch, iter=step), validated=True)
-                else:
-                    self._save_checkpoint(runner)
-            end_workers(runner)
-            raise Ended(number, self.last_ckpt)
+            self._save_and_end(runner, number)
+
+    def _save_and_end(self, runner: Runner, number: int) -> None:
+        step, name = runner.iter + 1, f'iter_{runner.iter + 1}.pth'
+        if not self.by_epoch and Path(self.last_ckpt or '').name != name:  # not saved this very moment
+            self._save_checkpoint(runner)
+        elif self.by_epoch:  # in the middle of an epoch: until the next one's end
+            earlier = runner.message_hub.runtime_info.get('ended_ckpt')
+            runner.message_hub.update_info('ended_ckpt', self.file_backend.join_path(self.out_dir, name))
+            self._write(runner, name, dict(epoch=runner.epoch, iter=step), validated=True)
+            if earlier and Path(earlier).name != name:
+                self._remove(Path(earlier).name)
+        end_workers(runner)
+        raise Ended(number, self.last_ckpt)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if self._signal is not None and get_world_size() == 1:  # processes may have unlike numbers of batches here
@@ -364,12 +374,20 @@ class _Begin:
 
     def __call__(self, worker: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_end_with_parent, daemon=True).start()
         if self.begin is not None:
             self.begin(worker)
         if self.states:
             randomness.set_state(self.states[worker])
+
+
+def _started_deaf(start: Callable):
+    """Start a data loader's workers so that no signal reaches them before :class:`_Begin` has run in them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+    try:
+        return start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _end_with_parent() -> None:
