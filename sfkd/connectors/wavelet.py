@@ -158,11 +158,17 @@ class WaveletConnector(nn.Module):
         refine: whether DS2S runs, or which part of it alone (``only`` of :class:`DualStreamRefinement`).
         standardised: see :class:`Align`.
         streams: whether low band and details are projected apart (:class:`StreamProjection`).
+
+    Raises:
+        ValueError: for levels below 1, or an unknown wavelet.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar',
                  refine: bool | str = True, standardised: bool = True, streams: bool = False):
         super().__init__()
+        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
+            raise ValueError(f'levels must be a whole number from 1, not {levels!r}')
+        is_isometric(wavelet)  # raises for an unknown one
         project = StreamProjection(student_channels, teacher_channels, levels, wavelet) if streams else None
         self.align = Align(student_channels, teacher_channels, standardised, project)
         self.levels, self.wavelet = levels, wavelet

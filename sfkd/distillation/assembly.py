@@ -15,6 +15,7 @@ from ..features.matching import match
 from ..features.probe import Probe, Stage, probe
 from ..features.stages import MIN_GRID, stages
 from ..registry import MODELS
+from .options import problems_of
 from .pair import Pair
 
 AUTOMATIC = ('auto', 'head')
@@ -29,6 +30,8 @@ def as_size(size: int | Sequence[int]) -> Size:
 
 def teaches(pairs: str | Sequence[str | dict], losses: Sequence[dict], logits: Sequence[dict]) -> bool:
     """Whether anything is left to teach once what has weight 0 is taken out."""
+    if problems_of(pairs, None, losses, logits, None):
+        return True  # assemble() says what is wrong
     return bool(_weighted(logits)) or any(_weighted(_losses_of(entry, losses)) for entry in _entries(pairs))
 
 
@@ -46,6 +49,11 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
     Raises:
         ConfigError: with every problem found, each by its key.
     """
+    sizes = dict(input_size=input_size)
+    if teacher_input_size != input_size:
+        sizes['teacher_input_size'] = teacher_input_size
+    if wrong := problems_of(pairs, connector, losses, logits, chosen, **sizes):
+        raise ConfigError(wrong)
     entries = [entry for entry in _entries(pairs) if _weighted(_losses_of(entry, losses))]
     logits = _weighted(logits)
     if not (entries or logits):

@@ -1,6 +1,8 @@
 """What every loss of ours is."""
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 
@@ -14,6 +16,17 @@ class DistillationLoss(nn.Module):
     """
 
     mean_over_grid = True
+
+
+def positive(name: str, value: float) -> float:
+    """A loss's option as it is.
+
+    Raises:
+        ValueError: if it is no number above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f'{name} must be a number above 0, not {value!r}')
+    return value
 
 
 def is_mean_over_grid(loss: nn.Module) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..connectors import Decomposed
 from ..ops import at_least_float32
 from ..registry import MODELS
-from .base import DistillationLoss
+from .base import DistillationLoss, positive
 
 
 @MODELS.register_module()
@@ -69,7 +69,7 @@ class ChannelWiseDivergence(DistillationLoss):
 
     def __init__(self, temperature: float = 1.0):
         super().__init__()
-        self.temperature = temperature
+        self.temperature = positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """

@@ -1,12 +1,14 @@
 """GFFL: the Gaussian-filtered frequency loss."""
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from ..connectors import Decomposed
 from ..ops import gaussian_frequency_loss
 from ..registry import MODELS
-from .base import DistillationLoss
+from .base import DistillationLoss, positive
 
 
 @MODELS.register_module()
@@ -21,7 +23,7 @@ class GaussianFrequencyLoss(DistillationLoss):
 
     def __init__(self, sigma: float | None = 0.5):
         super().__init__()
-        self.sigma = sigma
+        self.sigma = sigma if sigma in (None, math.inf) else positive('sigma', sigma)
 
     def forward(self, student: Decomposed | Tensor, teacher: Decomposed | Tensor) -> Tensor:
         """

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..registry import MODELS
-from .base import DistillationLoss
+from .base import DistillationLoss, positive
 
 
 def log_probabilities(scores: Tensor, temperature: float) -> Tensor:
@@ -31,7 +31,7 @@ class KLDivergence(DistillationLoss):
         super().__init__()
         if reduction not in ('batchmean', 'mean'):
             raise ValueError(f"reduction '{reduction}' is neither 'batchmean' nor 'mean'")
-        self.temperature, self.reduction = temperature, reduction
+        self.temperature, self.reduction = positive('temperature', temperature), reduction
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
@@ -62,7 +62,7 @@ class DKD(DistillationLoss):
 
     def __init__(self, alpha: float = 1.0, beta: float = 2.0, temperature: float = 1.0):
         super().__init__()
-        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.alpha, self.beta, self.temperature = alpha, beta, positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
@@ -106,7 +106,7 @@ class DIST(DistillationLoss):
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0):
         super().__init__()
-        self.beta, self.gamma, self.temperature = beta, gamma, temperature
+        self.beta, self.gamma, self.temperature = beta, gamma, positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
@@ -143,7 +143,7 @@ class OFALoss(DistillationLoss):
 
     def __init__(self, gamma: float = 1.0, temperature: float = 1.0):
         super().__init__()
-        self.gamma, self.temperature = gamma, temperature
+        self.gamma, self.temperature = gamma, positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """

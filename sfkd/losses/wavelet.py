@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..connectors import Decomposed
 from ..registry import MODELS
-from .base import DistillationLoss
+from .base import DistillationLoss, positive
 
 
 @MODELS.register_module()
@@ -57,7 +57,7 @@ class BandInfoNCE(DistillationLoss):
 
     def __init__(self, temperature: float = 0.1):
         super().__init__()
-        self.temperature = temperature
+        self.temperature = positive('temperature', temperature)
 
     def forward(self, student: Decomposed, teacher: Decomposed) -> Tensor:
         """

@@ -1,0 +1,84 @@
+"""What a distillation's options must look like, before anything is built of them: types and values, all at once."""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..errors import nearest
+
+PAIR_KEYS = ('student', 'teacher', 'connector', 'losses')
+
+
+def problems_of(pairs, connector, losses, logits, stages, **sizes) -> list[str]:
+    """Everything in the options of :class:`Distillation` that is of a wrong type or value, each by its key.
+
+    Args:
+        pairs, connector, losses, logits, stages: as given.
+        sizes: (H, W) of pictures, by key.
+    """
+    found = [*_connector('connector', connector), *_losses('losses', losses), *_losses('logits', logits)]
+    for key, size in sizes.items():
+        if not (_is_list(size) and len(size) == 2 and all(_whole(side) and side > 0 for side in size)):
+            found.append(f'{key}: {size!r} is neither a number of pixels nor (height, width)')
+    if stages is not None and not (_is_list(stages) and all(map(_whole, stages))):
+        found.append(f'stages: {stages!r} is no list of indices, such as [-1]')
+    if not isinstance(pairs, str):
+        if not _is_list(pairs):
+            return [*found, f"pairs: {_shown(pairs)} is neither 'auto', 'head', nor a list of dict(student=path, "
+                    'teacher=path)']
+        for i, entry in enumerate(pairs):
+            found += _entry(f'pairs[{i}]', entry)
+    return found
+
+
+def _entry(where: str, entry) -> Iterator[str]:
+    if isinstance(entry, str):
+        return
+    if not isinstance(entry, Mapping):
+        yield f"{where}: {_shown(entry)} is neither 'auto', 'head', nor a dict(student=path, teacher=path)"
+        return
+    for key in entry:
+        if key not in PAIR_KEYS:
+            yield f"{where}: no option '{key}'; nearest: {nearest(str(key), PAIR_KEYS)}"
+    for side in ('student', 'teacher'):
+        if not isinstance(entry.get(side, ''), str):
+            yield f'{where}.{side}: {_shown(entry[side])} is no path of a module'
+    yield from _connector(f'{where}.connector', entry.get('connector'))
+    yield from _losses(f'{where}.losses', entry.get('losses', ()))
+
+
+def _connector(where: str, connector) -> Iterator[str]:
+    if connector is not None and not _has_type(connector):
+        yield f"{where}: {_shown(connector)} is no dict with a 'type', such as dict(type='Align'), and not None"
+
+
+def _losses(where: str, losses) -> Iterator[str]:
+    if not _is_list(losses):
+        yield f"{where}: {_shown(losses)} is no list of losses, such as [dict(type='FeatureMSE', weight=1.0)]"
+        return
+    for i, loss in enumerate(losses):
+        if not _has_type(loss):
+            yield f"{where}[{i}]: {_shown(loss)} is no dict with a 'type', such as dict(type='FeatureMSE', weight=1.0)"
+            continue
+        weight, name = loss.get('weight', 1), loss.get('name', 'x')
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            yield f'{where}[{i}].weight: {weight!r} is no number from 0'
+        if not isinstance(name, str) or not name or '.' in name:
+            yield f'{where}[{i}].name: {name!r} is no text without dots'
+
+
+def _has_type(value) -> bool:
+    return isinstance(value, Mapping) and (isinstance(value.get('type'), str) or isinstance(value.get('type'), type))
+
+
+def _is_list(value) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'
