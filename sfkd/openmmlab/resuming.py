@@ -5,15 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import logging
 import os
 import pickle
 import re
 import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import mmengine.runner.runner
@@ -22,15 +20,14 @@ from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_siz
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch.utils.data import get_worker_info
 
 from .. import randomness
 from ..checkpoint import read_checkpoint, write_checkpoint
 from ..errors import ConfigError
 from ..registry import HOOKS
+from .workers import STAMP, Begin, Rest, Stamped, end_workers, started_deaf
 
 KEY = 'resume'  # of what a full checkpoint holds for this hook
-STAMP = 'worker_state'  # of a batch: the number of the worker that made it, and the worker's random state afterwards
 
 
 @HOOKS.register_module()
@@ -130,10 +127,10 @@ class ResumableCheckpointHook(CheckpointHook):
                 file.unlink()
         loader = runner.train_dataloader
         if loader.num_workers:
-            loader.collate_fn = _Stamped(loader.collate_fn)
+            loader.collate_fn = Stamped(loader.collate_fn)
         for each in (loader, *([] if runner.val_loop is None else [runner.val_dataloader])):
-            each.worker_init_fn = _Begin(each.worker_init_fn)
-            each._get_iterator = functools.partial(_started_deaf, each._get_iterator)
+            each.worker_init_fn = Begin(each.worker_init_fn)
+            each._get_iterator = functools.partial(started_deaf, each._get_iterator)
         saved, self._loaded = self._loaded, None
         if saved is None:
             return
@@ -176,7 +173,7 @@ class ResumableCheckpointHook(CheckpointHook):
         done = loop._iter - loop._epoch * len(loader)  # of an epoch that was left in its middle
         if done > 0 or loader.persistent_workers:  # else the epoch begins as in the uninterrupted run
             self._continue_workers(loader, own['workers'], own['next_worker'] if done > 0 else 0)
-            object.__setattr__(loader, 'batch_sampler', _Rest(loader.batch_sampler, done, state))  # it is guarded
+            object.__setattr__(loader, 'batch_sampler', Rest(loader.batch_sampler, done, state))  # it is guarded
 
     def _continue_workers(self, loader, states: list[dict | None], turn: int) -> None:
         if None in states:
@@ -334,93 +331,6 @@ class _RemovesLast:
     def finish(self) -> None:
         for path in self._waiting:
             self._backend.remove(path)
-
-
-# ---- data loaders ----
-
-def end_workers(runner: Runner) -> None:
-    """End the data workers that live as long as the run: torch waits seconds for each where they go with a reference
-    cycle.
-    """
-    batches = getattr(runner.train_loop, 'dataloader_iterator', None)
-    for iterator in (getattr(batches, '_iterator', None), runner.train_dataloader._iterator):
-        if iterator is not None and hasattr(iterator, '_shutdown_workers'):
-            iterator._shutdown_workers()
-
-
-class _Stamped:
-    """A collate function whose batches bear the worker that made them and its random state afterwards."""
-
-    def __init__(self, collate: Callable):
-        self.collate = collate
-
-    def __call__(self, items):
-        batch, worker = self.collate(items), get_worker_info()
-        if worker is not None and isinstance(batch, dict):
-            batch[STAMP] = worker.id, pickle.dumps(randomness.get_state())
-        return batch
-
-
-class _Begin:
-    """How a data worker begins: as it did, deaf to what tells the whole run to end, and where another one was.
-
-    Slurm signals workers too, and Ctrl-C reaches them; the run needs them until its step is done. They still end when
-    it ends them.
-    """
-
-    def __init__(self, begin: Callable | None):
-        self.begin = begin
-        self.states: list[dict] | None = None  # of the workers in whose places they begin
-
-    def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        if self.begin is not None:
-            self.begin(worker)
-        if self.states:
-            randomness.set_state(self.states[worker])
-
-
-def _started_deaf(start: Callable):
-    """Start a data loader's workers so that no signal reaches them before :class:`_Begin` has run in them."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
-    try:
-        return start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _end_with_parent() -> None:
-    """In a data worker: end at a SIGTERM from its own run, at no other."""
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-        pass
-    os._exit(0)
-
-
-class _Rest:
-    """A batch sampler whose first pass leaves out what an interrupted epoch has had, and restores a random state
-    there.
-    """
-
-    def __init__(self, sampler, done: int, state: dict):
-        self.original, self.done, self.state = sampler, done, state
-
-    def __getattr__(self, name: str):
-        return getattr(self.original, name)
-
-    def __len__(self) -> int:
-        return len(self.original)
-
-    def __iter__(self):
-        done, self.done = self.done, 0
-        batches = itertools.islice(self.original, done, None)
-        first = next(batches, None)
-        if self.state is not None:
-            randomness.set_state(self.state)
-            self.state = None
-        if first is not None:
-            yield first
-            yield from batches
 
 
 def _inexact(saved: dict, workers: int) -> str | None:

@@ -18,6 +18,7 @@ from sfkd.checkpoint import read_checkpoint
 from sfkd.errors import ConfigError
 from sfkd.openmmlab import resuming, running
 from sfkd.openmmlab.resuming import newest_checkpoint
+from sfkd.openmmlab.workers import end_workers
 
 
 class Noisy(Dataset):
@@ -137,7 +138,7 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(uninterrupted, tmp_path, set
     stop_after(runner, moment, count)
     with pytest.raises(Stop):
         runner.train()
-    resuming.end_workers(runner)
+    end_workers(runner)
     again = runner_of(tmp_path / 'run', *setting, resume=newest_checkpoint(tmp_path / 'run'))
     again.train()
     for key, value in uninterrupted(*setting).items():

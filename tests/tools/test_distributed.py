@@ -1,0 +1,115 @@
+"""Several processes and several agents, as clusters start them; each a real training."""
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+PAIR = 'configs/mini/cls_resnet_to_mixer.py'
+OPTIONS = ['--no-validate', '--cfg-options', 'model.teacher_ckpt=init', 'train_dataloader.num_workers=0']
+EPOCHS = [
+    'train_cfg.max_epochs=4', 'param_scheduler.1.end=4', 'param_scheduler.1.T_max=3',
+    'default_hooks.checkpoint.save_best=None'
+]
+
+
+@pytest.fixture
+def launch(small, tmp_path):
+    """Start tools/dist_train.sh; its output goes to a file beside the work directory."""
+    started = []
+
+    def start(name, processes, **environment):
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = str(free.getsockname()[1])
+        environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', PYTHON=sys.executable,
+                           **dict(dict(PORT=port), **environment))
+        command = [
+            'bash', 'tools/dist_train.sh', PAIR,
+            str(processes), '--work-dir',
+            str(tmp_path / name), *OPTIONS, *small, *EPOCHS
+        ]
+        log = (tmp_path / f'{name}.log').open('a')
+        started.append(
+            subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                             start_new_session=True))
+        return started[-1]
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def weights(folder):
+    return torch.load(folder / 'epoch_4.pth', weights_only=False)['state_dict']
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def workers(agent):
+    """The process numbers of an agent's ranks."""
+    children = Path(f'/proc/{agent.pid}/task/{agent.pid}/children').read_text().split()
+    return [int(child) for child in children if b'tools/train.py' in Path(f'/proc/{child}/cmdline').read_bytes()]
+
+
+def wait_for(file, process, seconds=120):
+    end = time.time() + seconds
+    while not file.exists():
+        assert process.poll() is None and time.time() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.long
+def test_two_agents_train_as_one(launch, tmp_path):
+    """NNODES=2 on this machine: two agents of one process each give the weights of one agent with two."""
+    assert launch('one', 2).wait(300) == 0
+    first = launch('two', 1, NNODES='2', NODE_RANK='0', PORT='29771')
+    second = launch('two_second', 1, NNODES='2', NODE_RANK='1', PORT='29771')
+    assert first.wait(300) == second.wait(300) == 0
+    assert same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
+
+
+@pytest.mark.long
+def test_a_rank_that_dies_is_started_again_where_the_run_was(launch, tmp_path):
+    assert launch('whole', 2).wait(300) == 0
+    agent = launch('restarted', 2, MAX_RESTARTS='2')
+    wait_for(tmp_path / 'restarted/epoch_2.pth', agent)
+    os.kill(workers(agent)[1], signal.SIGKILL)
+    assert agent.wait(300) == 0
+    text = (tmp_path / 'restarted.log').read_text()
+    assert re.search(r'--resume: from .*epoch_[23].pth', text)
+    assert same(weights(tmp_path / 'whole'), weights(tmp_path / 'restarted'))
+
+
+@pytest.mark.long
+def test_a_rank_that_dies_ends_the_others_with_the_reason(launch, tmp_path):
+    agent = launch('dead', 2)
+    wait_for(tmp_path / 'dead/epoch_1.pth', agent)
+    left, killed = workers(agent)
+    os.kill(killed, signal.SIGKILL)
+    begun = time.time()
+    assert agent.wait(120) != 0 and time.time() - begun < 60
+    assert 'Signal 9 (SIGKILL)' in (tmp_path / 'dead.log').read_text()
+    assert not Path(f'/proc/{left}').exists()
+
+
+@pytest.mark.long
+def test_an_agent_that_is_told_to_end_saves_first(launch, tmp_path):
+    """SIGTERM to the agent alone; then the same command, as Slurm starts it again."""
+    agent = launch('ended', 2)
+    wait_for(tmp_path / 'ended/epoch_2.pth', agent)
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait(120) != 0
+    assert 'SIGTERM: the run has ended' in (tmp_path / 'ended.log').read_text()
+    assert launch('ended', 2, SLURM_RESTART_COUNT='1').wait(300) == 0
+    assert launch('whole', 2).wait(300) == 0
+    assert same(weights(tmp_path / 'whole'), weights(tmp_path / 'ended'))
