@@ -144,8 +144,8 @@ def main() -> None:
     first, second = weights(work / 'whole', last), weights(folder, last)
     same = first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
     setting = f'{args.loop}, {args.processes} process(es), {args.workers} workers'
-    print(f'{setting}: {args.kills} times {args.signal}, {in_writes} of them in a write; last weights ({len(first)} tensors) '
-          f'bitwise {"those" if same else "NOT those"} of the uninterrupted run')
+    print(f'{setting}: {args.kills} times {args.signal}, {in_writes} of them in a write; last weights '
+          f'({len(first)} tensors) bitwise {"those" if same else "NOT those"} of the uninterrupted run')
     sys.exit(0 if same else 1)
 
 

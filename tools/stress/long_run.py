@@ -3,8 +3,8 @@
   python tools/stress/long_run.py                     3,000 steps (about 6 minutes on two cores)
   python tools/stress/long_run.py --cache             the same with a teacher cache
 
-Prints the process's resident memory and open files every 250 steps; exit status 0 only if, after the first quarter, memory has grown by
-less than 2% and the files by none.
+Prints the process's resident memory and open files every 250 steps; exit status 0 only if, after the first quarter,
+memory has grown by less than 2% and the files by none.
 """
 import argparse
 import os
@@ -66,7 +66,8 @@ def main() -> None:
     settled = seen[len(seen) // 4:]
     growth = settled[-1][0] / settled[0][0] - 1
     more = settled[-1][1] - settled[0][1]
-    print(f'{args.steps} steps{", with a teacher cache" * args.cache}: memory {growth:+.2%} and open files {more:+d} after the first quarter')
+    print(f'{args.steps} steps{", with a teacher cache" * args.cache}: after the first quarter memory {growth:+.2%}, '
+          f'open files {more:+d}')
     sys.exit(growth > 0.02 or more > 0)
 
 
