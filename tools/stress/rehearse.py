@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -313,6 +314,12 @@ def download_address(name: str) -> str:
     return known[model]
 
 
+def processor_seconds() -> float:
+    """Of this process and all that it has started and seen end: what others do on the machine does not count."""
+    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
@@ -321,13 +328,14 @@ def rehearse(folder: Path, path: Path) -> dict:
     row: dict = dict(config=name_of(path), ok=True, stages={})
     run = Rehearsal(folder, path)
     for name, stage in zip(STAGES, (run.stand_ins, run.train, run.resume, run.export, run.stock_test)):
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), processor_seconds()
         try:
             stage()
             outcome = 'ok'
         except (Failure, ConfigError) as error:
             outcome, row['ok'] = str(error), False
-        row['stages'][name] = dict(outcome=outcome, seconds=round(time.perf_counter() - start, 1))
+        row['stages'][name] = dict(outcome=outcome, seconds=round(time.perf_counter() - start, 1),
+                                   processor_seconds=round(processor_seconds() - processor, 1))
         print(f'  {name}: {outcome} ({row["stages"][name]["seconds"]} s)', flush=True)
         if not row['ok']:
             break
@@ -352,9 +360,11 @@ def table(rows: list[dict]) -> str:
             cells += f'{text:>12}'
         name = row['config'].removeprefix('configs/sfkd/').removesuffix('.py')
         lines.append(f'{name:<46}{cells}{row.get("step_seconds", "-"):>9}{row.get("terms", "-"):>7}')
-    minutes = sum(stage['seconds'] for row in rows for stage in row['stages'].values()) / 60
+    minutes, processor = (sum(stage[key] for row in rows for stage in row['stages'].values()) / 60
+                          for key in ('seconds', 'processor_seconds'))
     passed = sum(row['ok'] for row in rows)
-    return '\n'.join([*lines, f'{passed} of {len(rows)} configs passed every stage; {minutes:.0f} minutes'])
+    return '\n'.join([*lines, f'{passed} of {len(rows)} configs passed every stage; {minutes:.0f} minutes, '
+                      f'{processor:.0f} of a processor'])
 
 
 def main() -> None:
