@@ -83,7 +83,7 @@ def _scalar(kind: _NumberType, data: bytes):
 def _config(content: dict) -> ConfigDict:
     """Stands in for mmengine's ConfigDict, which copies what it is given as often as it is named there."""
     rest = [content]
-    for count in range(MAX_CONFIG):
+    for _ in range(MAX_CONFIG):
         if not rest:
             return ConfigDict(content)
         part = rest.pop()
@@ -91,7 +91,7 @@ def _config(content: dict) -> ConfigDict:
             rest += dict.values(part)
         elif isinstance(part, (list, tuple)):
             rest += part
-    raise pickle.UnpicklingError(f'a config of more than {count:,} parts')
+    raise pickle.UnpicklingError(f'a config of more than {MAX_CONFIG - 1:,} parts')
 
 
 #: What a checkpoint may contain besides tensors and plain containers: what mmengine's own runner writes, and nothing
