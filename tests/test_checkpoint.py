@@ -318,7 +318,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, s
     def interrupted(*args):
         raise error
     monkeypatch.setattr(os, 'replace', interrupted)
-    with pytest.raises(error):
+    with pytest.raises(ConfigError if error is OSError else error, match='cannot write|^$'):
         write_checkpoint(dict(state_dict=dict(a=torch.zeros(2))), path)
     assert path.read_bytes() == old and os.listdir(tmp_path) == [path.name]
 

@@ -117,6 +117,22 @@ def test_the_wavelet_connector_gives_finite_losses_and_gradients_or_an_error_wit
     assert all(loss >= 0 for loss in losses) and finite(*losses, *gradients), (losses, gradients[0])
 
 
+@pytest.mark.parametrize('cast', [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('value', ['constant', 'zero', 'large constant', 'spike', 1e4, 1e18])
+@pytest.mark.parametrize('options', [{}, dict(refine=False), dict(streams=True), dict(wavelet='db2', levels=1)])
+def test_gradients_of_the_frequency_losses_are_finite_for_constant_zero_and_huge_features(options, value, cast):
+    for seed in range(5):
+        connector = WaveletConnector(4, 5, **options)
+        perturb(connector, seed)
+        s = features((3, 4, 7, 6), value, seed=seed, dtype=cast or torch.float32)
+        for teacher in (1.0, 'zero', 'large constant'):
+            t = features((3, 5, 7, 6), teacher, seed=seed + 1, dtype=cast or torch.float32).detach()
+            with autocast(cast):
+                sides = connector(s, t)
+                loss = GaussianFrequencyLoss()(*sides) + BandMSE('none')(*sides)
+            assert finite(loss, *torch.autograd.grad(loss, [s, *connector.parameters()]))
+
+
 @given(cs=channels, ct=channels, n=batches, gs=grids, gt=grids, layout=layouts, value=values, mask=masks, cast=casts,
        seed=seeds, refine=st.booleans())
 def test_what_a_mask_hides_changes_nothing_and_gets_no_gradient(cs, ct, n, gs, gt, layout, value, mask, cast, seed,
