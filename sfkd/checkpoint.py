@@ -311,8 +311,8 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
         if isinstance(error, (OSError, RuntimeError)):  # torch's writer says "unexpected pos" of a full disk
             free = shutil.disk_usage(path.parent).free / 2**20
             why = str(error).partition('\n')[0] or type(error).__name__
-            raise ConfigError(f"cannot write '{path}' ({why}; {free:,.0f} MiB are free there): make room, or give another "
-                              '--work-dir. What was saved before is as it was') from error
+            raise ConfigError(f"cannot write '{path}' ({why}; {free:,.0f} MiB are free there): make room, or give "
+                              'another --work-dir. What was saved before is as it was') from error
         raise
 
 
