@@ -25,7 +25,7 @@ Size = tuple[int, int]
 
 def as_size(size: int | Sequence[int]) -> Size:
     """(H, W) of one number or two."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+    return tuple(size) if isinstance(size, Sequence) else (size, size)
 
 
 def teaches(pairs: str | Sequence[str | dict], losses: Sequence[dict], logits: Sequence[dict]) -> bool:

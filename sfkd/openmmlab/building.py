@@ -52,6 +52,9 @@ def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dic
     Raises:
         ConfigError: if it is none of these, or if the model cannot be built.
     """
+    if not isinstance(options, dict | None):
+        raise ConfigError(f'{where}_options: {options!r} is no dict of changes to the model, such as '
+                          'dict(head=dict(num_classes=10))')
     if isinstance(spec, nn.Module):
         if options:
             raise ConfigError(f'{where}_options: the model is built already; give its config, or build it with them')

@@ -14,7 +14,7 @@ from .. import randomness
 from ..distillation import Distillation, Teacher, sfkd
 from ..distillation.assembly import teaches
 from ..distillation.distillation import as_size
-from ..errors import ConfigError, Problems
+from ..errors import ConfigError, Problems, nearest
 from ..registry import register_entry_point
 from .building import build_model, initialise, normalisation_of
 from .masks import picture_mask, rows_of, taught_mask
@@ -53,7 +53,12 @@ class Distiller:
     """
 
     def __new__(cls, student: str | dict | nn.Module, *_, data_preprocessor: dict | None = None,
-                student_options: dict | None = None, **__):
+                student_options: dict | None = None, **others):
+        known = [name for base in cls.__mro__ if issubclass(base, Distiller) for name in _parameters(base.__init__)]
+        known += _parameters(sfkd) if issubclass(cls, SFKD) else []
+        if unknown := [key for key in others if key not in known]:
+            raise ConfigError([f'model.{key}: no option of {cls.__name__}; nearest: {nearest(key, known)}'
+                               for key in unknown])
         network = build_model(student, 'model.student', data_preprocessor, options=student_options)
         if hasattr(network, NAME):
             raise ConfigError(
@@ -169,11 +174,8 @@ class SFKD(Distiller):
     """
 
     def __init__(self, student, teacher, teacher_ckpt=None, pairs='auto', **kwargs):
-        options = {key: kwargs.pop(key) for key in METHOD_OPTIONS if key in kwargs}
+        options = {key: kwargs.pop(key) for key in _parameters(sfkd) if key in kwargs}
         super().__init__(student, teacher, teacher_ckpt, pairs, **sfkd(**options), **kwargs)
-
-
-METHOD_OPTIONS = tuple(inspect.signature(sfkd).parameters)
 
 
 @functools.cache
@@ -205,6 +207,12 @@ def _check_backbones(**networks: nn.Module) -> None:
         ])
 
 
+def _parameters(function: Callable) -> list[str]:
+    """The names of what a function takes by name."""
+    return [name for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != 'self']
+
+
 def _image_size(network: nn.Module):
     return getattr(getattr(network, 'backbone', None), 'img_size', None)
 
@@ -214,5 +222,7 @@ def _check_checkpoint(teacher, checkpoint: str | None) -> None:
         raise ConfigError(
             "teacher_ckpt: None, so the teacher would be random; give its checkpoint, or 'init' for what the teacher's "
             'own init_cfg loads')
+    if not isinstance(checkpoint, str | None):
+        raise ConfigError(f"teacher_ckpt: {checkpoint!r} is no file, address or 'init'")
     if checkpoint not in (None, 'init') and '://' not in checkpoint and not Path(checkpoint).is_file():
         raise ConfigError(f"teacher_ckpt: there is no checkpoint '{checkpoint}'")

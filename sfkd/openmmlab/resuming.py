@@ -19,10 +19,11 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from .. import randomness
-from ..checkpoint import read_checkpoint, write_checkpoint
+from ..checkpoint import check_fit, read_checkpoint, write_checkpoint
 from ..errors import ConfigError
 from ..registry import HOOKS
 from .workers import STAMP, Begin, Rest, Stamped, end_workers, started_deaf
@@ -117,6 +118,8 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if runner._resume:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            check_fit(model, checkpoint, runner._load_from, '--resume')
             self._loaded = checkpoint.get(KEY, {})
 
     def before_train(self, runner: Runner) -> None:

@@ -32,7 +32,7 @@ from .resuming import Ended, newest_checkpoint
 PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
              'data_preprocessor')
 #: Hooks of every distillation run, unless the config names the same type itself.
-DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook')
+DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook')
 
 
 @contextlib.contextmanager
@@ -232,6 +232,9 @@ def prepare_resume(config: Config, asked: str | None) -> None:
         raise ConfigError(
             f"--resume: '{file}' holds no optimizer: it is a student's or a model's alone; start from it with "
             f'--cfg-options load_from={file}')
+    if not {'epoch', 'iter'} <= checkpoint.get('meta', {}).keys():
+        raise ConfigError(f"--resume: '{file}' does not say at which epoch and iteration it was saved; start from it "
+                          f'with --cfg-options load_from={file}')
     config.resume, config.load_from = True, file
     seed = checkpoint.get('meta', {}).get('seed')
     if seed is not None and (config.get('randomness')

@@ -105,3 +105,15 @@ def test_of_anything_at_all_it_is_said_what_is_wrong(pairs, connector, losses, l
     found = problems_of(pairs, connector, losses, logits, stages, input_size=size)
     assert all(isinstance(problem, str) and ': ' in problem for problem in found)
     assert len(found) == len(set(found))
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(refinee=True), "model.refinee: no option of SFKD; nearest: 'refine'"),
+    (dict(teacher_ckpt=3), "model.teacher_ckpt: 3 is no file, address or 'init'"),
+    (dict(student_options=3), 'model.student_options: 3 is no dict of changes to the model'),
+    (dict(input_size=1.5), 'model.input_size: (1.5, 1.5) is neither a number of pixels'),
+], ids=str)
+def test_mistakes_in_what_the_model_itself_takes(zoo, options, message):
+    with pytest.raises(ConfigError) as caught:
+        SFKD(zoo.mixer(), zoo.resnet(), **dict(dict(teacher_ckpt='init', input_size=64), **options))
+    assert message in str(caught.value)
