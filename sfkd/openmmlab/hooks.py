@@ -31,7 +31,7 @@ class StudentCheckpointHook(Hook):
     ``student_latest.pth`` follows the last full checkpoint, ``student_best.pth`` the best (with several metrics
     ``student_best_<metric>.pth``); both are replaced whole, so an interrupted run leaves the last ones.
     """
-    priority = 'LOWEST'  # after an EMA has put its averages into the checkpoint
+    priority = 'VERY_LOW'  # after an EMA has put in its averages, before a resumed run makes up for a validation
 
     def before_train(self, runner: Runner) -> None:
         # A resumed run knows the old run's files, and wrote their students itself
