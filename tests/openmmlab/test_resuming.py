@@ -72,18 +72,20 @@ def runner_of(folder, loop='epochs', workers=0, persistent=False, resume=None, s
     loader = dict(batch_size=2, num_workers=workers, persistent_workers=persistent,
                   collate_fn=dict(type='pseudo_collate'))
     torch.manual_seed(0)
+    length = dict(by_epoch=True, max_epochs=end)
+    if iterations:
+        length = dict(by_epoch=False, max_iters=6 * end, val_interval=3)
     saving = dict(dict(type='sfkd.ResumableCheckpointHook', interval=1, max_keep_ckpts=1, save_best='score',
                        rule='greater'), by_epoch=not iterations, **hook)
     return Runner(
         Model(), str(folder), train_dataloader=dict(loader, dataset=Noisy(), sampler=dict(type=sampler, shuffle=True)),
-        train_cfg=dict(by_epoch=False, max_iters=6 * end, val_interval=3) if iterations else dict(
-            by_epoch=True, max_epochs=end),
+        train_cfg=length,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
         val_dataloader=dict(batch_size=4, dataset=Noisy(), sampler=dict(type='DefaultSampler', shuffle=False),
                             collate_fn=dict(type='pseudo_collate')), val_cfg=dict(), val_evaluator=Evaluator(Score()),
         default_hooks=dict(checkpoint=saving),
-        custom_hooks=[dict(type=f'sfkd.{name}') for name in running.DISTILLATION_HOOKS], resume=resume is not None, load_from=resume, randomness=dict(seed=3),
-        experiment_name=f'{Path(folder).parent.name}_{time.monotonic_ns()}')
+        custom_hooks=[dict(type=f'sfkd.{name}') for name in running.DISTILLATION_HOOKS], resume=resume is not None,
+        load_from=resume, randomness=dict(seed=3), experiment_name=f'{Path(folder).parent.name}_{time.monotonic_ns()}')
 
 
 class Stop(Exception):
