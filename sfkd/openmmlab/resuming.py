@@ -46,14 +46,15 @@ class ResumableCheckpointHook(CheckpointHook):
 
     Args:
         interval, kwargs: see :class:`mmengine.hooks.CheckpointHook`.
-        patience: with several processes, steps between two moments at which they agree whether one was told to end.
     """
+
+    #: With several processes, steps between two moments at which they agree whether one was told to end.
+    PATIENCE = 10
 
     priority = 'LOWEST'  # after all that changes what is saved, and after all that draws random numbers before training
 
-    def __init__(self, interval: int = -1, patience: int = 10, **kwargs):
+    def __init__(self, interval: int = -1, **kwargs):
         super().__init__(interval, **kwargs)
-        self.patience = patience
         self._loaded: dict | None = None  # from the checkpoint, until it is restored
         self._saved: dict | None = None  # what goes into the next full checkpoint
         self._workers: dict[int, bytes] = {}  # the random state of each after the last batch of it that was used
@@ -253,7 +254,7 @@ class ResumableCheckpointHook(CheckpointHook):
         """The signal to end, once all processes know of it."""
         if get_world_size() == 1:
             return self._signal
-        if count % self.patience:
+        if count % self.PATIENCE:
             return None
         number = torch.tensor(self._signal or 0)
         all_reduce(number, 'max')

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from sfkd.checkpoint import read_checkpoint
 from sfkd.errors import ConfigError
 from sfkd.openmmlab import resuming, running
+from sfkd.openmmlab.hooks import InvalidLossHook
 from sfkd.openmmlab.resuming import newest_checkpoint
 from sfkd.openmmlab.workers import end_workers
 
@@ -258,3 +259,28 @@ def test_a_work_directory_that_takes_nothing(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(ConfigError, match="--work-dir: nothing can be written into '.*file/run'"):
         running.build_runner(Config(dict(work_dir=str(tmp_path / 'file/run'))))
+
+
+class PoisonHook(Hook):
+    """Makes pictures of some iterations no numbers."""
+
+    def __init__(self, *at):
+        self.at = at
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 in self.at:
+            data_batch['inputs'][0].fill_(torch.nan)
+
+
+def test_as_many_steps_are_left_out_as_were_allowed(tmp_path):
+    def run(name, *at):
+        runner = runner_of(tmp_path / name, end=1)
+        runner.register_hook(PoisonHook(*at))
+        hook = next(hook for hook in runner.hooks if isinstance(hook, InvalidLossHook))
+        hook.skip = 1
+        runner.train()
+        return runner.model, hook
+    model, hook = run('one', 2)
+    assert hook.skipped == 1 and all(p.isfinite().all() for p in model.parameters())
+    with pytest.raises(FloatingPointError, match='iteration 4: more than InvalidLossHook.skip=1 steps'):
+        run('two', 2, 4)
