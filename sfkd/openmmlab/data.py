@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import logging
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..errors import ConfigError
 from ..registry import HOOKS
@@ -45,7 +45,19 @@ class DataCheckHook(Hook):
                     notes += found[1]
         for note in notes:
             print_log(note, 'current', level=logging.WARNING)
+        problems += _uneven(runner)
         shared = [problems]
         broadcast_object_list(shared)
         if shared[0]:
             raise ConfigError(shared[0])
+
+
+def _uneven(runner: Runner) -> list[str]:
+    """A process that has a batch more than the others would wait for them until the time limit."""
+    if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return []  # by iterations the loader begins again
+    counts = all_gather_object(len(runner.train_dataloader))
+    if len(set(counts)) == 1:
+        return []
+    return [f'train_dataloader: the processes would make {min(counts)} to {max(counts)} batches an epoch, and the last '
+            'would wait for ever; set round_up=True in its sampler']

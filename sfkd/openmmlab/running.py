@@ -242,6 +242,22 @@ def prepare_resume(config: Config, asked: str | None) -> None:
         config.randomness = dict(config.get('randomness') or {}, seed=seed)
 
 
+class _Runner(Runner):
+    """mmengine's, which names a data set that is empty."""
+
+    @staticmethod
+    def build_dataloader(dataloader, *args, **kwargs):
+        try:
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
+        except ValueError as error:
+            if 'need at least one array to concatenate' not in str(error):  # mmengine, of what the set lists
+                raise
+            dataset = dataloader['dataset']
+            files = [str(dataset[key]) for key in ('data_root', 'ann_file', 'data_prefix') if dataset.get(key)]
+            raise ConfigError(f"dataset: the {dataset['type']} of {', '.join(files)} lists no picture, or filter_cfg "
+                              'leaves none; see docs/data.md for how to lay it out') from error
+
+
 def build_runner(config: Config, launcher: str = 'none') -> Runner:
     """A runner with the hooks of a distillation run and, on a CPU, one that can join other processes.
 
@@ -266,7 +282,7 @@ def build_runner(config: Config, launcher: str = 'none') -> Runner:
         config.setdefault('model_wrapper_cfg', dict(
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
             find_unused_parameters=config.get('find_unused_parameters', False)))
-    runner = Runner.from_cfg(config)
+    runner = _Runner.from_cfg(config)
     for handler in runner.logger.handlers:
         if type(handler) is logging.StreamHandler:  # mmengine's entry for each weight stays in the file
             handler.addFilter(lambda record: ' - torch.Size([' not in record.getMessage())

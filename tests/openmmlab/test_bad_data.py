@@ -226,3 +226,13 @@ def test_the_tool_names_a_corrupt_picture(data, tmp_path):
                                           ('train', 'val', 'test')))
     assert f"'{path}' cannot be read" in text and 'train_dataloader.dataset: picture ' in text
     assert 'Traceback' not in text.rpartition('train.py: ')[2]
+
+
+def test_the_tool_names_an_empty_set(data, tmp_path):
+    path, content = coco(data)
+    path.write_text(json.dumps(dict(content, images=[], annotations=[])))
+    text = train('det_gfl_resnet8', tmp_path, *(f'{split}_dataloader.dataset.data_root={data}/det' for split in
+                                                ('train', 'val', 'test')),
+                 f'val_evaluator.ann_file={data}/det/annotations/val.json')
+    assert f'dataset: the CocoDataset of {data}/det, annotations/train.json' in text and 'lists no picture' in text
+    assert 'Traceback' not in text

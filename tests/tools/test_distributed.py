@@ -25,7 +25,7 @@ def launch(small, tmp_path):
     """Start tools/dist_train.sh; its output goes to a file beside the work directory."""
     started = []
 
-    def start(name, processes, **environment):
+    def start(name, processes, *options, **environment):
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = str(free.getsockname()[1])
@@ -34,7 +34,7 @@ def launch(small, tmp_path):
         command = [
             'bash', 'tools/dist_train.sh', PAIR,
             str(processes), '--work-dir',
-            str(tmp_path / name), *OPTIONS, *small, *EPOCHS
+            str(tmp_path / name), *OPTIONS, *small, *EPOCHS, *options
         ]
         log = (tmp_path / f'{name}.log').open('a')
         started.append(
@@ -113,3 +113,10 @@ def test_an_agent_that_is_told_to_end_saves_first(launch, tmp_path):
     assert launch('ended', 2, SLURM_RESTART_COUNT='1').wait(300) == 0
     assert launch('whole', 2).wait(300) == 0
     assert same(weights(tmp_path / 'whole'), weights(tmp_path / 'ended'))
+
+
+@pytest.mark.long
+def test_processes_with_different_numbers_of_batches_do_not_begin(launch, tmp_path):
+    options = [f'train_dataloader.{key}' for key in ('sampler.round_up=False', 'dataset.indices=59', 'batch_size=29')]
+    assert launch('uneven', 2, *options).wait(120) != 0
+    assert 'the processes would make 1 to 2 batches an epoch' in (tmp_path / 'uneven.log').read_text()
