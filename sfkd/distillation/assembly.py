@@ -12,7 +12,7 @@ from torch import nn
 from ..connectors import WaveletConnector
 from ..errors import ConfigError, Problems, nearest
 from ..features.matching import match
-from ..features.probe import Probe, Stage, probe
+from ..features.probe import UNTAUGHT, Probe, Stage, probe
 from ..features.stages import MIN_GRID, stages
 from ..registry import MODELS
 from .options import problems_of
@@ -114,6 +114,11 @@ def _automatic(kind: str, student: nn.Module, teacher: nn.Module, student_probe:
         matched = [(stage.path, HEAD) for stage in stages(student, student_probe)]
     else:
         matched = [(s.path, t.path) for s, t in match(student, teacher, student_probe, teacher_probe)]
+    untaught = sum(UNTAUGHT in str(output) for output in student_probe.outputs.values())
+    if not matched and untaught:
+        raise ConfigError(f"pairs: '{kind}' found no stage of the student that a loss could teach: no gradient leaves "
+                          f'{untaught} of its {len(student_probe.outputs)} modules, which are frozen or reversible; '
+                          'leave fewer of its stages frozen, or name pairs behind them')
     if not matched:
         raise ConfigError(f"pairs: '{kind}' found no stages of the same stride in student and teacher; name the pairs: "
                           'pairs=[dict(student=path, teacher=path)]')

@@ -16,6 +16,7 @@ from .. import randomness
 from .layouts import LayoutError, as_map, describe
 
 PICTURES = 2
+UNTAUGHT = 'that no gradient leaves (a frozen or reversible layer)'
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class _Recorder:
                     self._note(f'{path}[{i}]', part)
             return
         if self.learns and not tapped.requires_grad:
-            self.outputs[path] = f'{describe(output)} that no gradient leaves (a frozen or reversible layer)'
+            self.outputs[path] = f'{describe(output)} {UNTAUGHT}'
             return
         grid = tuple(tapped.shape[2:])
         stride = round(math.sqrt(math.prod(self.image_size) / math.prod(grid)))

@@ -213,6 +213,9 @@ def test_a_frozen_stage_is_not_taught(zoo):
     assert [pair.student_path for pair in pairs] == ['backbone.layer3', 'backbone.layer4']
     with pytest.raises(ConfigError, match="'backbone.layer2' gives .* no gradient leaves"):
         zoo.distil(config, zoo.swin(), pairs=[dict(student='backbone.layer2', teacher='backbone.stages.1')])
+    config['backbone']['frozen_stages'] = 4
+    with pytest.raises(ConfigError, match='no stage of the student that a loss could teach: no gradient leaves [1-9]'):
+        zoo.distil(config, zoo.swin())
 
 
 def test_what_a_later_layer_overwrites_is_tapped_as_it_was(zoo):
