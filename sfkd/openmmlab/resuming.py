@@ -185,13 +185,16 @@ class ResumableCheckpointHook(CheckpointHook):
                       'augmentations than the interrupted one would have had', 'current', level=logging.WARNING)
         elif states:
             loader.worker_init_fn.states, self._turn = states[turn:] + states[:turn], turn
+            # a checkpoint may come before each has made a batch again
+            self._workers, self._next_worker = {i: pickle.dumps(state) for i, state in enumerate(states)}, turn
 
     def before_train_epoch(self, runner: Runner) -> None:
         loader = runner.train_dataloader
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             return  # its one iterator is there already
         if not loader.persistent_workers:
-            self._workers, self._next_worker = {}, 0  # new ones
+            if loader.worker_init_fn.states is None:  # new ones
+                self._workers, self._next_worker = {}, 0
         elif self._turn and runner.iter % len(loader) == 0:  # from now on each worker is again at its own place
             loader._iterator = None
             self._continue_workers(loader, [pickle.loads(self._workers[i]) for i in range(loader.num_workers)], 0)

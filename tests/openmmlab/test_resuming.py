@@ -149,6 +149,39 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(uninterrupted, tmp_path, set
         assert torch.equal(again.model.state_dict()[key], value), key
 
 
+def test_a_run_that_is_killed_again_before_each_worker_has_made_a_batch(uninterrupted, tmp_path, said):
+    """The checkpoint after the first step that is resumed holds the random state of the other worker too."""
+    setting, file = ('iterations', 2, False), None
+    for count in (8, 2, 2):
+        runner = runner_of(tmp_path / 'run', *setting, resume=file)
+        stop_after(runner, 'after_train_iter', count)
+        with pytest.raises(Stop):
+            runner.train()
+        end_workers(runner)
+        file = newest_checkpoint(tmp_path / 'run')
+    assert Path(file).name == 'iter_9.pth'
+    again = runner_of(tmp_path / 'run', *setting, resume=file)
+    again.train()
+    assert said == []
+    for key, value in uninterrupted(*setting).items():
+        assert torch.equal(again.model.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize('setting', [SETTINGS[1], SETTINGS[2]], ids=str)
+def test_a_run_that_is_told_to_end_twice_in_an_epoch(uninterrupted, tmp_path, said, setting):
+    for at in (9, 10, 11):
+        runner = runner_of(tmp_path / 'run', *setting, resume=newest_checkpoint(tmp_path / 'run'))
+        runner.register_hook(SignalHook(at))
+        with pytest.raises(resuming.Ended):
+            runner.train()
+    assert Path(newest_checkpoint(tmp_path / 'run')).name == 'iter_11.pth'
+    again = runner_of(tmp_path / 'run', *setting, resume=newest_checkpoint(tmp_path / 'run'))
+    again.train()
+    assert said == []
+    for key, value in uninterrupted(*setting).items():
+        assert torch.equal(again.model.state_dict()[key], value), key
+
+
 @pytest.mark.parametrize('steps', [9, 12])
 @pytest.mark.parametrize('setting', SETTINGS, ids=str)
 def test_a_signal_saves_in_the_middle_of_an_epoch(uninterrupted, tmp_path, setting, steps):
