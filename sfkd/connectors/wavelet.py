@@ -22,10 +22,13 @@ class Decomposed:
         bands: its wavelet bands, or a function that gives them, called once and only if somebody asks for them.
         isometric: whether the bands are an orthonormal transform of the map, so that sums of squares over all bands are
             those over the map (Parseval) and such a loss needs no bands.
+        refined: the same map as DS2S refined it; None where it was not, which is then itself.
     """
 
-    def __init__(self, map: Tensor, bands: Bands | Callable[[], Bands], isometric: bool = False):
+    def __init__(self, map: Tensor, bands: Bands | Callable[[], Bands], isometric: bool = False,
+                 refined: Decomposed | None = None):
         self.map, self.isometric, self._bands = map, isometric, bands
+        self.refined = refined or self
 
     @property
     def bands(self) -> Bands:
@@ -164,7 +167,7 @@ class WaveletConnector(nn.Module):
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar',
-                 refine: bool | str = True, standardised: bool = True, streams: bool = False):
+                 refine: bool | str = False, standardised: bool = True, streams: bool = False):
         super().__init__()
         if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
             raise ValueError(f'levels must be a whole number from 1, not {levels!r}')
@@ -186,24 +189,25 @@ class WaveletConnector(nn.Module):
             mask: see :class:`Align`.
 
         Returns:
-            tuple: both decomposed on the common grid with Ct channels; the student's map is rebuilt from its refined
-                bands.
+            tuple: both decomposed on the common grid with Ct channels. The student's ``refined.map`` is rebuilt from
+                its refined bands.
         """
         student, teacher = self.align(student, teacher, mask)
-        grid = student.shape[2:]
-        levels = self.levels_on(grid)
-        teacher = self._decomposed(teacher, levels)
+        levels, isometric = self.levels_on(student.shape[2:]), is_isometric(self.wavelet)
+        teacher = Decomposed(teacher, partial(dwt2, teacher, levels, self.wavelet), isometric)
         if self.refine is None:
-            return self._decomposed(student, levels), teacher
-        bands = self.refine(dwt2(student, levels, self.wavelet))
-        if mask is not None:  # what the refinement spread into the padding is nobody's
-            bands = Bands(bands.low * _shrunk(mask, bands.low),
-                          tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
-        student = idwt2(bands, self.wavelet, size=grid)
-        return Decomposed(student if mask is None else student * mask, bands), teacher
+            return Decomposed(student, partial(dwt2, student, levels, self.wavelet), isometric), teacher
+        bands = dwt2(student, levels, self.wavelet)
+        return Decomposed(student, bands, isometric, self._refined(bands, student.shape[2:], mask)), teacher
 
-    def _decomposed(self, x: Tensor, levels: int) -> Decomposed:
-        return Decomposed(x, partial(dwt2, x, levels, self.wavelet), isometric=is_isometric(self.wavelet))
+    def _refined(self, bands: Bands, grid: tuple[int, int], mask: Tensor | None) -> Decomposed:
+        bands = self.refine(bands)
+        if mask is None:
+            return Decomposed(idwt2(bands, self.wavelet, size=grid), bands)
+        # what the refinement spread into the padding is nobody's
+        bands = Bands(bands.low * _shrunk(mask, bands.low),
+                      tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
+        return Decomposed(idwt2(bands, self.wavelet, size=grid) * mask, bands)
 
 
 def _shrunk(mask: Tensor, band: Tensor) -> Tensor:

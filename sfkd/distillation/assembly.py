@@ -14,6 +14,7 @@ from ..errors import ConfigError, Problems, nearest
 from ..features.matching import match
 from ..features.probe import UNTAUGHT, Probe, Stage, probe
 from ..features.stages import MIN_GRID, stages
+from ..losses.base import takes_refined
 from ..registry import MODELS
 from .options import problems_of
 from .pair import Pair
@@ -164,6 +165,10 @@ class _Workshop:
         self._check_grid(where, student_stage, teacher_stage, connector)
         name = student_path.removeprefix('backbone.').replace('.', '_').replace('[', '_').replace(']', '')
         built = Pair(name, student_stage, teacher_stage, connector, _build_losses(losses, where))
+        if getattr(connector, 'refine', None) is not None and not any(map(takes_refined, built.losses.values())):
+            raise ConfigError(f"{where}: no loss of this pair takes what DS2S (refine= of its connector) gives, so it "
+                              "would never learn; give dict(type='BandMSE', refined=True) or a "
+                              'GaussianFrequencyLoss, or leave refine out')
         if connector is None:  # nothing brings the two to one shape
             _compare_once(built, where)
         return built

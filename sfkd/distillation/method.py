@@ -2,18 +2,19 @@
 from __future__ import annotations
 
 
-def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = False, streams: bool = False,
-         spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5, logit_weight: float = 0.0,
-         temperature: float = 1.0) -> dict:
+def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refine_spatial: bool = False,
+         streams: bool = False, spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5,
+         logit_weight: float = 0.0, temperature: float = 1.0) -> dict:
     """Spatial-frequency joint-aware heterogeneous distillation (arXiv 2607.01906, read as in docs/method.md).
 
-    Each pair goes through a :class:`WaveletConnector`; its bands are matched in space (:class:`BandMSE`), its map in
-    frequency (:class:`GaussianFrequencyLoss`), both refined by DS2S where ``refine`` is set; the logits by
-    :class:`KLDivergence`. A weight of 0 removes a term. DS2S is off by default: it costs accuracy in short trainings
-    and gains none in longer ones (docs/ablation.md).
+    Each pair goes through a :class:`WaveletConnector`. Its bands are matched in space (:class:`BandMSE`) as they are,
+    and, refined by DS2S, its map in frequency (:class:`GaussianFrequencyLoss`); the logits by :class:`KLDivergence`. A
+    weight of 0 removes a term, and DS2S where no term is left that takes its bands. The lean form, without DS2S, is
+    ``refine=False`` (configs/ablation/sfkd_lean.py).
 
     Args:
         levels, wavelet, refine, streams: see :class:`WaveletConnector`.
+        refine_spatial: whether the spatial term takes the refined bands too, which costs accuracy (docs/ablation.md).
         spatial_weight: w_s of the band matching of each pair.
         frequency_weight: w_f of the GFFL of each pair.
         sigma: of the GFFL, relative to Nyquist.
@@ -23,8 +24,9 @@ def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = False, str
     Returns:
         dict: ``connector``, ``losses`` and ``logits`` of :class:`~sfkd.distillation.Distillation`.
     """
+    refine = refine if frequency_weight or refine_spatial and spatial_weight else False  # or it would never learn
     return dict(
         connector=dict(type='WaveletConnector', levels=levels, wavelet=wavelet, refine=refine, streams=streams),
-        losses=[dict(type='BandMSE', weight=spatial_weight, name='spatial'),
+        losses=[dict(type='BandMSE', weight=spatial_weight, refined=refine_spatial, name='spatial'),
                 dict(type='GaussianFrequencyLoss', weight=frequency_weight, sigma=sigma, name='frequency')],
         logits=[dict(type='KLDivergence', weight=logit_weight, temperature=temperature, name='kd')])

@@ -13,9 +13,11 @@ class DistillationLoss(nn.Module):
     Attributes:
         mean_over_grid: whether it is a mean over all cells of a map, so that a batch of which only a part teaches is to
             be scaled up.
+        takes_refined: whether it compares what DS2S refined, where that runs.
     """
 
     mean_over_grid = True
+    takes_refined = False
 
 
 def positive(name: str, value: float) -> float:
@@ -32,3 +34,8 @@ def positive(name: str, value: float) -> float:
 def is_mean_over_grid(loss: nn.Module) -> bool:
     """:attr:`DistillationLoss.mean_over_grid`; True for what is none of ours: plain losses are means."""
     return loss.mean_over_grid if isinstance(loss, DistillationLoss) else True
+
+
+def takes_refined(loss: nn.Module) -> bool:
+    """:attr:`DistillationLoss.takes_refined`; True for what is none of ours, of which it cannot be known."""
+    return loss.takes_refined if isinstance(loss, DistillationLoss) else True

@@ -21,6 +21,8 @@ class GaussianFrequencyLoss(DistillationLoss):
             (Parseval).
     """
 
+    takes_refined = True
+
     def __init__(self, sigma: float | None = 0.5):
         super().__init__()
         self.sigma = sigma if sigma in (None, math.inf) else positive('sigma', sigma)
@@ -28,11 +30,11 @@ class GaussianFrequencyLoss(DistillationLoss):
     def forward(self, student: Decomposed | Tensor, teacher: Decomposed | Tensor) -> Tensor:
         """
         Args:
-            student, teacher: what a connector gives: maps (N, C, h, w), plain or decomposed, of which the (refined) map
-                counts.
+            student, teacher: what a connector gives: maps (N, C, h, w), plain or decomposed; where DS2S ran, the
+                refined map counts.
 
         Returns:
             Tensor: scalar.
         """
-        student, teacher = (side.map if isinstance(side, Decomposed) else side for side in (student, teacher))
+        student, teacher = (side.refined.map if isinstance(side, Decomposed) else side for side in (student, teacher))
         return gaussian_frequency_loss(student, teacher, self.sigma)

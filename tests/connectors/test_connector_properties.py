@@ -109,8 +109,8 @@ def test_the_wavelet_connector_gives_finite_losses_and_gradients_or_an_error_wit
         return
     with autocast(cast):
         student, taught = connector(s, t, cells(mask, n, grid, seed))
-        losses = [loss(student, taught) for loss in (BandMSE(), BandMSE('none'), GaussianFrequencyLoss())]
-    for side in (student, taught):
+        losses = [loss(student, taught) for loss in (BandMSE(), BandMSE('none', refined=True), GaussianFrequencyLoss())]
+    for side in (student, student.refined, taught):
         assert side.map.shape == (n, ct, *grid) and side.map.dtype == torch.float32
         assert finite(side.map, *side.bands.each())
     gradients = torch.autograd.grad(sum(losses), [s, *connector.parameters()], allow_unused=True)
@@ -119,7 +119,8 @@ def test_the_wavelet_connector_gives_finite_losses_and_gradients_or_an_error_wit
 
 @pytest.mark.parametrize('cast', [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('value', ['constant', 'zero', 'large constant', 'spike', 1e4, 1e18])
-@pytest.mark.parametrize('options', [{}, dict(refine=False), dict(streams=True), dict(wavelet='db2', levels=1)])
+@pytest.mark.parametrize('options', [
+    {}, dict(refine=True), dict(streams=True), dict(wavelet='db2', levels=1, refine=True)])
 def test_gradients_of_the_frequency_losses_are_finite_for_constant_zero_and_huge_features(options, value, cast):
     for seed in range(5):
         connector = WaveletConnector(4, 5, **options)
@@ -129,7 +130,7 @@ def test_gradients_of_the_frequency_losses_are_finite_for_constant_zero_and_huge
             t = features((3, 5, 7, 6), teacher, seed=seed + 1, dtype=cast or torch.float32).detach()
             with autocast(cast):
                 sides = connector(s, t)
-                loss = GaussianFrequencyLoss()(*sides) + BandMSE('none')(*sides)
+                loss = GaussianFrequencyLoss()(*sides) + BandMSE('none')(*sides) + BandMSE(refined=True)(*sides)
             assert finite(loss, *torch.autograd.grad(loss, [s, *connector.parameters()]))
 
 
@@ -147,15 +148,17 @@ def test_what_a_mask_hides_changes_nothing_and_gets_no_gradient(cs, ct, n, gs, g
     t = features((n, ct, *grid), 1.0, layout, seed + 1).detach()
     with autocast(cast):
         student, teacher = connector(s, t, hidden)
-        loss = FeatureMSE()(student.map, teacher.map)
+        loss = FeatureMSE()(student.map, teacher.map) + FeatureMSE()(student.refined.map, teacher.map)
     gradient, = torch.autograd.grad(loss, s)
     outside = hidden.expand_as(gradient) == 0
     assert not gradient[outside].any()
-    assert not student.map[hidden.expand_as(student.map) == 0].any()
+    for side in (student, student.refined):
+        assert not side.map[hidden.expand_as(side.map) == 0].any()
     other = torch.where(hidden > 0, s, torch.full_like(s, 77.0))
     with autocast(cast):
         changed, _ = connector(other, torch.where(hidden > 0, t, -t), hidden)
     torch.testing.assert_close(changed.map, student.map, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(changed.refined.map, student.refined.map, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('kind', [Align, WaveletConnector])

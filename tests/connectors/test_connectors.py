@@ -24,6 +24,11 @@ def tensors(decomposed):
     return decomposed.map, decomposed.bands.low, *decomposed.bands.details
 
 
+def joint(student, teacher):
+    """DS2S before both terms."""
+    return BandMSE(refined=True)(student, teacher) + GaussianFrequencyLoss()(student, teacher)
+
+
 # ---- align ----
 
 def test_align_by_hand():
@@ -62,12 +67,15 @@ def test_refinement_starts_as_the_identity(grid, wavelet):
     refined, plain = connectors(6, 8, wavelet=wavelet)
     s, t = randn(2, 6, *grid), randn(2, 8, 9, 9, seed=1)
     (student, teacher), (student_plain, teacher_plain) = refined(s, t), plain(s, t)
-    for a, b in zip(tensors(student), tensors(student_plain), strict=True):
+    for a, b in zip(tensors(student.refined), tensors(student_plain), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
     perturb(refined.refine)
     moved, teacher_after = refined(s, t)
-    for a, b in zip(tensors(moved), tensors(student_plain), strict=True):
+    for a, b in zip(tensors(moved.refined), tensors(student_plain), strict=True):
         assert (a - b).abs().mean() > 0.05
+    for a, b in zip(tensors(moved), tensors(student_plain), strict=True):
+        assert torch.equal(a, b)  # what is not refined stays as it was
+    assert teacher.refined is teacher and student_plain.refined is student_plain
     for a, b, c in zip(tensors(teacher_after), tensors(teacher), tensors(teacher_plain), strict=True):
         assert torch.equal(a, b) and torch.equal(a, c)  # nothing learned acts on the teacher
 
@@ -82,10 +90,10 @@ def test_plain_connector_is_align_then_dwt():
 
 
 def test_refined_map_is_rebuilt_from_the_refined_bands():
-    connector = WaveletConnector(6, 8)
+    connector = WaveletConnector(6, 8, refine=True)
     perturb(connector.refine)
     found = connector(randn(2, 6, 8, 8), randn(2, 8, 8, 8))[0]
-    for a, b in zip(dwt2(found.map, 2).each(), found.bands.each(), strict=True):
+    for a, b in zip(dwt2(found.refined.map, 2).each(), found.refined.bands.each(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
@@ -213,13 +221,13 @@ def test_ds2s_grows_linearly_with_the_channels():
 
 @pytest.mark.parametrize('grid', [(7, 7), (8, 8), (2, 2)])
 def test_everything_trains_after_one_step_and_so_does_the_student(grid):
-    connector = WaveletConnector(6, 8)
+    connector = WaveletConnector(6, 8, refine=True)
     s, t = randn(4, 6, *grid, requires_grad=True), randn(4, 8, *grid, seed=1)
     optimizer = torch.optim.SGD(connector.parameters(), 0.1)
     for _ in range(2):
         optimizer.zero_grad()
         student, teacher = connector(s, t)
-        (BandMSE()(student, teacher) + GaussianFrequencyLoss()(student, teacher)).backward()
+        joint(student, teacher).backward()
         optimizer.step()
     assert [name for name, p in connector.named_parameters() if not p.grad.abs().sum() > 0] == []
     assert s.grad.abs().amin((0, 2, 3)).min() > 0
@@ -227,15 +235,15 @@ def test_everything_trains_after_one_step_and_so_does_the_student(grid):
 
 
 def test_bf16_autocast_stays_close():
-    connector = WaveletConnector(6, 8)
+    connector = WaveletConnector(6, 8, refine=True)
     perturb(connector.refine, 0.1)
     s, t = randn(4, 6, 7, 7, requires_grad=True), randn(4, 8, 14, 14, seed=1)
     exact = connector(s, t)
     with torch.autocast('cpu', torch.bfloat16):
         rounded = connector(s, t)
-        loss = BandMSE()(*rounded) + GaussianFrequencyLoss()(*rounded)
+        loss = joint(*rounded)
     for side, (a, b) in enumerate(zip(exact, rounded)):
-        for x, y in zip(tensors(a), tensors(b), strict=True):
+        for x, y in zip(tensors(a.refined), tensors(b.refined), strict=True):
             assert y.dtype == torch.float32 and y.isfinite().all()
             assert (x - y).norm() < (0.03, 1e-5)[side] * x.norm()
     loss.backward()
@@ -261,10 +269,6 @@ def train(loss, *modules, steps=250):
     return value.item()
 
 
-def joint(student, teacher):
-    return BandMSE()(student, teacher) + GaussianFrequencyLoss()(student, teacher)
-
-
 def decomposed(x):
     return Decomposed(x, dwt2(x, 2))
 
@@ -287,7 +291,7 @@ def test_a_projection_reaches_the_least_squares_floor_and_no_lower():
 def test_refinement_cannot_collapse_the_loss_on_unrelated_features():
     """Shrinking the student to nothing leaves the whole of the standardised teacher: the loss of predicting zero."""
     s, t = unrelated()
-    connector = WaveletConnector(CHANNELS, CHANNELS)
+    connector = WaveletConnector(CHANNELS, CHANNELS, refine=True)
     perturb(connector.refine, 0.02)
     nothing = joint(decomposed(torch.zeros_like(t)), connector(s, t)[1]).item()
     start = joint(*connector(s, t)).item()
@@ -299,7 +303,7 @@ def test_refinement_cannot_collapse_the_loss_on_unrelated_features():
 def test_a_learned_layer_on_the_teachers_side_would_collapse():
     """The contrast that shows what the test above can see."""
     s, t = unrelated()
-    connector, layer = WaveletConnector(CHANNELS, CHANNELS), nn.Conv2d(CHANNELS, CHANNELS, 1)
+    connector, layer = WaveletConnector(CHANNELS, CHANNELS, refine=True), nn.Conv2d(CHANNELS, CHANNELS, 1)
 
     def loss():
         student, teacher = connector(s, t)
@@ -319,7 +323,7 @@ def masked(n=3, grid=(8, 8), size=(8, 8), filled=(4, 8)):
 
 @pytest.mark.parametrize('connector', [
     pytest.param(Align(5, 6), id='Align'), pytest.param(Align(5, 6, standardised=False), id='Align, as it is'),
-    pytest.param(WaveletConnector(5, 6), id='DS2S'), pytest.param(WaveletConnector(5, 6, refine=False), id='no DS2S')])
+    pytest.param(WaveletConnector(5, 6, refine=True), id='DS2S'), pytest.param(WaveletConnector(5, 6), id='no DS2S')])
 def test_what_is_padded_teaches_nothing(connector):
     torch.manual_seed(0)
     for parameter in connector.parameters():
@@ -331,7 +335,7 @@ def test_what_is_padded_teaches_nothing(connector):
     def loss(s, t):
         s, t = connector(s, t, mask)
         if isinstance(s, Decomposed):
-            return BandMSE()(s, t) + GaussianFrequencyLoss(0.5)(s, t)
+            return BandMSE()(s, t) + joint(s, t)
         return F.mse_loss(s, t)
     clean, noisy = loss(student, teacher), loss(noisy_student, teacher - 50 * (1 - mask))
     assert noisy.item() == pytest.approx(clean.item(), rel=1e-12)
