@@ -9,6 +9,7 @@ import gc
 import inspect
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -68,12 +69,27 @@ def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
     """Before anything is built: refuse unsafe checkpoints, quiet what no user can act on, keep memory, and join the
     other processes on a CPU.
     """
+    if launcher == 'pytorch':
+        end_with_parent()
     forbid_unsafe_loading()
     keep_freed_memory()
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     warnings.filterwarnings('ignore', category=FutureWarning)
     if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')  # mmengine's own launcher knows GPUs only
+
+
+def end_with_parent() -> None:
+    """On Linux: have the system kill this process when the one that started it is gone.
+
+    torchrun's agent that is killed (for memory, say) leaves its processes behind: they train on beside the run that is
+    started in its place, into the same work directory.
+    """
+    if sys.platform == 'linux':
+        parent, set_parent_death_signal = os.getppid(), 1  # the number is that of sys/prctl.h
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:  # gone before that
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def keep_freed_memory() -> None:

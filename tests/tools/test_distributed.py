@@ -61,6 +61,13 @@ def workers(agent):
     return [int(child) for child in children if b'tools/train.py' in Path(f'/proc/{child}/cmdline').read_bytes()]
 
 
+def alive(process):
+    try:
+        return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
 def wait_for(file, process, seconds=120):
     end = time.time() + seconds
     while not file.exists():
@@ -100,6 +107,19 @@ def test_a_rank_that_dies_ends_the_others_with_the_reason(launch, tmp_path):
     assert agent.wait(120) != 0 and time.time() - begun < 60
     assert 'Signal 9 (SIGKILL)' in (tmp_path / 'dead.log').read_text()
     assert not Path(f'/proc/{left}').exists()
+
+
+def test_processes_end_with_an_agent_that_is_killed(launch, tmp_path):
+    agent = launch('orphans', 2, 'train_cfg.max_epochs=400')
+    wait_for(tmp_path / 'orphans/epoch_1.pth', agent)
+    left = workers(agent)
+    agent.kill()
+    agent.wait()
+    end = time.time() + 10
+    while any(alive(worker) for worker in left):
+        assert time.time() < end, 'they train on'
+        time.sleep(0.05)
+    assert len(left) == 2
 
 
 @pytest.mark.long
