@@ -9,7 +9,6 @@ import gc
 import inspect
 import logging
 import os
-import signal
 import sys
 import tempfile
 import traceback
@@ -28,6 +27,7 @@ from ..registry import MODELS
 from .building import merged, read_config
 from .distiller import Distiller
 from .resuming import Ended, newest_checkpoint
+from .workers import end_with_parent
 
 #: What a distillation config says about the pair; the rest of its model is the method.
 PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
@@ -77,19 +77,6 @@ def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
     warnings.filterwarnings('ignore', category=FutureWarning)
     if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')  # mmengine's own launcher knows GPUs only
-
-
-def end_with_parent() -> None:
-    """On Linux: have the system kill this process when the one that started it is gone.
-
-    torchrun's agent that is killed (for memory, say) leaves its processes behind: they train on beside the run that is
-    started in its place, into the same work directory.
-    """
-    if sys.platform == 'linux':
-        parent, set_parent_death_signal = os.getppid(), 1  # the number is that of sys/prctl.h
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:  # gone before that
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def keep_freed_memory() -> None:
@@ -194,6 +181,8 @@ def _remedy(path: Path) -> str:
     if 'digits_wild' in path.parts:
         task = path.parts[path.parts.index('digits_wild') + 1:][:1]
         return f'make it with: python tools/make_digits_wild.py {"".join(task)}'.rstrip()
+    if path.name == 'fashion_mnist':
+        return 'get it with: bash tools/get_fashion_mnist.sh'
     return 'see docs/data.md for how to lay it out, or set data_root'
 
 

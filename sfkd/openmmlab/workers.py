@@ -1,10 +1,14 @@
-"""Data workers of a run that may be interrupted: their random states travel with batches, and signals pass them by."""
+"""Data workers of a run that may be interrupted: their random states travel with batches, signals pass them by, and
+none outlives its run.
+"""
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable
 
@@ -24,6 +28,20 @@ def end_workers(runner: Runner) -> None:
     for iterator in (getattr(batches, '_iterator', None), runner.train_dataloader._iterator):
         if iterator is not None and hasattr(iterator, '_shutdown_workers'):
             iterator._shutdown_workers()
+
+
+def end_with_parent() -> None:
+    """On Linux: have the system kill this process when the one that started it is gone.
+
+    Of torchrun's agent that is killed (for memory, say) the processes would train on, beside the run that is started in
+    its place and into the same work directory; of a killed process the data workers that wait to hand out a batch would
+    stay for ever.
+    """
+    if sys.platform == 'linux':
+        parent, set_parent_death_signal = os.getppid(), 1  # the number is that of sys/prctl.h
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:  # gone before that
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Stamped:
@@ -51,8 +69,9 @@ class Begin:
         self.states: list[dict] | None = None  # of the workers in whose places they begin
 
     def __call__(self, worker: int) -> None:
+        end_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        threading.Thread(target=_end_when_told, daemon=True).start()
         if self.begin is not None:
             self.begin(worker)
         if self.states:
@@ -68,7 +87,7 @@ def started_deaf(start: Callable):
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _end_with_parent() -> None:
+def _end_when_told() -> None:
     """In a data worker: end at a SIGTERM from its own run, at no other."""
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
         pass
