@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops import at_least_float32
 from ..registry import MODELS
 from .base import DistillationLoss
 
@@ -99,3 +100,50 @@ class RelationalKD(DistillationLoss):
         mean = distances.sum() / max(len(embeddings) * (len(embeddings) - 1), 1)
         directions = edges / distances.where(apart, 1).unsqueeze(2)
         return distances / mean.clamp_min(torch.finfo(mean.dtype).tiny), directions @ directions.mT
+
+
+@MODELS.register_module()
+class RedundancySuppression(DistillationLoss):
+    """RSD: how far the cross-correlation matrix of the teacher's and the student's embeddings over a batch is from the
+    identity (Zhang et al., ICCV 2025, arXiv 2507.21844), as the authors' code computes it, ``distillers/rsd.py``.
+
+    Each channel of each side is standardised over the batch, by its biased deviation + 1e-5. Of r, the mean product of
+    one of the D channels of the teacher and one of the student, it is the sum of (1 - r)^2 where both are the same
+    channel, plus kappa times the sum of r^2 where they are not. It grows with D: a student whose channels are all
+    constant costs D. The batch is that of one process.
+
+    Args:
+        kappa: weight of two different channels.
+    """
+
+    mean_over_grid = False
+
+    def __init__(self, kappa: float = 0.01):
+        super().__init__()
+        self.kappa = kappa
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """
+        Args:
+            student, teacher: (N, D), as :class:`~sfkd.connectors.EmbeddingProjector` gives them.
+
+        Returns:
+            Tensor: scalar, >= 0.
+
+        Raises:
+            ValueError: for maps, or embeddings of two lengths.
+        """
+        if student.dim() != 2 or student.shape != teacher.shape:
+            raise ValueError('RedundancySuppression compares embeddings (N, D) of one length, not '
+                             f'{tuple(student.shape)} with {tuple(teacher.shape)}: give '
+                             "connector=dict(type='EmbeddingProjector')")
+        with torch.autocast(student.device.type, enabled=False):
+            s, t = (self._standardised(at_least_float32(x)) for x in (student, teacher))
+            correlation = t.T @ s / len(s)  # (D, D)
+            identity = torch.eye(len(correlation), dtype=s.dtype, device=s.device)
+            weights = torch.full_like(correlation, self.kappa).fill_diagonal_(1)
+            return (weights * (correlation - identity).square()).sum()
+
+    @staticmethod
+    def _standardised(embeddings: Tensor) -> Tensor:
+        return (embeddings - embeddings.mean(0)) / (embeddings.std(0, unbiased=False) + 1e-5)
