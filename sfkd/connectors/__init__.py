@@ -1,7 +1,8 @@
 from .align import Align, CommonGrid
 from .embedding import EmbeddingProjector
+from .generation import MaskedGeneration
 from .logit_space import LogitProjector
 from .wavelet import Decomposed, DualStreamRefinement, WaveletConnector
 
 __all__ = ['Align', 'CommonGrid', 'Decomposed', 'DualStreamRefinement', 'EmbeddingProjector', 'LogitProjector',
-           'WaveletConnector']
+           'MaskedGeneration', 'WaveletConnector']

@@ -26,6 +26,17 @@ def muted(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
     return torch.where(mask > 0, student, low), torch.where(mask > 0, teacher, low)
 
 
+def without_float16(module: nn.Module, features: Tensor) -> Tensor:
+    """``module(features)``, in float32 where autocast would have float16, in which sums over large features, and their
+    gradients, overflow.
+    """
+    kind = features.device.type
+    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+        with torch.autocast(kind, enabled=False):
+            return module(at_least_float32(features))
+    return module(features)
+
+
 @MODELS.register_module()
 class Align(nn.Module):
     """Common grid, common channels and, unless switched off, common scale; steps 2 and 3 of docs/method.md (ours).
@@ -62,21 +73,11 @@ class Align(nn.Module):
                 autocast.
         """
         student, teacher = onto_one_grid(student, teacher)
-        student = self._project(student)
+        student = without_float16(self.project, student)
         if self.standardised:
             return standardise(student, teacher, mask=mask)
         student, teacher = at_least_float32(student), at_least_float32(teacher)
         return (student, teacher) if mask is None else (student * mask, teacher * mask)
-
-    def _project(self, student: Tensor) -> Tensor:
-        """In float32 where autocast would have float16, in which sums over large features, and their gradients,
-        overflow.
-        """
-        kind = student.device.type
-        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
-            with torch.autocast(kind, enabled=False):
-                return self.project(at_least_float32(student))
-        return self.project(student)
 
 
 @MODELS.register_module()

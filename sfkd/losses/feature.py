@@ -13,13 +13,22 @@ from .base import DistillationLoss, positive
 
 @MODELS.register_module()
 class FeatureMSE(DistillationLoss):
-    """Mean square of student - teacher over batch, channels and grid.
+    """Mean square of student - teacher over batch, channels and grid, or its sum over channels and grid.
 
     After :class:`Align` this is the plain MSE of standardised maps, and half of it is PKD, the mean over channels of
     ``1 - r`` with Pearson's r (Cao et al., arXiv 2207.02039, section 3.2). After ``Align(standardised=False)`` it is
     FitNet's hint loss (Romero et al., arXiv 1412.6550, eq. 3), whose half sum over a picture is C h w / 2 times this
-    mean.
+    mean. After :class:`MaskedGeneration` the sum is MGD's (Yang et al., arXiv 2205.01529).
+
+    Args:
+        reduction: 'mean', or 'batchmean', the sum over a picture, a mean over pictures.
     """
+
+    def __init__(self, reduction: str = 'mean'):
+        super().__init__()
+        if reduction not in ('mean', 'batchmean'):
+            raise ValueError(f"reduction '{reduction}' is neither 'mean' nor 'batchmean'")
+        self.mean_over_grid = reduction == 'mean'
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
@@ -29,7 +38,9 @@ class FeatureMSE(DistillationLoss):
         Returns:
             Tensor: scalar.
         """
-        return F.mse_loss(*map(at_least_float32, (student, teacher)))
+        student, teacher = map(at_least_float32, (student, teacher))
+        return (F.mse_loss(student, teacher) if self.mean_over_grid
+                else F.mse_loss(student, teacher, reduction='sum') / len(student))
 
 
 @MODELS.register_module()

@@ -7,7 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfkd.connectors import Align, CommonGrid, Decomposed, DualStreamRefinement, LogitProjector, WaveletConnector
+from sfkd.connectors import (
+    Align,
+    CommonGrid,
+    Decomposed,
+    DualStreamRefinement,
+    EmbeddingProjector,
+    LogitProjector,
+    MaskedGeneration,
+    WaveletConnector,
+)
 from sfkd.errors import ConfigError
 from sfkd.losses import BandMSE, FeatureMSE, GaussianFrequencyLoss
 
@@ -233,6 +242,45 @@ def test_the_logit_projector_gives_scores_or_says_that_it_needs_more_pictures(c,
         return
     assert student.shape == (n, classes) and teacher is t and finite(student)
     assert finite(*torch.autograd.grad(student.float().square().sum(), [s, *projector.parameters()]))
+
+
+@given(cs=channels, ct=channels, n=batches, gs=grids, gt=grids, layout=layouts, value=values, mask=masks, cast=casts,
+       seed=seeds)
+def test_the_embedding_projector_gives_finite_embeddings_or_says_that_it_needs_more_pictures(
+        cs, ct, n, gs, gt, layout, value, mask, cast, seed):
+    projector, grid = EmbeddingProjector(cs, ct), common(gs, gt)
+    s = features((n, cs, *gs), value, layout, seed, cast or torch.float32)
+    t = features((n, ct, *gt), value, layout, seed + 1).detach()
+    hidden = cells(mask, n, grid, seed)
+    if n == 1:
+        with pytest.raises(ValueError, match='this one has one'):
+            projector(s, t, hidden)
+        return
+    with autocast(cast):
+        student, teacher = projector(s, t, hidden)
+    assert student.shape == teacher.shape == (n, ct) and student.dtype == teacher.dtype == torch.float32
+    assert finite(student, teacher, *torch.autograd.grad(student.sum(), [s, *projector.parameters()]))
+    if gs == grid and hidden is not None:
+        gradient, = torch.autograd.grad(projector(s, t, hidden)[0].square().sum(), s)
+        assert not gradient[hidden.expand_as(gradient) == 0].any()
+
+
+@given(cs=channels, ct=channels, n=batches, gs=grids, gt=grids, layout=layouts, value=values, mask=masks, cast=casts,
+       seed=seeds, masked=st.sampled_from(['channels', 'cells']), ratio=st.sampled_from([0, 0.15, 0.75]))
+def test_masked_generation_gives_finite_maps_that_padding_does_not_reach(cs, ct, n, gs, gt, layout, value, mask, cast,
+                                                                         seed, masked, ratio):
+    connector, grid = MaskedGeneration(cs, ct, ratio, masked), common(gs, gt)
+    s = features((n, cs, *gs), value, layout, seed, cast or torch.float32)
+    t = features((n, ct, *gt), value, layout, seed + 1).detach()
+    hidden = cells(mask, n, grid, seed)
+    with autocast(cast):
+        student, teacher = connector(s, t, hidden)
+    assert student.shape == teacher.shape == (n, ct, *grid) and student.dtype == teacher.dtype == torch.float32
+    gradients = torch.autograd.grad(student.sum(), [s, *connector.parameters()])
+    assert finite(student, teacher, *gradients)
+    if hidden is not None:
+        assert not any(x[hidden.expand_as(x) == 0].any() for x in (student, teacher))
+        assert gs != grid or not gradients[0][hidden.expand_as(s) == 0].any()
 
 
 @given(n=st.integers(1, 3), c=st.integers(1, 4), grid=grids, dims=st.sampled_from([2, 3, 5]), seed=seeds)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sfkd.connectors import Align, Decomposed, DualStreamRefinement, WaveletConnector, wavelet
+from sfkd.connectors import Align, Decomposed, DualStreamRefinement, MaskedGeneration, WaveletConnector, wavelet
 from sfkd.losses import BandMSE, GaussianFrequencyLoss
 from sfkd.ops import Bands, dwt2, standardise
 
@@ -323,7 +323,8 @@ def masked(n=3, grid=(8, 8), size=(8, 8), filled=(4, 8)):
 
 @pytest.mark.parametrize('connector', [
     pytest.param(Align(5, 6), id='Align'), pytest.param(Align(5, 6, standardised=False), id='Align, as it is'),
-    pytest.param(WaveletConnector(5, 6, refine=True), id='DS2S'), pytest.param(WaveletConnector(5, 6), id='no DS2S')])
+    pytest.param(WaveletConnector(5, 6, refine=True), id='DS2S'), pytest.param(WaveletConnector(5, 6), id='no DS2S'),
+    pytest.param(MaskedGeneration(5, 6, ratio=0), id='MGD that hides nothing')])
 def test_what_is_padded_teaches_nothing(connector):
     torch.manual_seed(0)
     for parameter in connector.parameters():

@@ -21,6 +21,7 @@ from sfkd.losses import (
     GaussianFrequencyLoss,
     KLDivergence,
     OFALoss,
+    RedundancySuppression,
     RelationalKD,
 )
 from sfkd.ops import dwt2, gaussian_frequency_loss, max_levels
@@ -31,12 +32,12 @@ settings.register_profile('suite', deadline=None, database=None, derandomize='EX
 settings.load_profile('suite')
 
 MAPS = [BandMSE(), BandMSE('none'), GaussianFrequencyLoss(), GaussianFrequencyLoss(None), GaussianFrequencyLoss(0.1),
-        FeatureMSE(), CosineDistance(), ChannelWiseDivergence(), ChannelWiseDivergence(4.0), DetailL1(), BandInfoNCE(),
-        CorrelationCongruence(), RelationalKD()]
+        FeatureMSE(), FeatureMSE('batchmean'), CosineDistance(), ChannelWiseDivergence(), ChannelWiseDivergence(4.0),
+        DetailL1(), BandInfoNCE(), CorrelationCongruence(), RelationalKD(), RedundancySuppression()]
 SCORES = [KLDivergence(), KLDivergence(4.0, 'mean'), DKD(), DKD(temperature=4.0), DIST(), OFALoss(), OFALoss(1.5)]
 BANDS = (BandMSE, DetailL1, BandInfoNCE)
 #: Zero for equals, whatever they are. (Cosines are of no direction at 0; OFA has the teacher's entropy, a contrast
-#: the other pictures.)
+#: the other pictures, RSD whether one channel tells of another.)
 DISTANCES = (BandMSE, GaussianFrequencyLoss, FeatureMSE, ChannelWiseDivergence, DetailL1, CorrelationCongruence,
              RelationalKD, KLDivergence, DKD)
 
@@ -69,6 +70,8 @@ def numbers(shape, value=1.0, layout='plain', seed=0, dtype=torch.float32):
 
 def as_taken(loss, x):
     """What a connector would hand to a loss."""
+    if isinstance(loss, RedundancySuppression):
+        return x.mean((2, 3))
     if not isinstance(loss, BANDS):
         return x
     return Decomposed(x, dwt2(x, min(2, max_levels(x.shape[2:]))), isometric=isinstance(loss, BandMSE))
