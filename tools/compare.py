@@ -35,12 +35,16 @@ from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.
-METRICS = dict(cls=('accuracy/top1', 'top-1', 1), det=('coco/bbox_mAP', 'box AP', 100), seg=('mIoU', 'mIoU', 1))
+METRICS = dict(cls=('accuracy/top1', 'top-1', 1), fashion=('accuracy/top1', 'top-1', 1),
+               det=('coco/bbox_mAP', 'box AP', 100), seg=('mIoU', 'mIoU', 1))
 #: Task -> pair -> config.
-PAIRS = {task: {pair: f'configs/mini/{prefix}{pair}.py' for pair in pairs} for task, prefix, pairs in (
-    ('cls', 'cls_', ('resnet_to_mixer', 'resnet_to_vit', 'swin_to_resnet8', 'resnet_to_resnet8', 'resnet_to_swin')),
-    ('det', '', ('det_swin_to_resnet8', 'det_swin_to_mobilenet')),
-    ('seg', '', ('seg_swin_to_resnet8', )))}
+PAIRS = dict(
+    cls={pair: f'configs/mini/cls_{pair}.py' for pair in (
+        'resnet_to_mixer', 'resnet_to_vit', 'swin_to_resnet8', 'resnet_to_resnet8', 'resnet_to_swin')},
+    fashion={f'fashion_{pair}': f'configs/fashion/{pair}.py' for pair in (
+        'resnet_to_mixer', 'resnet_to_vit', 'swin_to_resnet4', 'resnet_to_resnet4')},
+    det={pair: f'configs/mini/{pair}.py' for pair in ('det_swin_to_resnet8', 'det_swin_to_mobilenet')},
+    seg={'seg_swin_to_resnet8': 'configs/mini/seg_swin_to_resnet8.py'})
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 BASELINES = ('alone', 'kd', 'aligned_mse', 'sfkd')
 #: What --tune tries first: every weight of the method times these.

@@ -10,7 +10,7 @@ from torch import nn
 from .probe import Probe, Stage, trunk_of
 from .taps import split_path
 
-MIN_STRIDE = 4  # the stem is no stage
+OCTAVES = 4  # of strides, which have stages: 4 to 32 of most networks, 1 to 8 of those for small pictures
 MIN_SHARE = 0.02  # of the trunk's modules: what is less is a step of the stem, or a pooling layer between stages
 MIN_GRID = 2  # a 1x1 map has no space left to decompose
 LAST_SCALE = 32  # where a classifier's last stage is; what dilates beyond does not stand for a stride
@@ -30,10 +30,13 @@ def stages(network: nn.Module, probed: Probe) -> list[Stage]:
     order = {path: i for i, path in enumerate(own)}
     mapped = {split_path(path)[0] for path, output in own.items() if isinstance(output, Stage)}
     layers = set(_layers(network.get_submodule(trunk), trunk, mapped))
-    maps = [output for path, output in own.items() if split_path(path)[0] in layers and isinstance(output, Stage)
-            and output.stride >= MIN_STRIDE and min(output.grid) >= MIN_GRID]
+    every = [output for path, output in own.items() if split_path(path)[0] in layers and isinstance(output, Stage)]
+    maps = list(_undilated(network, [stage for stage in every if min(stage.grid) >= MIN_GRID]))
+    last = max([stage.stride for stage in every] + [stage.scale for stage in maps], default=LAST_SCALE)
+    first = _octave(min(last, LAST_SCALE)) - OCTAVES + 1  # what is before is the stem
+    maps = [stage for stage in maps if _octave(stage.stride) >= first]
     ends: dict[int, Stage] = {}
-    for stage in _undilated(network, maps):
+    for stage in maps:
         ends.pop(_octave(stage.scale), None)
         ends[_octave(stage.scale)] = stage
     begins: dict[int, int] = {}  # the first module at all of a stride, deep inside of a layer or not

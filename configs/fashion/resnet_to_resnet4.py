@@ -1,0 +1,6 @@
+# CNN to CNN
+_base_ = 'resnet4.py'
+custom_imports = dict(imports=['sfkd'])
+model = dict(
+    _delete_=True, type='SFKD', student={{_base_.model}}, input_size=28,
+    teacher='configs/fashion/resnet.py', teacher_ckpt='configs/fashion/teachers/resnet.safetensors')
