@@ -161,7 +161,7 @@ class _Workshop:
                               'takes a map; set connector=None for this pair, or give the losses in logits=')
         if connector is not None:
             channels = dict(student_channels=student_stage.channels, teacher_channels=teacher_stage.channels)
-            connector = _build(dict(connector, **channels), f'{where}.connector')
+            connector = build(dict(connector, **channels), f'{where}.connector')
         self._check_grid(where, student_stage, teacher_stage, connector)
         name = student_path.removeprefix('backbone.').replace('.', '_').replace('[', '_').replace(']', '')
         built = Pair(name, student_stage, teacher_stage, connector, _build_losses(losses, where))
@@ -234,7 +234,7 @@ def _compare_once(pair: Pair, where: str) -> None:
                           f'{theirs} cannot be compared ({error}); {remedy}') from error
 
 
-def _build(config: dict, where: str) -> nn.Module:
+def build(config: dict, where: str) -> nn.Module:
     """Build a connector or loss of ours, or with a prefix in its type of another library, whatever the config's default
     scope.
     """
@@ -250,5 +250,5 @@ def _build_losses(configs: list[dict], where: str) -> dict[str, tuple[float, nn.
         weight, name = config.pop('weight', 1), config.pop('name', config['type'].rpartition('.')[2])
         if name in built:
             raise ConfigError(f"{where}.losses: two are called '{name}'; give each a name of its own: name='...'")
-        built[name] = float(weight), _build(config, f'{where}.losses')
+        built[name] = float(weight), build(config, f'{where}.losses')
     return built

@@ -66,6 +66,8 @@ class TeacherCache:
         print_log(f'teacher cache: {np.count_nonzero(self.checksums):,} of {rows:,} rows are in {self.folder}',
                   'current')
 
+    rest = None  # nothing is kept of what follows the taps
+
     def __call__(self, inputs: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> Features:
         """The teacher's features of a batch; the teacher runs, on the whole batch, only where a row is missing.
 

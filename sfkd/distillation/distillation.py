@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..features.padding import TaughtCells
 from ..features.taps import Taps
+from .anchor import anchor_on
 from .assembly import as_size, assemble
 from .method import sfkd
 from .pair import Pair, common_grid
@@ -62,6 +63,8 @@ class Distillation(nn.Module):
             ours, the rest is the loss's. A loss of weight 0 is not built, nor a pair without losses. None takes SFKD's
             connector and losses.
         logits: list of loss configs on the outputs of both ``head`` modules.
+        anchor: a loss config with ``weight`` or ``share``: the deepest map in the teacher's place, see
+            :func:`~sfkd.distillation.anchor.anchor_on`; None for none.
         input_size: of the training pictures, (H, W) or one number, for the dry run.
 
     Raises:
@@ -71,7 +74,7 @@ class Distillation(nn.Module):
     def __init__(self, student: nn.Module, teacher: nn.Module | Teacher, pairs: str | Sequence[str | dict] = 'auto', *,
                  stages: Sequence[int] | None = None, connector: dict | None = None,
                  losses: Sequence[dict] | None = None, logits: Sequence[dict] = (),
-                 input_size: int | tuple[int, int] = 224):
+                 anchor: dict | None = None, input_size: int | tuple[int, int] = 224):
         super().__init__()
         if losses is None:
             method = sfkd()
@@ -79,13 +82,15 @@ class Distillation(nn.Module):
         self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
         self.input_size = as_size(input_size)
         self.watching = False  # whether a with block is open
-        self.pairs: Sequence[Pair] = nn.ModuleList(assemble(
-            student, self.teacher.network, self.input_size, self.teacher.input_size or self.input_size, pairs=pairs,
-            connector=connector, losses=losses, logits=logits, chosen=stages))
+        teachers_size = self.teacher.input_size or self.input_size
+        pairs = assemble(student, self.teacher.network, self.input_size, teachers_size, pairs=pairs,
+                         connector=connector, losses=losses, logits=logits, chosen=stages)
+        self.pairs: Sequence[Pair] = nn.ModuleList(pairs)
+        self.anchor = anchor_on(pairs, anchor, self.teacher, teachers_size) if anchor else None
         self.taps = Taps.on(student, [pair.student_stage for pair in self.pairs])
         if self.pairs:
             teacher_stages = [pair.teacher_stage for pair in self.pairs]
-            self.teacher.tap(Taps.on(self.teacher.network, teacher_stages, stop=True), self.input_size)
+            self.teacher.tap(Taps.on(self.teacher.network, teacher_stages, stop=self.anchor is None), self.input_size)
 
     @contextlib.contextmanager
     def forward(self, images: Tensor, picture_mask: Tensor | None = None, taught_mask: Tensor | None = None,
@@ -129,8 +134,15 @@ class Distillation(nn.Module):
         tapped = [(student_features[pair.student_path], teacher_features[pair.teacher_path]) for pair in self.pairs]
         grids = [common_grid(ours, theirs) for ours, theirs in tapped if theirs.dim() == 4]
         cells = None if taught_mask is None else TaughtCells(taught_mask, grids)
+        for_anchor = tapped
+        if self.anchor is not None:
+            sources = getattr(student_features, 'sources', student_features)
+            tapped, for_anchor = self.anchor.split(tapped, [sources[pair.student_path] for pair in self.pairs])
         for pair, (ours, theirs) in zip(self.pairs, tapped):
             losses |= pair(ours, theirs, cells)
+        if self.anchor is not None:
+            judged = [self.pairs[i].connect(*for_anchor[i], cells) for i in self.anchor.where]
+            losses |= self.anchor(judged, self.teacher.rest)
         return losses
 
     def _apply(self, fn, recurse=True):
@@ -147,4 +159,5 @@ class Distillation(nn.Module):
         share = f' ({refinement:,} of them, {refinement / weights:.1%}, in DS2S)' if refinement else ''
         first = (f"distillation: {len(self.pairs)} pairs; beside the student's {weights:,} weights, connectors train "
                  f'{extra:,}{share}; none is in the exported student')
-        return '\n'.join([first, *(f'  {pair.summary()}' for pair in self.pairs)])
+        rest = [] if self.anchor is None else [f'  {self.anchor.summary()}']
+        return '\n'.join([first, *(f'  {pair.summary()}' for pair in self.pairs), *rest])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refine_spatial: bool = False,
          streams: bool = False, spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5,
-         logit_weight: float = 0.0, temperature: float = 1.0) -> dict:
+         logit_weight: float = 0.0, temperature: float = 1.0, anchor: dict | None = None) -> dict:
     """Spatial-frequency joint-aware heterogeneous distillation (arXiv 2607.01906, read as in docs/method.md).
 
     Each pair goes through a :class:`WaveletConnector`. Its bands are matched in space (:class:`BandMSE`) as they are,
@@ -20,13 +20,16 @@ def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refi
         sigma: of the GFFL, relative to Nyquist.
         logit_weight: w_kd; 0 where teacher and student have different classes.
         temperature: of the logit distillation.
+        anchor: ``dict(weight=1.0)`` or ``dict(share=0.1)``: the deepest refined map judged by the rest of the teacher,
+            see :class:`~sfkd.distillation.anchor.Anchor`; None for none.
 
     Returns:
-        dict: ``connector``, ``losses`` and ``logits`` of :class:`~sfkd.distillation.Distillation`.
+        dict: ``connector``, ``losses``, ``logits`` and ``anchor`` of :class:`~sfkd.distillation.Distillation`.
     """
     refine = refine if frequency_weight or refine_spatial and spatial_weight else False  # or it would never learn
     return dict(
         connector=dict(type='WaveletConnector', levels=levels, wavelet=wavelet, refine=refine, streams=streams),
         losses=[dict(type='BandMSE', weight=spatial_weight, refined=refine_spatial, name='spatial'),
                 dict(type='GaussianFrequencyLoss', weight=frequency_weight, sigma=sigma, name='frequency')],
-        logits=[dict(type='KLDivergence', weight=logit_weight, temperature=temperature, name='kd')])
+        logits=[dict(type='KLDivergence', weight=logit_weight, temperature=temperature, name='kd')],
+        anchor=anchor)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_weights
 from ..errors import ConfigError
+from ..features.continuation import Continuation
 from ..features.probe import random_pictures
 from ..features.taps import Taps
 
@@ -48,6 +49,7 @@ class Teacher:
         self.input_size = input_size
         self.affine = self._affine(student, own) if student and own else None
         self.taps: Taps | None = None
+        self.rest: Continuation | None = None  # what follows one of the taps, where a pair asks for that
         self._begun: set[str] = set()
         self._ended: set[str] = set()
 
@@ -112,7 +114,6 @@ class Teacher:
             for hook in hooks:
                 hook.remove()
 
-    @torch.inference_mode()
     def __call__(self, inputs: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> dict[str, Tensor]:
         """Read the taps.
 
@@ -124,6 +125,15 @@ class Teacher:
         Returns:
             dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients.
         """
+        # What is of inference mode could not go through the rest of the network together with a map that learns
+        with torch.inference_mode() if self.rest is None else torch.no_grad():
+            inputs = self._own(inputs, mask)
+            with self.taps.capture(inputs.shape[2:]) as features:
+                (self.network if self.rest is None else self.rest.record)(inputs)
+        return features
+
+    def _own(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
+        """The pictures as this network expects them."""
         # torch 2.6's autocast would keep its copy of pictures that take gradients, born here, for the student
         inputs = inputs.detach()
         if self.affine is not None:
@@ -132,9 +142,7 @@ class Teacher:
             inputs = inputs if mask is None else inputs * mask
         if self.input_size and inputs.shape[2:] != self.input_size:
             inputs = F.interpolate(inputs, self.input_size, mode='bilinear', antialias=True)
-        with self.taps.capture(inputs.shape[2:]) as features:
-            self.network(inputs)
-        return features
+        return inputs
 
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """Move or cast all of the teacher's tensors, as ``nn.Module._apply`` does."""

@@ -55,6 +55,40 @@ def as_map(output, image_size: tuple[int, int]) -> Tensor:
     raise LayoutError(f'{describe(output)} is no feature map for an input of {image_size[0]}x{image_size[1]}')
 
 
+def with_maps(output, features: dict[tuple[int, ...], Tensor], image_size: tuple[int, int]):
+    """A layer's output with other maps in the place of its own; what is none of these (class tokens, sizes, other
+    levels) stays.
+
+    Args:
+        output: as for :func:`as_map`, or with several such parts; nothing of it is changed.
+        features: ``{indices of a part of the output, () for the whole: the other map, (N, C, h, w)}``; they may take
+            gradients.
+        image_size: (H, W) of the input that gave the output.
+
+    Raises:
+        LayoutError: if there is no map in the output.
+    """
+    copies: dict[int, Tensor] = {}
+
+    def copied(part):
+        if type(part) in (tuple, list):
+            return type(part)(map(copied, part))
+        if torch.is_tensor(part):
+            return copies.setdefault(id(part), part.clone())  # Swin's last stage gives one tensor twice
+        return part
+    output = copied(output)
+    for indices, other in features.items():
+        as_map(part_of(output, indices), image_size).copy_(other)  # it is a view
+    return output
+
+
+def part_of(output, indices: tuple[int, ...]):
+    """What nested tuples and lists hold at a place."""
+    for i in indices:
+        output = output[i]
+    return output
+
+
 def _is_size(value) -> bool:
     return isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(v, int) for v in value)
 

@@ -49,6 +49,19 @@ def pick(calls: list, indices: tuple[int, ...]):
     return part
 
 
+class Captured(dict):
+    """``{path: output}`` of one forward pass.
+
+    Attributes:
+        sources: ``{path: the network's own tensor, of which the output is a view or copy}``: what flows back from the
+            rest of the network passes it, and not the output. None in inference mode.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.sources: dict[str, Tensor] = {}
+
+
 class Taps:
     """Reads the outputs of named modules during one forward pass.
 
@@ -78,7 +91,7 @@ class Taps:
                    [stage.path for stage in stages if stage.overwritten])
 
     @contextlib.contextmanager
-    def capture(self, image_size: tuple[int, int]) -> Iterator[dict[str, Tensor]]:
+    def capture(self, image_size: tuple[int, int]) -> Iterator[Captured]:
         """Within the context, run the network once on inputs of ``image_size``; afterwards the dict holds ``{path:
         output}``.
 
@@ -86,7 +99,7 @@ class Taps:
             RuntimeError: if a tapped module did not run, ran more than once without an index, or (outside inference
                 mode, in which outputs are copied) its output was overwritten in place by a later layer.
         """
-        outputs: dict[str, Tensor] = {}
+        outputs = Captured()
         versions: dict[str, int] = {}
         calls: dict[str, list] = {module: [] for module, _ in self.paths.values()}
 
@@ -100,7 +113,7 @@ class Taps:
                                        f"'{path}[0]'")
                 part = None if path in outputs else pick(calls[module], indices)
                 if part is not None:
-                    outputs[path] = self._read(path, part, image_size)
+                    outputs[path], outputs.sources[path] = self._read(path, part, image_size)
                     if torch.is_tensor(outputs[path]) and not torch.is_inference_mode_enabled():
                         versions[path] = outputs[path]._version
             if self.stop and len(outputs) == len(self.paths):
@@ -125,11 +138,12 @@ class Taps:
                                    'module after it')
 
     def _read(self, path: str, output, image_size: tuple[int, int]):
-        """A module's output as it is given for a path."""
+        """A module's output as it is given for a path, and its source."""
         try:
             tapped = output if path in self.raw else as_map(output, image_size)
         except LayoutError as error:
             raise LayoutError(f"tap '{path}' of {type(self.network).__name__}: {error}; tap another module") from error
         if torch.is_inference_mode_enabled():
-            return _kept(tapped)
-        return tapped.clone() if path in self.copied else tapped
+            return _kept(tapped), None
+        source = tapped if getattr(tapped, '_base', None) is None else tapped._base
+        return tapped.clone() if path in self.copied else tapped, source

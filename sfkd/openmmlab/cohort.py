@@ -16,6 +16,7 @@ from .. import randomness
 from ..distillation import Distillation, Teacher
 from ..distillation.cache import digest_of, digest_of_network
 from ..errors import ConfigError
+from ..features.continuation import Continuation
 from ..features.taps import Taps
 from ..registry import MODELS
 from .building import build_model
@@ -31,9 +32,15 @@ class OnePass:
 
     def __init__(self, distillations: list[Distillation]):
         taps = [distillation.teacher.taps for distillation in distillations]
-        self.teacher: Teacher = copy.copy(distillations[0].teacher)
+        teachers = [distillation.teacher for distillation in distillations]
+        anchored = [teacher for teacher in teachers if teacher.rest is not None]
+        if len(places := {(teacher.rest.module, *teacher.rest.indices) for teacher in anchored}) > 1:
+            raise ConfigError(f'members: their anchors are at {len(places)} places of the teacher; train what has '
+                              'another by itself, with tools/train.py')
+        self.teacher: Teacher = copy.copy([*anchored, *teachers][0])  # whose rest is that of the network that runs
         self.teacher.taps = Taps(self.teacher.network, dict.fromkeys(path for tap in taps for path in tap.paths),
-                                 raw=set().union(*(tap.raw for tap in taps)), stop=True)
+                                 raw=set().union(*(tap.raw for tap in taps)), stop=not anchored,
+                                 copied=set().union(*(tap.copied for tap in taps)))
         self.forget()
 
     def __call__(self, images: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> dict[str, Tensor]:
@@ -42,8 +49,14 @@ class OnePass:
             self.features, self.images = self.teacher(images, mask), images
         return self.features
 
+    @property
+    def rest(self) -> Continuation | None:
+        return self.teacher.rest
+
     def forget(self) -> None:
         """Let go of the last batch."""
+        if self.rest is not None:
+            self.rest.forget()
         self.features: dict[str, Tensor] = {}
         self.images: Tensor | None = None
 

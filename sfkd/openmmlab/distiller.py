@@ -75,6 +75,7 @@ class Distiller:
                  connector: dict | None = None,
                  losses: Sequence[dict] = (),
                  logits: Sequence[dict] = (),
+                 anchor: dict | None = None,
                  input_size: int | tuple[int, int] | None = None,
                  teacher_input_size: int | tuple[int, int] | None = None,
                  data_preprocessor: dict | None = None,
@@ -92,7 +93,7 @@ class Distiller:
                 if teaches(pairs, losses, logits):
                     _check_backbones(student=self, teacher=network)
                 companion = Distillation(self, frozen, pairs, stages=stages, connector=connector, losses=losses,
-                                         logits=logits, input_size=input_size or _image_size(self)
+                                         logits=logits, anchor=anchor, input_size=input_size or _image_size(self)
                                          or _image_size(network) or 224)
             problems.raise_all()
             if companion.pairs and teacher_ckpt not in (None, 'init'):

@@ -183,6 +183,9 @@ class TeacherCacheHook(Hook):
             raise ConfigError(
                 'TeacherCacheHook: data_preprocessor.batch_augments mixes pictures, which no cache of single '
                 'pictures can stand in for; set it to None')
+        if distillation.teacher.rest is not None:
+            raise ConfigError('TeacherCacheHook: model.anchor asks for the rest of the teacher in every step, which no '
+                              'cache of features can stand in for; leave out one of the two')
         teacher, config = distillation.teacher, runner.cfg.train_dataloader.dataset.dataset
         fingerprint = dict(
             teacher=digest_of_network(teacher.network), normalisation=digest_of(str(normalisation_of(student)),

@@ -1,0 +1,234 @@
+"""The anchor: the student's map judged by what of the frozen teacher comes after the tap."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..connectors import Decomposed
+from ..errors import ConfigError
+from ..features.continuation import Continuation
+from ..features.probe import random_pictures
+from ..features.taps import split_path
+from .assembly import build
+from .pair import Pair
+from .teacher import Teacher
+
+
+class Anchor(nn.Module):
+    """The student's maps, refined where DS2S runs, in the place of the teacher's: with the scale and shift of these,
+    they go through the rest of the frozen teacher, and the class scores that come out are compared with those that the
+    teacher gave. So a loss that cannot shrink by itself says what a refinement is worth. Ours; that a frozen head
+    judges is SRRL's idea (Yang et al., ICLR 2021).
+
+    Args:
+        where: indices of the pairs whose maps are judged together.
+        loss: on class scores (M, classes).
+        weight: of that loss; the first one, where a share is given.
+        share: how large the gradient that the anchor sends into the student shall be where it is tapped, relative to
+            the task's: measured every :attr:`INTERVAL` steps, for the steps that follow. None keeps the weight.
+    """
+
+    INTERVAL = 10
+
+    def __init__(self, where: list[int], loss: nn.Module, weight: float = 1.0, share: float | None = None):
+        super().__init__()
+        self.where, self.loss, self.share = where, loss, share
+        self.register_buffer('weight', torch.tensor(float(weight)))
+        self.register_buffer('steps', torch.tensor(0))
+        self._steps: int | None = None  # the buffer's value, known without waiting for the device
+        self._norms: dict[str, list[Tensor]] = {}
+
+    def forward(self, compared: Sequence[tuple], rest: Continuation) -> dict[str, Tensor]:
+        """
+        Args:
+            compared: what the connectors of the pairs at :attr:`where` gave.
+            rest: of the teacher, which has just run.
+
+        Returns:
+            dict: ``{'distill.anchor.loss': weighted scalar}``.
+        """
+        maps = [as_teachers(*(side.refined.map if isinstance(side, Decomposed) else side for side in sides), own)
+                for sides, own in zip(compared, rest.maps)]
+        ours, theirs = (torch.cat(class_scores(output, rest.network)) for output in (rest(maps), rest.returned))
+        return {'distill.anchor.loss': self.weight.clone() * self.loss(ours, theirs)}  # the weight changes in place
+
+    # ---- the weight by the share of the task's gradient ----
+
+    def split(self, tapped: list[tuple[Tensor, Tensor]], sources: list[Tensor]) -> tuple[list, list]:
+        """What each pair taps, (student's, teacher's), for the pairs and for the anchor: apart in a step that measures
+        how much of the gradient at a tap is from where.
+
+        Args:
+            tapped: by pair.
+            sources: the student's tensors, by pair, of which what is tapped is a view.
+        """
+        for_pairs, for_anchor = list(tapped), list(tapped)
+        if self.share is None or not self._counted():
+            return for_pairs, for_anchor
+        for i in self.where:
+            tap, theirs = tapped[i]
+            views = [tap.view_as(tap) for _ in range(2)]
+            for_pairs[i], for_anchor[i] = ((view, theirs) for view in views)
+            self._measure(*views, tap, sources[i])
+        return for_pairs, for_anchor
+
+    def _measure(self, for_pairs: Tensor, for_anchor: Tensor, tap: Tensor, source: Tensor) -> None:
+        """Note, on the way back, how large the task's and the anchor's gradients are at the source of a tap."""
+        gradients: dict[str, Tensor] = {}
+
+        def note(key):
+            return lambda gradient: gradients.update({key: gradient.detach()})
+
+        def note_all(gradient):
+            with torch.enable_grad():  # the taught part in the layout of the source, of which the tap is a view
+                twin = source.detach().requires_grad_()
+                view = twin.as_strided(tap.shape, tap.stride(), tap.storage_offset())
+                taught, = torch.autograd.grad(view, twin, sum(gradients.values()))
+            self._norms['task'].append((gradient.float() - taught.float()).square().sum())
+            self._norms['anchor'].append(gradients['anchor'].float().square().sum())
+        for_pairs.register_hook(note('pairs'))
+        for_anchor.register_hook(note('anchor'))
+        source.register_hook(note_all)
+
+    def _counted(self) -> bool:
+        """Count a step; whether it is one that measures. What the last one measured is taken in first."""
+        if not (self.training and torch.is_grad_enabled()):
+            return False
+        if self._steps is None:
+            self._steps = int(self.steps)
+        if self._norms and len(self._norms['anchor']) == len(self.where):
+            norms = torch.stack([sum(self._norms[key]) for key in ('task', 'anchor')])
+            if dist.is_initialized() and dist.get_world_size() > 1:
+                dist.all_reduce(norms)
+            wanted = self.weight * self.share * (norms[0] / norms[1]).sqrt()
+            if self._steps > self.INTERVAL:
+                wanted = (wanted * self.weight).sqrt()  # one batch is no measure of the next hundred
+            self.weight.copy_(torch.where(wanted.isfinite() & (wanted > 0), wanted, self.weight))
+        self._norms = dict(task=[], anchor=[])
+        self._steps += 1
+        self.steps.fill_(self._steps)
+        return (self._steps - 1) % self.INTERVAL == 0
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self._steps = None
+
+    def summary(self) -> str:
+        """How much of what is judged, for the log."""
+        aim = f'weight {self.weight:g}' if self.share is None else f"{self.share:.0%} of the task's gradient"
+        return f'anchor at {len(self.where)} maps, {aim}'
+
+
+def anchor_on(pairs: Sequence[Pair], config: dict, teacher: Teacher, image_size: tuple[int, int]) -> Anchor:
+    """The anchor of a distillation: at the deepest pair that compares maps, and where that is a level of a neck at all
+    levels that are paired. The teacher keeps from now on what the anchor needs of each pass.
+
+    Args:
+        pairs: as assembled.
+        config: of a loss on class scores (default: ``type='KLDivergence'``), with ``weight`` or ``share`` as of
+            :class:`Anchor`.
+        teacher: gets ``rest``.
+        image_size: (H, W) of the teacher's dry run.
+
+    Raises:
+        ConfigError: if there is no such pair, or if the teacher gives no class scores of pictures alone.
+    """
+    config = dict(dict(type='KLDivergence'), **config)
+    weight, share = config.pop('weight', 1.0), config.pop('share', None)
+    for key, value in dict(weight=weight, **({} if share is None else dict(share=share))).items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise ConfigError(f'anchor.{key}: {value!r} is no number above 0')
+    maps = [i for i, pair in enumerate(pairs) if not any(stage.is_scores for stage in pair.stages)]
+    if not maps:
+        raise ConfigError("anchor: there is no pair of maps, one of which could take the teacher's place; give pairs, "
+                          'or leave anchor out')
+    module, _ = split_path(pairs[maps[-1]].teacher_path)
+    where = [i for i in maps if split_path(pairs[i].teacher_path)[0] == module]
+    if share is not None and (gone := [pairs[i].student_path for i in where if pairs[i].student_stage.overwritten]):
+        raise ConfigError(f"anchor.share: a later layer overwrites the student's '{gone[0]}', so that the task's "
+                          'gradient there cannot be measured; give anchor.weight, or pair the layer that overwrites it')
+    network, pictures = teacher.network, random_pictures(teacher.network, image_size)
+    rest = Continuation(network, [pairs[i].teacher_path for i in where], partial(judged_by, network))
+    with torch.no_grad():
+        try:
+            rest.look(pictures)
+            rest.record(pictures)
+        except (TypeError, AttributeError, NotImplementedError) as error:
+            raise ConfigError(f"anchor: '{type(network).__name__}' does not run to its end from pictures alone "
+                              f'({error}); leave anchor out') from error
+        class_scores(rest.returned, network)
+        for i, own in zip(where, rest.maps):
+            given, _ = pairs[i].connect(*(torch.zeros(2, *stage.shape) for stage in pairs[i].stages))
+            channels = (given.refined.map if isinstance(given, Decomposed) else given).shape[1]
+            if channels != own.shape[1]:
+                raise ConfigError(f"anchor: the connector of pair '{pairs[i].name}' gives {channels} channels, and the "
+                                  f"teacher's map has {own.shape[1]}, whose place they would take; use a "
+                                  'WaveletConnector or an Align')
+    rest.forget()
+    teacher.rest = rest
+    return Anchor(where, build(config, 'anchor'), weight, share)
+
+
+def as_teachers(ours: Tensor, theirs: Tensor, own: Tensor) -> Tensor:
+    """A compared map (N, C, h, w) with the scale, shift and grid of the teacher's own, as far as these are known from
+    the compared map of the teacher.
+
+    Args:
+        ours, theirs: as a connector gives them; both 0 where there is padding.
+        own: the teacher's map (N, C, H, W), of which ``theirs`` was made by pooling and, per channel, one affine map.
+
+    Returns:
+        Tensor: (N, C, H, W); in the padding the teacher's own.
+    """
+    pooled = own if own.shape == theirs.shape else F.adaptive_avg_pool2d(own, theirs.shape[2:])
+    pooled, inside = pooled.to(theirs.dtype), (theirs != 0).any(1, keepdim=True).to(theirs)
+    count = inside.sum().clamp_min(1)
+
+    def centred(x):
+        mean = (x * inside).sum((0, 2, 3), keepdim=True) / count
+        return mean, (x - mean) * inside
+    (mean, x), (shift, y) = centred(pooled), centred(theirs)
+    scale = (x * y).sum((0, 2, 3), keepdim=True) / y.square().sum((0, 2, 3), keepdim=True).clamp_min(1e-12)
+    ours = torch.where(inside > 0, (ours - shift) * scale + mean, pooled)
+    return ours if own.shape == theirs.shape else F.interpolate(ours, own.shape[2:], mode='bilinear')
+
+
+def judged_by(network: nn.Module, pictures: Tensor):
+    """What a teacher says of pictures (N, 3, H, W): its scores; of a detector in two stages the proposals'."""
+    if isinstance(getattr(network, 'rpn_head', None), nn.Module):
+        return network.rpn_head(network.extract_feat(pictures))
+    return network(pictures)
+
+
+def class_scores(output, network: nn.Module) -> list[Tensor]:
+    """The class scores in what :func:`judged_by` gave, a row each: (M, classes).
+
+    Args:
+        output: (N, classes); class maps (N, classes, h, w); or a dense detector's ``(class maps of each level, boxes,
+            ...)``.
+        network: whose head says how scores become probabilities. Each score of a sigmoid is a class and its contrary.
+
+    Raises:
+        ConfigError: if there are no class scores in it.
+    """
+    head = next((part for name in ('bbox_head', 'rpn_head')
+                 if isinstance(part := getattr(network, name, None), nn.Module)), None)
+    if torch.is_tensor(output) and output.dim() == 2:
+        return [output]
+    if torch.is_tensor(output) and output.dim() == 4 and head is None:
+        return [output.movedim(1, -1).flatten(0, 2)]
+    levels = output[0] if isinstance(output, (tuple, list)) and output else None
+    if head is None or not isinstance(levels, (tuple, list)) or not all(
+            torch.is_tensor(level) and level.dim() == 4 for level in levels):
+        raise ConfigError(f"anchor: '{type(network).__name__}' gives no class scores of pictures alone; leave anchor "
+                          'out')
+    if getattr(head, 'use_sigmoid_cls', True):
+        return [torch.stack([level.flatten(), torch.zeros_like(level).flatten()], 1) for level in levels]
+    classes = head.cls_out_channels
+    return [level.unflatten(1, (-1, classes)).movedim(2, -1).flatten(0, -2) for level in levels]

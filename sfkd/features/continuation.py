@@ -1,0 +1,134 @@
+"""What a frozen network makes of its maps, changed."""
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .layouts import as_map, part_of, with_maps
+from .taps import split_path
+
+
+class Continuation:
+    """The rest of a network behind one of its modules: given other maps in the place of those that the module returned,
+    what the network would have returned.
+
+    A pass of the network is recorded first. In the continued pass all that ended before the module gives again what it
+    gave in the recorded one, so that only what lies behind is computed, through which gradients reach the maps.
+    Works on any network whose layers are modules: what the modules that hold them do between two calls (a flatten, an
+    addition) is done again.
+
+    Args:
+        network: frozen, in eval mode.
+        paths: of the maps, as :class:`~sfkd.features.taps.Taps` names them, all of one module: a layer's, or levels of
+            a neck's.
+        run: runs the network on pictures (N, 3, H, W), up to what is asked for.
+    """
+
+    def __init__(self, network: nn.Module, paths: Sequence[str], run: Callable[[Tensor], object]):
+        self.network, self.run = network, run
+        (self.module, ), self.indices = {split_path(path)[0] for path in paths}, [split_path(path)[1] for path in paths]
+        self.before: dict[str, int] = {}  # what ends before the module, and how often
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of the recorded pass."""
+        self._recorded: dict[str, list] = {}
+        self._inputs: Tensor | None = None
+        self.returned = None  # by the recorded pass
+
+    def look(self, pictures: Tensor) -> None:
+        """Find out, in one pass over pictures, what ends before the module.
+
+        Raises:
+            ConfigError: if the module runs more than once.
+        """
+        ended, before = Counter(), []
+
+        def begin(*_):
+            before.append(Counter(ended))
+        hooks = [self.network.get_submodule(self.module).register_forward_pre_hook(begin)]
+        hooks += [module.register_forward_hook(lambda _, __, ___, path=path: ended.update([path]))
+                  for path, module in self.network.named_modules() if path]
+        try:
+            self.run(pictures)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if len(before) != 1:
+            raise ConfigError(f"anchor: '{self.module}' runs {len(before)} times, and what the network makes of one of "
+                              'its maps cannot be told; tap a module that runs once')
+        # The outermost of what has ended: the rest lies within
+        self.before = {path: count for path, count in before[0].items()
+                       if not any(path.startswith(f'{other}.') for other in before[0])}
+
+    def record(self, inputs: Tensor) -> None:
+        """Run the network on inputs (N, 3, H, W), outside of inference mode, and keep what a continued pass needs."""
+        self.forget()
+        self._inputs = inputs
+        hooks = []
+
+        def note(path, output):
+            calls = self._recorded.setdefault(path, [])
+            if path == self.module or len(calls) < self.before[path]:
+                calls.append(_cloned(output))  # a later layer may overwrite it
+        for path in (*self.before, self.module):
+            module = self.network.get_submodule(path)
+            hooks.append(module.register_forward_hook(lambda _, __, output, path=path: note(path, output)))
+        try:
+            self.returned = self.run(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the recorded pass."""
+        return tuple(self._inputs.shape[2:])
+
+    @property
+    def maps(self) -> list[Tensor]:
+        """The maps in the recorded pass, (N, C, h, w) each."""
+        return [as_map(part_of(self._recorded[self.module][0], indices), self.image_size) for indices in self.indices]
+
+    def __call__(self, maps: Sequence[Tensor]):
+        """What the network returns with other maps, of the same shapes, in their place."""
+        changed = with_maps(self._recorded[self.module][0], dict(zip(self.indices, maps, strict=True)), self.image_size)
+        with contextlib.ExitStack() as stack:
+            for path, calls in dict(self._recorded, **{self.module: [changed]}).items():
+                stack.enter_context(_replayed(self.network.get_submodule(path), calls))
+            return self.run(self._inputs)
+
+
+@contextlib.contextmanager
+def _replayed(module: nn.Module, calls: list) -> Iterator[None]:
+    """Within it, a module's first calls give what is listed; the later ones what they compute."""
+    own, waiting, patched = module.forward, iter(calls), 'forward' in vars(module)
+
+    def forward(*args, **kwargs):
+        for output in waiting:
+            return _cloned(output)
+        return own(*args, **kwargs)
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if patched:
+            module.forward = own
+        else:
+            del module.forward
+
+
+def _cloned(output):
+    """An output whose tensors nobody else overwrites."""
+    if torch.is_tensor(output):
+        return output.clone()
+    if type(output) in (tuple, list):
+        return type(output)(map(_cloned, output))
+    if type(output) is dict:
+        return {key: _cloned(value) for key, value in output.items()}
+    return output

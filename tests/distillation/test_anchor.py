@@ -1,0 +1,163 @@
+"""The anchor: what the rest of the teacher makes of the student's maps, and how large its gradient is."""
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sfkd.distillation.anchor import as_teachers, class_scores
+from sfkd.errors import ConfigError
+from sfkd.openmmlab.building import build_model
+from sfkd.ops import standardise
+
+
+def anchored(zoo, student='mixer', teacher='resnet', **options):
+    options = dict(dict(anchor=dict(weight=2.0)), **options)
+    return zoo.distil(getattr(zoo, student)(), getattr(zoo, teacher)(), **options)
+
+
+def losses_of(distiller, data):
+    return distiller(**distiller.data_preprocessor(copy.deepcopy(data), True), mode='loss')
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('teacher', ['resnet', 'swin'])
+def test_by_hand(zoo, teacher):
+    """KL of the teacher's scores of its own deepest map and of the aligned one, given the teacher's mean and spread."""
+    distiller, data = anchored(zoo, teacher=teacher).train(), zoo.batch()
+    network, pair = distiller.distillation.teacher.network, distiller.distillation.pairs[-1]
+    with zoo.recorded(distiller.student, [pair.student_path]) as student, \
+            zoo.recorded(network, [pair.teacher_path, 'head']) as seen:
+        losses = losses_of(distiller, data)
+    map, = seen[pair.teacher_path][:1]
+    map = map[0] if isinstance(map, tuple) else map
+    tokens = map.dim() == 3
+    side = int(map.shape[1]**0.5)
+    map = map.transpose(1, 2).unflatten(2, (side, side)) if tokens else map
+    tokens_of_student, = student[pair.student_path]
+    h = int(tokens_of_student.shape[1]**0.5)
+    grid = (min(h, map.shape[2]), ) * 2
+    ours = F.adaptive_avg_pool2d(tokens_of_student.transpose(1, 2).unflatten(2, (h, h)), grid)
+    ours = pair.connector.align.project(ours)
+    mean, std = map.mean((0, 2, 3), keepdim=True), map.var((0, 2, 3), correction=0, keepdim=True)
+    ours = (ours - ours.mean((0, 2, 3), keepdim=True)) / (ours.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+    ours = ours * (std + 1e-5).sqrt() + mean
+    assert ours.shape == map.shape
+    scores = network.head(network.neck((ours, )))
+    expected = 2 * F.kl_div(scores.log_softmax(1), seen['head'][0].softmax(1), reduction='batchmean')
+    assert expected > 1e-6
+    assert losses['distill.anchor.loss'].item() == pytest.approx(expected.item(), rel=2e-3)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_a_map_gets_the_scale_that_the_connector_took(masked):
+    own = torch.randn(3, 5, 8, 8).double() * torch.rand(5, 1, 1).double() * 9 + torch.randn(5, 1, 1).double()
+    pooled = F.avg_pool2d(own, 2)
+    mask = torch.ones(3, 1, 4, 4, dtype=torch.float64)
+    if masked:
+        mask[:, :, :, 3:] = 0
+    theirs, = standardise(pooled, mask=mask if masked else None)
+    back = as_teachers(theirs, theirs, pooled)
+    torch.testing.assert_close(back, pooled, rtol=1e-9, atol=1e-9)
+    larger = as_teachers(theirs, theirs, own)
+    torch.testing.assert_close(larger, F.interpolate(pooled, (8, 8), mode='bilinear'), rtol=1e-9, atol=1e-9)
+    other = torch.randn_like(theirs) * mask
+    moved = as_teachers(other, theirs, pooled)
+    assert torch.equal(moved[:, :, :, 3:], pooled[:, :, :, 3:]) == masked
+
+
+def test_it_teaches_the_student_and_the_refinement_and_not_the_teacher(zoo):
+    distiller = anchored(zoo, spatial_weight=0, frequency_weight=1e-12).train()
+    before = copy.deepcopy(distiller.distillation.teacher.network.state_dict())
+    losses_of(distiller, zoo.batch())['distill.anchor.loss'].backward()
+    touched = {name for name, p in distiller.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any('.refine.' in name for name in touched) and any('.align.' in name for name in touched)
+    assert any(name.startswith('backbone.layers.0') for name in touched)
+    assert not any(p.requires_grad or p.grad is not None for p in distiller.distillation.teacher.network.parameters())
+    for key, value in distiller.distillation.teacher.network.state_dict().items():
+        assert torch.equal(before[key], value)
+
+
+def test_the_weight_makes_the_gradient_the_wanted_share(zoo):
+    distiller, data = anchored(zoo, anchor=dict(share=0.25)).train(), zoo.batch()
+    anchor, path = distiller.distillation.anchor, distiller.distillation.pairs[-1].student_path
+    for _ in range(2):
+        losses = losses_of(distiller, data)
+        sum(losses.values()).backward()
+    with zoo.recorded(distiller.student, [path]) as seen:
+        losses = losses_of(distiller, data)
+    tap, = seen[path]
+    task, ours = (torch.autograd.grad(losses[key], tap, retain_graph=True)[0].norm() for key in
+                  ('task.loss', 'distill.anchor.loss'))
+    assert (ours / task).item() == pytest.approx(0.25, rel=1e-3)
+    assert anchor.steps == 3 and anchor.weight != 1
+
+
+def test_measuring_changes_no_gradient(zoo):
+    gradients = []
+    for interval in (1, 10**9):
+        distiller = anchored(zoo, anchor=dict(share=0.1)).train()
+        distiller.distillation.anchor.INTERVAL = interval
+        distiller.distillation.anchor.steps.fill_(5)
+        sum(losses_of(distiller, zoo.batch()).values()).backward()
+        assert bool(distiller.distillation.anchor._norms['task']) == (interval == 1)
+        gradients.append({name: p.grad for name, p in distiller.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_resumed_run_measures_where_the_other_would(zoo):
+    first, data = anchored(zoo, anchor=dict(share=0.1)).train(), zoo.batch()
+    for _ in range(4):
+        sum(losses_of(first, data).values()).backward()
+    second = anchored(zoo, anchor=dict(share=0.1)).train()
+    second.load_state_dict(first.state_dict())
+    for distiller in (first, second):
+        losses_of(distiller, data)
+    assert first.distillation.anchor.steps == second.distillation.anchor.steps == 5
+    assert torch.equal(first.distillation.anchor.weight, second.distillation.anchor.weight)
+
+
+@pytest.mark.parametrize('name', ['det_swin_to_resnet8', 'seg_swin_to_resnet8'])
+def test_detectors_and_segmentors(name):
+    from mmengine.config import Config
+    config = Config.fromfile(f'configs/mini/{name}.py')
+    model = build_model(dict(config.model, teacher_ckpt='init', anchor=dict(share=0.1), _scope_=config.default_scope),
+                        'here', config.get('data_preprocessor'))
+    distillation = model.distillation
+    levels = len(distillation.pairs) if name.startswith('det') else 1
+    assert len(distillation.anchor.where) == levels
+    pictures = torch.randn(2, 3, 128, 128)
+    teacher = distillation.teacher(pictures)
+    with distillation.taps.capture((128, 128)) as student:
+        model.student(pictures)
+    losses = distillation.compare(student, teacher)
+    assert losses['distill.anchor.loss'] > 0
+    losses['distill.anchor.loss'].backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_class_scores():
+    from types import SimpleNamespace
+    plain, maps = SimpleNamespace(), torch.randn(2, 6, 3, 4)
+    assert class_scores(maps, plain)[0].shape == (24, 6)
+    assert torch.equal(class_scores(maps, plain)[0][5], maps[0, :, 1, 1])
+    sigmoid = SimpleNamespace(bbox_head=torch.nn.Identity())
+    pairs, = class_scores(([maps], None), sigmoid)
+    torch.testing.assert_close(pairs.softmax(1)[:, 0], maps.sigmoid().flatten())
+    softmax = SimpleNamespace(bbox_head=torch.nn.Identity())
+    softmax.bbox_head.use_sigmoid_cls, softmax.bbox_head.cls_out_channels = False, 3
+    rows, = class_scores(([maps], None), softmax)  # two anchors of three classes
+    assert rows.shape == (48, 3) and torch.equal(rows[12], maps[0, 3:, 0, 0])
+    with pytest.raises(ConfigError, match='gives no class scores'):
+        class_scores(dict(), plain)
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(anchor=dict(weight=0)), 'anchor.weight: 0 is no number above 0'),
+    (dict(anchor=dict(share=-1)), 'anchor.share: -1 is no number above 0'),
+    (dict(anchor=dict(type='KLDivergense')), "cannot build 'KLDivergense'"),
+    (dict(anchor=dict(weight=1), pairs=[], logit_weight=1.0), 'there is no pair of maps')], ids=str)
+def test_mistakes(zoo, options, message):
+    with pytest.raises(ConfigError, match=message):
+        anchored(zoo, **options)
