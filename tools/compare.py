@@ -177,14 +177,9 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
                                               for trial in (*trials[method], turned[method])), flush=True)
 
 
-def is_preset(method: str) -> bool:
-    """Whether a method is SFKD, whole or lean, whose options are not those of a :class:`Distiller`."""
-    return method == 'sfkd' or Config.fromfile(CONFIGS[method]).model.type == 'SFKD'
-
-
 def weights(method: str) -> dict[str, float]:
     """Keys, within the model, and values of a method's weights."""
-    if is_preset(method):
+    if method == 'sfkd':
         return dict(spatial_weight=2.5, frequency_weight=2.5)
     model = Config.fromfile(CONFIGS[method]).model
     return {f'{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
@@ -193,7 +188,7 @@ def weights(method: str) -> dict[str, float]:
 
 def switch(method: str) -> str:
     """The option that --tune turns on in its last trial."""
-    if is_preset(method):
+    if method == 'sfkd':
         return 'logit_weight=1.0'
     model = Config.fromfile(CONFIGS[method]).model
     for i, loss in enumerate(model.get('logits', [])):

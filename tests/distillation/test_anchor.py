@@ -12,7 +12,7 @@ from sfkd.ops import standardise
 
 
 def anchored(zoo, student='mixer', teacher='resnet', **options):
-    options = dict(dict(anchor=dict(weight=2.0)), **options)
+    options = dict(dict(anchor=dict(weight=2.0), refine=True), **options)
     return zoo.distil(getattr(zoo, student)(), getattr(zoo, teacher)(), **options)
 
 

@@ -19,7 +19,7 @@ KD = dict(type='KLDivergence', name='kd')
 def members(zoo):
     pair = dict(student=zoo.mixer(), teacher=zoo.resnet(), teacher_ckpt='init', input_size=64)
     return dict(alone=zoo.mixer(), sfkd=dict(type='SFKD', **pair),
-                deepest=dict(type='SFKD', stages=[-1], anchor=dict(share=0.1), **pair),
+                deepest=dict(type='SFKD', stages=[-1], refine=True, anchor=dict(share=0.1), **pair),
                 kd=dict(type='Distiller', pairs=[], logits=[KD], **pair))
 
 
