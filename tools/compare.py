@@ -182,8 +182,9 @@ def weights(method: str) -> dict[str, float]:
     if method == 'sfkd':
         return dict(spatial_weight=2.5, frequency_weight=2.5)
     model = Config.fromfile(CONFIGS[method]).model
+    anchor = {'anchor.weight': model.anchor.weight} if model.get('anchor') else {}
     return {f'{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
-            for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)}
+            for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)} | anchor
 
 
 def switch(method: str) -> str:

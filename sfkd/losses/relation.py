@@ -18,6 +18,24 @@ def embed(features: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
+class PooledMSE(DistillationLoss):
+    """Mean square of student - teacher of globally pooled maps (the feature term of SRRL, Yang et al., ICLR 2021)."""
+
+    mean_over_grid = False
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """
+        Args:
+            student, teacher: (N, C, h, w).
+
+        Returns:
+            Tensor: scalar.
+        """
+        with torch.autocast(student.device.type, enabled=False):
+            return F.mse_loss(embed(student), embed(teacher))
+
+
+@MODELS.register_module()
 class CorrelationCongruence(DistillationLoss):
     """Mean square of student - teacher of the batch's kernel matrices (CC, Peng et al., arXiv 1904.01802, section 3).
 

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 
-from sfkd.connectors import Align, Decomposed, MaskedGeneration, WaveletConnector
+from sfkd.connectors import Align, ConvTransfer, Decomposed, MaskedGeneration, WaveletConnector
 from sfkd.distillation import Pair
 from sfkd.features.padding import TaughtCells
 from sfkd.features.probe import Stage
-from sfkd.losses import BandMSE, ChannelWiseDivergence, DetailL1, FeatureMSE
+from sfkd.losses import BandMSE, ChannelWiseDivergence, DetailL1, FeatureMSE, PooledMSE
+from sfkd.openmmlab.distiller import Distiller
 from sfkd.ops import Bands, dwt2, standardise
 from sfkd.registry import MODELS
 
@@ -457,3 +458,47 @@ def test_under_a_mask_only_means_over_the_grid_are_set_right_by_its_share():
     low = maps[1][:, :, :4, :4].amin((2, 3), keepdim=True)
     torch.testing.assert_close(found['distill.p.loss_cwd'],
                                2 * ChannelWiseDivergence()(*(torch.where(mask > 0, x, low) for x in maps)))
+
+
+# ---- SRRL ----
+
+def test_pooled_mse_by_hand():
+    s, t = torch.tensor([[[[1., 3.]], [[0., 4.]]]]), torch.tensor([[[[2., 2.]], [[5., 1.]]]])
+    assert PooledMSE()(s, t).item() == ((2 - 2)**2 + (2 - 3)**2) / 2
+    with torch.autocast('cpu', torch.bfloat16):
+        assert PooledMSE()(s.bfloat16(), t.bfloat16()).item() == 0.5
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_conv_transfer_by_definition(masked):
+    connector = ConvTransfer(3, 5).double()
+    s, t = randn(4, 3, 6, 6).double(), randn(4, 5, 3, 3, seed=1).double()
+    mask = torch.ones(4, 1, 3, 3).double()
+    mask[1, :, 2] = 0
+    student, teacher = connector(s, t, *[mask] * masked)
+    x = torch.einsum('oc,nchw->nohw', connector.transfer[0].weight[:, :, 0, 0], F.avg_pool2d(s, 2))
+    x = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+    expected = x.clamp_min(0), t
+    for found, wanted in zip((student, teacher), expected):
+        torch.testing.assert_close(found, wanted * mask if masked else wanted, rtol=1e-9, atol=1e-12)
+
+
+@torch.no_grad()
+def test_srrl_is_its_two_terms(zoo):
+    """With the teacher's own classifier on the student's map."""
+    model = Config.fromfile(PEERS / 'srrl.py').model
+    kind = {key: value for key, value in model.items() if key not in ('type', 'pairs')}
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(), kind=Distiller, pairs='auto', **kind).train()
+    network, pair = distiller.distillation.teacher.network, distiller.distillation.pairs[-1]
+    data = distiller.data_preprocessor(zoo.batch(), True)
+    with zoo.recorded(distiller.student, [pair.student_path]) as student, \
+            zoo.recorded(network, [pair.teacher_path, 'head']) as teacher:
+        losses = distiller(**data, mode='loss')
+    tokens, own = student[pair.student_path][0], teacher[pair.teacher_path][0]
+    side = int(tokens.shape[1]**0.5)
+    ours = F.adaptive_avg_pool2d(tokens.transpose(1, 2).unflatten(2, (side, side)), own.shape[2:])
+    ours = pair.connector.transfer(ours)
+    pooled = F.mse_loss(ours.mean((2, 3)), own.mean((2, 3)))
+    assert losses[f'distill.{pair.name}.loss_fm'].item() == pytest.approx(pooled.item(), rel=1e-4)
+    scores = F.mse_loss(network.head.fc(ours.mean((2, 3))), teacher['head'][0])
+    assert losses['distill.anchor.loss'].item() == pytest.approx(scores.item(), rel=1e-3)

@@ -1,5 +1,5 @@
-"""A short slice of the dress rehearsal: a pair passes every stage, and a config that fails at its first validation
-is found out.
+"""A short slice of the dress rehearsal: a config that fails at its first validation is found out, and (long) a pair
+passes every stage.
 """
 import json
 from pathlib import Path
@@ -19,6 +19,7 @@ def rows(folder):
     return [json.loads(line) for line in (folder / 'results.jsonl').read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_a_pair_passes_every_stage(tool, tmp_path):
     text = tool('tools/stress/rehearse.py', PAIR, '--work-dir', tmp_path)
     row, = rows(tmp_path)
