@@ -71,12 +71,26 @@ def prepare_process(launcher: str = 'none', local_rank: int = 0) -> None:
     """
     if launcher == 'pytorch':
         end_with_parent()
+        meet_anew()
     forbid_unsafe_loading()
     keep_freed_memory()
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     warnings.filterwarnings('ignore', category=FutureWarning)
     if launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')  # mmengine's own launcher knows GPUs only
+
+
+def meet_anew() -> None:
+    """After a restart by torchrun: the processes find each other through a store of their own, at MASTER_PORT plus the
+    number of restarts.
+
+    The agent's store lives on with a static rendezvous (``--master_addr``), and in it the addresses of the processes
+    that died: who looks before the new ones are written there, calls the dead.
+    """
+    restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT') or 0)
+    if restarts and os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == str(True):
+        os.environ['TORCHELASTIC_USE_AGENT_STORE'] = str(False)
+        os.environ['MASTER_PORT'] = str(int(os.environ['MASTER_PORT']) + restarts)
 
 
 def keep_freed_memory() -> None:

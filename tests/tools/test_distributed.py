@@ -88,6 +88,40 @@ def test_two_agents_train_as_one(launch, tmp_path):
     assert same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
 
 
+RESTARTED = """
+import os, time, torch
+from torch.distributed import distributed_c10d
+from sfkd.openmmlab.running import prepare_process
+again, rank = os.environ['TORCHELASTIC_RESTART_COUNT'] != '0', int(os.environ['RANK'])
+make_group = distributed_c10d._new_process_group_helper
+def late(*args, **kwargs):
+    if again and rank == 1:
+        time.sleep(8)  # the other looks for its address before it is there
+    return make_group(*args, **kwargs)
+distributed_c10d._new_process_group_helper = late
+prepare_process('pytorch')
+total = torch.ones(1)
+torch.distributed.all_reduce(total)
+if not again:
+    os._exit(1) if rank == 1 else time.sleep(60)
+open(f'{os.path.dirname(__file__)}/met{rank}', 'w').write(str(int(total)))
+"""
+
+
+def test_processes_that_are_started_again_do_not_look_for_those_that_died(tmp_path):
+    """torchrun's own store still holds their addresses."""
+    (tmp_path / 'restarted.py').write_text(RESTARTED)
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--master_addr=127.0.0.1', f'--master_port={port}',
+         '--nproc_per_node=2', '--max_restarts=1', tmp_path / 'restarted.py'], capture_output=True, text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [(tmp_path / f'met{rank}').read_text() for rank in range(2)] == ['2', '2']
+
+
 @pytest.mark.long
 def test_a_rank_that_dies_is_started_again_where_the_run_was(launch, tmp_path):
     assert launch('whole', 2).wait(300) == 0
