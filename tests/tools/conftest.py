@@ -1,5 +1,6 @@
 """Runs the tools as a user does: in processes of their own, on a small Digits in the Wild."""
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,11 @@ class Tool:
     @staticmethod
     def start(*arguments) -> subprocess.Popen:
         command = ['bash' if str(arguments[0]).endswith('.sh') else sys.executable, *map(str, arguments)]
-        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
+        with socket.socket() as free:  # tests of two files run side by side
+            free.bind(('127.0.0.1', 0))
+            port = str(free.getsockname()[1])
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable,
+                       'PORT': port}
         return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT)
 
