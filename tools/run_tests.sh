@@ -1,12 +1,10 @@
 #!/usr/bin/env bash
 # usage: bash tools/run_tests.sh [pytest arguments]
-# From a bare checkout to the test result. By default ruff, then all tests but those marked long, two files at a time; those: bash tools/run_tests.sh -m long
+# From a bare checkout to the test result. By default ruff, then all tests but those marked long; those: bash tools/run_tests.sh -m long
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 if [[ $# -eq 0 ]]; then
   python -m ruff check .
-  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-  exec python -m pytest -n 2 --dist loadfile
 fi
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 exec python -m pytest "$@"

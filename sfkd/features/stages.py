@@ -32,7 +32,8 @@ def stages(network: nn.Module, probed: Probe) -> list[Stage]:
     layers = set(_layers(network.get_submodule(trunk), trunk, mapped))
     every = [output for path, output in own.items() if split_path(path)[0] in layers and isinstance(output, Stage)]
     maps = list(_undilated(network, [stage for stage in every if min(stage.grid) >= MIN_GRID]))
-    last = max([stage.stride for stage in every] + [stage.scale for stage in maps], default=LAST_SCALE)
+    # A 1x1 map does not tell at which stride the network would end on larger pictures
+    last = max((stage.scale for stage in maps), default=LAST_SCALE) if len(maps) == len(every) else LAST_SCALE
     first = _octave(min(last, LAST_SCALE)) - OCTAVES + 1  # what is before is the stem
     maps = [stage for stage in maps if _octave(stage.stride) >= first]
     ends: dict[int, Stage] = {}
