@@ -262,7 +262,9 @@ def prepare_resume(config: Config, asked: str | None) -> None:
 
 
 class _Runner(Runner):
-    """mmengine's, which names a data set that is empty."""
+    """mmengine's, which names a data set that is empty, and a checkpoint whose optimizer or schedules are not this
+    run's.
+    """
 
     @staticmethod
     def build_dataloader(dataloader, *args, **kwargs):
@@ -275,6 +277,16 @@ class _Runner(Runner):
             files = [str(dataset[key]) for key in ('data_root', 'ann_file', 'data_prefix') if dataset.get(key)]
             raise ConfigError(f"dataset: the {dataset['type']} of {', '.join(files)} lists no picture, or filter_cfg "
                               'leaves none; see docs/data.md for how to lay it out') from error
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        try:
+            super().resume(filename, *args, **kwargs)
+        except ConfigError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"--resume: the optimizer or the schedules in '{filename}' are not of this run "
+                              f'({type(error).__name__}: {error}); resume with the config that the run had, or begin '
+                              f'from its weights with --cfg-options load_from={filename}') from error
 
 
 def build_runner(config: Config, launcher: str = 'none') -> Runner:

@@ -288,6 +288,20 @@ def test_a_students_checkpoint_is_none_to_resume_from(tmp_path):
         running.prepare_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'student.pth'))
 
 
+@pytest.mark.parametrize('key, value', [('optimizer', {}), ('param_schedulers', ['x'])])
+def test_an_optimizer_or_schedules_of_another_run_are_named(tmp_path, key, value):
+    runner = runner_of(tmp_path / 'run', end=2)
+    runner.train()
+    checkpoint = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=False)
+    torch.save(dict(checkpoint, **{'param_schedulers': [], key: value}), tmp_path / 'other.pth')
+    again = runner_of(tmp_path / 'again', resume=str(tmp_path / 'other.pth'))
+    again.__class__ = running._Runner
+    if key == 'param_schedulers':
+        again.param_schedulers = [dict(type='ConstantLR')]
+    with pytest.raises(ConfigError, match='--resume: the optimizer or the schedules in .*other.pth. are not of this'):
+        again.train()
+
+
 def test_a_work_directory_that_takes_nothing(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(ConfigError, match="--work-dir: nothing can be written into '.*file/run'"):
