@@ -6,6 +6,6 @@
 #   transformer a normalisation may lie between);
 # - a detector or segmentor is judged by its class maps.
 model = dict(
-    type='Distiller', pairs='auto', stages=[-1], connector=dict(type='ConvTransfer'),
+    type='Distiller', pairs='auto', stages=[-1], connector=dict(type='ConvModuleConnector', norm_cfg=dict(type='BN')),
     losses=[dict(type='PooledMSE', name='fm', weight=1.0)], anchor=dict(type='FeatureMSE', weight=1.0),
     logits=[dict(type='KLDivergence', name='kd', weight=0.0, temperature=4.0)])

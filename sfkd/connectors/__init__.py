@@ -1,8 +1,9 @@
-from .align import Align, CommonGrid, ConvTransfer
+from .align import Align, CommonGrid
+from .conv_module import ConvModuleConnector
 from .embedding import EmbeddingProjector
 from .generation import MaskedGeneration
 from .logit_space import LogitProjector
 from .wavelet import Decomposed, DualStreamRefinement, WaveletConnector
 
-__all__ = ['Align', 'CommonGrid', 'ConvTransfer', 'Decomposed', 'DualStreamRefinement', 'EmbeddingProjector',
+__all__ = ['Align', 'CommonGrid', 'ConvModuleConnector', 'Decomposed', 'DualStreamRefinement', 'EmbeddingProjector',
            'LogitProjector', 'MaskedGeneration', 'WaveletConnector']

@@ -1,8 +1,6 @@
 """Brings two maps of different networks onto one grid, one channel count and one scale."""
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -78,38 +76,6 @@ class Align(nn.Module):
         student = without_float16(self.project, student)
         if self.standardised:
             return standardise(student, teacher, mask=mask)
-        student, teacher = at_least_float32(student), at_least_float32(teacher)
-        return (student, teacher) if mask is None else (student * mask, teacher * mask)
-
-
-@MODELS.register_module()
-class ConvTransfer(nn.Module):
-    """The student through a 1x1 convolution, batch normalisation and ReLU, the teacher as it is, on one grid: what SRRL
-    compares and hands to the teacher's head (Yang et al., ICLR 2021; ``distiller_zoo/AIN.py`` of the authors' code).
-
-    Args:
-        student_channels: Cs.
-        teacher_channels: Ct.
-    """
-
-    def __init__(self, student_channels: int, teacher_channels: int):
-        super().__init__()
-        self.transfer = nn.Sequential(nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
-                                      nn.BatchNorm2d(teacher_channels), nn.ReLU())
-        nn.init.normal_(self.transfer[0].weight, std=math.sqrt(2 / teacher_channels))  # as theirs
-
-    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            student: (N, Cs, hs, ws).
-            teacher: (N, Ct, ht, wt).
-            mask: see :class:`Align`.
-
-        Returns:
-            tuple: both (N, Ct, min(hs, ht), min(ws, wt)), 0 outside of the mask.
-        """
-        student, teacher = onto_one_grid(student, teacher)
-        student = without_float16(self.transfer, student)
         student, teacher = at_least_float32(student), at_least_float32(teacher)
         return (student, teacher) if mask is None else (student * mask, teacher * mask)
 

@@ -1,6 +1,7 @@
 """The anchor: the student's map judged by what of the frozen teacher comes after the tap."""
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -10,9 +11,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import randomness
 from ..connectors import Decomposed
 from ..errors import ConfigError
 from ..features.continuation import Continuation
+from ..features.layouts import describe
 from ..features.probe import random_pictures
 from ..features.taps import split_path
 from .assembly import build
@@ -141,7 +144,7 @@ def anchor_on(pairs: Sequence[Pair], config: dict, teacher: Teacher, image_size:
     """
     config = dict(dict(type='KLDivergence'), **config)
     weight, share = config.pop('weight', 1.0), config.pop('share', None)
-    for key, value in dict(weight=weight, **({} if share is None else dict(share=share))).items():
+    for key, value in dict(weight=weight, share=1.0 if share is None else share).items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ConfigError(f'anchor.{key}: {value!r} is no number above 0')
     maps = [i for i, pair in enumerate(pairs) if not any(stage.is_scores for stage in pair.stages)]
@@ -164,11 +167,13 @@ def anchor_on(pairs: Sequence[Pair], config: dict, teacher: Teacher, image_size:
                               f'({error}); leave anchor out') from error
         class_scores(rest.returned, network)
         for i, own in zip(where, rest.maps):
-            given, _ = pairs[i].connect(*(torch.zeros(2, *stage.shape) for stage in pairs[i].stages))
-            channels = (given.refined.map if isinstance(given, Decomposed) else given).shape[1]
-            if channels != own.shape[1]:
-                raise ConfigError(f"anchor: the connector of pair '{pairs[i].name}' gives {channels} channels, and the "
-                                  f"teacher's map has {own.shape[1]}, whose place they would take; use a "
+            with randomness.preserved():
+                given, _ = copy.deepcopy(pairs[i]).eval().connect(
+                    *(torch.zeros(2, *stage.shape) for stage in pairs[i].stages))
+            given = given.refined.map if isinstance(given, Decomposed) else given
+            if given.dim() != 4 or given.shape[1] != own.shape[1]:
+                raise ConfigError(f"anchor: the connector of pair '{pairs[i].name}' gives {describe(given)}, which "
+                                  f"cannot take the place of the teacher's map, {describe(own)}; use a "
                                   'WaveletConnector or an Align')
     rest.forget()
     teacher.rest = rest

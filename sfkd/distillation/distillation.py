@@ -121,7 +121,7 @@ class Distillation(nn.Module):
 
     def compare(self, student_features: dict[str, Tensor], teacher_features: dict[str, Tensor],
                 taught_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """The losses of all pairs.
+        """The losses of all pairs, and the anchor's.
 
         Args:
             student_features, teacher_features: ``{path: tapped output}`` of the same pictures.

@@ -5,11 +5,10 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .layouts import as_map, part_of, with_maps
+from .layouts import as_map, cloned, part_of, with_maps
 from .taps import split_path
 
 
@@ -75,7 +74,7 @@ class Continuation:
         def note(path, output):
             calls = self._recorded.setdefault(path, [])
             if path == self.module or len(calls) < self.before[path]:
-                calls.append(_cloned(output))  # a later layer may overwrite it
+                calls.append(cloned(output))  # a later layer may overwrite it
         for path in (*self.before, self.module):
             module = self.network.get_submodule(path)
             hooks.append(module.register_forward_hook(lambda _, __, output, path=path: note(path, output)))
@@ -111,7 +110,7 @@ def _replayed(module: nn.Module, calls: list) -> Iterator[None]:
 
     def forward(*args, **kwargs):
         for output in waiting:
-            return _cloned(output)
+            return cloned(output)
         return own(*args, **kwargs)
     module.forward = forward
     try:
@@ -121,14 +120,3 @@ def _replayed(module: nn.Module, calls: list) -> Iterator[None]:
             module.forward = own
         else:
             del module.forward
-
-
-def _cloned(output):
-    """An output whose tensors nobody else overwrites."""
-    if torch.is_tensor(output):
-        return output.clone()
-    if type(output) in (tuple, list):
-        return type(output)(map(_cloned, output))
-    if type(output) is dict:
-        return {key: _cloned(value) for key, value in output.items()}
-    return output

@@ -68,18 +68,25 @@ def with_maps(output, features: dict[tuple[int, ...], Tensor], image_size: tuple
     Raises:
         LayoutError: if there is no map in the output.
     """
+    output = cloned(output)
+    for indices, other in features.items():
+        as_map(part_of(output, indices), image_size).copy_(other)  # it is a view
+    return output
+
+
+def cloned(output):
+    """A layer's output of tensors that nobody else overwrites; what was one tensor twice stays one, as Swin's last
+    stage has it.
+    """
     copies: dict[int, Tensor] = {}
 
     def copied(part):
         if type(part) in (tuple, list):
             return type(part)(map(copied, part))
-        if torch.is_tensor(part):
-            return copies.setdefault(id(part), part.clone())  # Swin's last stage gives one tensor twice
-        return part
-    output = copied(output)
-    for indices, other in features.items():
-        as_map(part_of(output, indices), image_size).copy_(other)  # it is a view
-    return output
+        if type(part) is dict:
+            return {key: copied(value) for key, value in part.items()}
+        return copies.setdefault(id(part), part.clone()) if torch.is_tensor(part) else part
+    return copied(output)
 
 
 def part_of(output, indices: tuple[int, ...]):

@@ -14,7 +14,7 @@ from .base import DistillationLoss
 
 def embed(features: Tensor) -> Tensor:
     """Globally pooled maps (N, C, h, w) -> (N, C), float32 at least."""
-    return (features if features.dtype == torch.float64 else features.float()).mean((2, 3))
+    return at_least_float32(features).mean((2, 3))
 
 
 @MODELS.register_module()

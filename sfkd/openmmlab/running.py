@@ -24,6 +24,7 @@ from mmengine.runner import Runner
 from ..checkpoint import forbid_unsafe_loading, read_checkpoint
 from ..errors import ConfigError
 from ..registry import MODELS
+from . import mmrazor
 from .building import merged, read_config
 from .distiller import Distiller
 from .resuming import Ended, newest_checkpoint
@@ -161,7 +162,6 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
     if options:
         config.merge_from_dict(options)
     if str(config.get('model', {}).get('type')).endswith('SingleTeacherDistill'):
-        from . import mmrazor  # only now: it imports mmcv
         config = mmrazor.translate(config)
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     return config

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 
 from sfkd.openmmlab.running import load_config
 from sfkd.registry import DATASETS, MODELS
@@ -19,13 +19,9 @@ STAGES = dict(
     swin_to_resnet4={'layer1': 'stages.0', 'layer2': 'norm1'})
 
 
-@pytest.fixture(autouse=True)
-def scope():
-    before = dict(DefaultScope._instance_dict)
+@pytest.fixture(scope='module', autouse=True)
+def scope(alone):
     init_default_scope('mmpretrain')
-    yield
-    DefaultScope._instance_dict.clear()
-    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(scope='module')

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from sfkd.distillation.anchor import as_teachers, class_scores
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model
+from sfkd.openmmlab.distiller import Distiller
 from sfkd.ops import standardise
 
 
@@ -157,7 +158,11 @@ def test_class_scores():
     (dict(anchor=dict(weight=0)), 'anchor.weight: 0 is no number above 0'),
     (dict(anchor=dict(share=-1)), 'anchor.share: -1 is no number above 0'),
     (dict(anchor=dict(type='KLDivergense')), "cannot build 'KLDivergense'"),
-    (dict(anchor=dict(weight=1), pairs=[], logit_weight=1.0), 'there is no pair of maps')], ids=str)
+    (dict(anchor=dict(weight=1), pairs=[], logit_weight=1.0), 'there is no pair of maps'),
+    (dict(kind=Distiller, refine=None, connector=dict(type='EmbeddingProjector'), anchor=dict(weight=1),
+          losses=[dict(type='RedundancySuppression')]), r'gives a tensor \(2, 64\), which cannot take the place'),
+], ids=str)
 def test_mistakes(zoo, options, message):
+    options = {key: value for key, value in dict(dict(refine=True), **options).items() if value is not None}
     with pytest.raises(ConfigError, match=message):
-        anchored(zoo, **options)
+        zoo.distil(zoo.mixer(), zoo.resnet(), **options)

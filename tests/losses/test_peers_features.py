@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 
-from sfkd.connectors import Align, ConvTransfer, Decomposed, MaskedGeneration, WaveletConnector
+from sfkd.connectors import Align, Decomposed, MaskedGeneration, WaveletConnector
 from sfkd.distillation import Pair
 from sfkd.features.padding import TaughtCells
 from sfkd.features.probe import Stage
@@ -469,20 +469,6 @@ def test_pooled_mse_by_hand():
         assert PooledMSE()(s.bfloat16(), t.bfloat16()).item() == 0.5
 
 
-@pytest.mark.parametrize('masked', [False, True])
-def test_conv_transfer_by_definition(masked):
-    connector = ConvTransfer(3, 5).double()
-    s, t = randn(4, 3, 6, 6).double(), randn(4, 5, 3, 3, seed=1).double()
-    mask = torch.ones(4, 1, 3, 3).double()
-    mask[1, :, 2] = 0
-    student, teacher = connector(s, t, *[mask] * masked)
-    x = torch.einsum('oc,nchw->nohw', connector.transfer[0].weight[:, :, 0, 0], F.avg_pool2d(s, 2))
-    x = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
-    expected = x.clamp_min(0), t
-    for found, wanted in zip((student, teacher), expected):
-        torch.testing.assert_close(found, wanted * mask if masked else wanted, rtol=1e-9, atol=1e-12)
-
-
 @torch.no_grad()
 def test_srrl_is_its_two_terms(zoo):
     """With the teacher's own classifier on the student's map."""
@@ -496,8 +482,11 @@ def test_srrl_is_its_two_terms(zoo):
         losses = distiller(**data, mode='loss')
     tokens, own = student[pair.student_path][0], teacher[pair.teacher_path][0]
     side = int(tokens.shape[1]**0.5)
-    ours = F.adaptive_avg_pool2d(tokens.transpose(1, 2).unflatten(2, (side, side)), own.shape[2:])
-    ours = pair.connector.transfer(ours)
+    conv = pair.connector.conv.conv
+    assert conv.bias is None and conv.weight.std().item() == pytest.approx((2 / own.shape[1])**0.5, rel=0.1)
+    ours = torch.einsum('oc,nchw->nohw', conv.weight[:, :, 0, 0], tokens.transpose(1, 2).unflatten(2, (side, side)))
+    ours = (ours - ours.mean((0, 2, 3), keepdim=True)) / (ours.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+    ours = F.adaptive_avg_pool2d(ours.clamp_min(0), own.shape[2:])
     pooled = F.mse_loss(ours.mean((2, 3)), own.mean((2, 3)))
     assert losses[f'distill.{pair.name}.loss_fm'].item() == pytest.approx(pooled.item(), rel=1e-4)
     scores = F.mse_loss(network.head.fc(ours.mean((2, 3))), teacher['head'][0])

@@ -74,6 +74,12 @@ def test_the_teacher_runs_once_a_step_and_there_is_one(zoo, cohort, optimizers, 
     assert len(runs) == 2  # what follows the anchor's map runs again, nothing before it
 
 
+def test_anchors_at_two_places_are_refused(zoo):
+    pair = dict(type='SFKD', student=zoo.mixer(), teacher=zoo.resnet(), teacher_ckpt='init', input_size=64)
+    with pytest.raises(ConfigError, match='their anchors are at 2 places of the teacher'):
+        Cohort({str(stage): dict(pair, stages=[stage], anchor=dict(weight=1.0)) for stage in (0, 1)})
+
+
 def test_who_fails_drops_out_and_the_others_go_on(zoo, cohort, optimizers, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError('out of chalk')

@@ -213,6 +213,40 @@ def test_what_lies_outside_of_the_pictures_does_not_teach(module, options):
     assert any(p.grad.any() for p in weights)
 
 
+def test_an_anchor_is_judged_by_the_proposals_of_a_teacher_in_two_stages():
+    """All levels together, with the teacher's own map where a picture has ended."""
+    distiller = distil(retinanet(), faster_rcnn(), anchor=dict(weight=2.0))
+    distillation, data = distiller.distillation, distiller.data_preprocessor(batch(), True)
+    rest, network = distillation.teacher.rest, distillation.teacher.network
+    assert rest.module == 'neck' and len(distillation.anchor.where) == len(distillation.pairs) > 2
+    asked = []
+    judged = rest.run
+    rest.run = lambda pictures: asked.append(judged(pictures)) or asked[-1]
+    loss = distiller.loss(**copy.deepcopy(data))['distill.anchor.loss']
+    own, given = (torch.cat([level.flatten() for level in output[0]]).sigmoid().double() for output in asked)
+    expected = sum(p * (p / q).log() for p, q in ((own, given), (1 - own, 1 - given))).mean()
+    assert loss.item() == pytest.approx(2 * expected.item(), rel=1e-3) and expected > 0
+    loss.backward()
+    assert any(p.grad is not None and p.grad.any() for p in distiller.student.backbone.parameters())
+    mask = picture_mask(**data)
+    with torch.no_grad():
+        levels = network.neck(network.backbone(rest._inputs))
+    seen = []
+    hook = network.neck.register_forward_hook(lambda _, __, output: seen.append(output))
+    distiller.loss(**copy.deepcopy(data))
+    hook.remove()
+    padded = 0
+    for pair, indices in zip(distillation.pairs, rest.indices):
+        ours, theirs = (output[indices[0]] for output in (seen[-1], levels))
+        grid = tuple(map(min, pair.student_stage.grid, pair.teacher_stage.grid))
+        outside = F.interpolate(1 - on_grid(mask, grid), theirs.shape[2:]) if theirs.shape[2:] == grid else None
+        if outside is not None and outside.any():
+            torch.testing.assert_close(ours * outside, theirs * outside)
+            assert not torch.allclose(ours * (1 - outside), theirs * (1 - outside))
+            padded += 1
+    assert padded
+
+
 @pytest.mark.parametrize('grids', [((32, 32), (16, 16)), ((16, 16), (32, 32))])
 def test_grids_that_differ_are_compared_inside_the_pictures(grids):
     distiller = distil(retinanet(), faster_rcnn(), stages=[0], refine=True)

@@ -27,17 +27,26 @@ def small(digits) -> list[str]:
                       'param_scheduler.1.T_max=2', 'default_hooks.checkpoint.max_keep_ckpts=-1']
 
 
+def free_port() -> str:
+    """Of this machine, for processes that meet: other trainings may be under way on it."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture(name='free_port')
+def a_free_port() -> str:
+    return free_port()
+
+
 class Tool:
     """``tool('tools/train.py', ...)`` gives what the command printed; ``tool.start(...)`` its process."""
 
     @staticmethod
     def start(*arguments) -> subprocess.Popen:
         command = ['bash' if str(arguments[0]).endswith('.sh') else sys.executable, *map(str, arguments)]
-        with socket.socket() as free:  # tests of two files run side by side
-            free.bind(('127.0.0.1', 0))
-            port = str(free.getsockname()[1])
         environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable,
-                       'PORT': port}
+                       'PORT': free_port()}
         return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT)
 

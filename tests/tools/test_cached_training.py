@@ -32,3 +32,12 @@ def test_a_training_set_that_never_repeats_itself_is_refused(tool, small, tmp_pa
     text = tool('tools/train.py', config, '--no-validate', '--work-dir', tmp_path / 'work', '--cfg-options', *small,
                 status=2)
     assert "dict(type='sfkd.ReplayedDataset', dataset=...)" in text and not (tmp_path / 'cache').exists()
+
+
+def test_an_anchor_is_refused(tool, small, tmp_path):
+    """The rest of the teacher runs in every step; no cache holds it."""
+    options = [option.replace('train_dataloader.dataset.', 'train_dataloader.dataset.dataset.') for option in small]
+    options += [f'custom_hooks.0.folder={tmp_path}/cache', 'model.anchor.weight=1.0']
+    text = tool('tools/train.py', CONFIG, '--no-validate', '--work-dir', tmp_path / 'work', '--cfg-options', *options,
+                status=2)
+    assert 'TeacherCacheHook: model.anchor asks' in text and not (tmp_path / 'cache').exists()

@@ -111,6 +111,10 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
         assert line.startswith(f'TUNED {method}: ') and ours[1][0].removeprefix(method + '+') in line
 
 
+def test_tuning_scales_the_anchor_too(compare):
+    assert compare.weights('srrl') == {'losses.0.weight': 1.0, 'anchor.weight': 1.0}
+
+
 def test_tuning_does_not_choose_what_failed_on_a_pair(compare, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(compare.Comparison, 'run', lambda self, cells: [
         dict(task='cls', method=method, value=50.0)

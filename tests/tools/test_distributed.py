@@ -2,7 +2,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,16 +20,13 @@ EPOCHS = [
 
 
 @pytest.fixture
-def launch(small, tmp_path):
+def launch(small, tmp_path, free_port):
     """Start tools/dist_train.sh; its output goes to a file beside the work directory."""
     started = []
 
     def start(name, processes, *options, **environment):
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            port = str(free.getsockname()[1])
         environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', PYTHON=sys.executable,
-                           **dict(dict(PORT=port), **environment))
+                           **dict(dict(PORT=free_port), **environment))
         command = [
             'bash', 'tools/dist_train.sh', PAIR,
             str(processes), '--work-dir',
@@ -82,8 +78,8 @@ def wait_for(file, process, seconds=120):
 def test_two_agents_train_as_one(launch, tmp_path):
     """NNODES=2 on this machine: two agents of one process each give the weights of one agent with two."""
     assert launch('one', 2).wait(300) == 0
-    first = launch('two', 1, NNODES='2', NODE_RANK='0', PORT='29771')
-    second = launch('two_second', 1, NNODES='2', NODE_RANK='1', PORT='29771')
+    first = launch('two', 1, NNODES='2', NODE_RANK='0')
+    second = launch('two_second', 1, NNODES='2', NODE_RANK='1')
     assert first.wait(300) == second.wait(300) == 0
     assert same(weights(tmp_path / 'one'), weights(tmp_path / 'two'))
 
@@ -108,14 +104,11 @@ open(f'{os.path.dirname(__file__)}/met{rank}', 'w').write(str(int(total)))
 """
 
 
-def test_processes_that_are_started_again_do_not_look_for_those_that_died(tmp_path):
+def test_processes_that_are_started_again_do_not_look_for_those_that_died(tmp_path, free_port):
     """torchrun's own store still holds their addresses."""
     (tmp_path / 'restarted.py').write_text(RESTARTED)
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--master_addr=127.0.0.1', f'--master_port={port}',
+        [sys.executable, '-m', 'torch.distributed.run', '--master_addr=127.0.0.1', f'--master_port={free_port}',
          '--nproc_per_node=2', '--max_restarts=1', tmp_path / 'restarted.py'], capture_output=True, text=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-# Fashion-MNIST to convergence (docs/ablation.md shows that it is): 20 epochs of 50,000 pictures
+# Fashion-MNIST: 20 epochs of 50,000 pictures
 _base_ = '../mini_runtime.py'
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),
