@@ -10,6 +10,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.amp import CPUAmpOptimWrapper
 from sfkd.openmmlab.running import (
     build_runner,
     check_data,
@@ -28,7 +29,7 @@ def parse_args() -> argparse.Namespace:
                         help='distil the pair of the config by another method, such as configs/peers/dkd.py')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from a checkpoint, or without one from the last in the work directory')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision; bfloat16 on a CPU')
     parser.add_argument('--no-validate', action='store_true')
     parser.add_argument('--test', action='store_true',
                         help='in the end score the last epoch on the test split: <work dir>/score.json')
@@ -37,20 +38,26 @@ def parse_args() -> argparse.Namespace:
 
 
 def use_mixed_precision(config: Config) -> None:
-    """mmengine's wrapper with mixed precision in place of its plain one; one derived from it stays.
+    """A wrapper with mixed precision in place of mmengine's plain one: mmengine's on a GPU, ours on a CPU. Where there
+    is a GPU, one derived from mmengine's stays.
 
     Raises:
-        ConfigError: where the config's own wrapper is neither.
+        ConfigError: where the config's own wrapper is none of these.
     """
     named = config.optim_wrapper.get('type', 'OptimWrapper')
     with OPTIM_WRAPPERS.switch_scope_and_registry(config.get('default_scope')) as registry:
         kind = registry.get(named) if isinstance(named, str) else named
     if kind is OptimWrapper:
-        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.type = 'AmpOptimWrapper' if torch.cuda.is_available() else 'CPUAmpOptimWrapper'
+    elif kind is CPUAmpOptimWrapper:
+        return
     elif not (inspect.isclass(kind) and issubclass(kind, AmpOptimWrapper)):
         raise ConfigError(
             f"--amp: optim_wrapper.type is '{named}', whose work mmengine's AmpOptimWrapper would not do in its place; "
             'leave --amp out, or derive it from AmpOptimWrapper')
+    elif not torch.cuda.is_available():
+        raise ConfigError(f"--amp: optim_wrapper.type is '{named}', which works on GPUs only, and this machine shows "
+                          "none; leave --amp out, or give CPUAmpOptimWrapper")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -59,9 +66,6 @@ def train(args: argparse.Namespace) -> None:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.amp:
         use_mixed_precision(config)
-        if not torch.cuda.is_available():
-            raise ConfigError(
-                '--amp: this machine shows no GPU, and mmengine has mixed precision on GPUs only; leave it out')
     prepare_resume(config, args.resume)
     if args.auto_scale_lr:
         config.setdefault('auto_scale_lr', {})['enable'] = True
