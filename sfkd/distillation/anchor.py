@@ -45,7 +45,7 @@ class Anchor(nn.Module):
         self.register_buffer('weight', torch.tensor(float(weight)))
         self.register_buffer('steps', torch.tensor(0))
         self._steps: int | None = None  # the buffer's value, known without waiting for the device
-        self._norms: dict[str, list[Tensor]] = {}
+        self.register_buffer('norms', torch.zeros(2))  # squared: of the task's and of the anchor's gradient
 
     def forward(self, compared: Sequence[tuple], rest: Continuation) -> dict[str, Tensor]:
         """
@@ -93,8 +93,8 @@ class Anchor(nn.Module):
                 twin = source.detach().requires_grad_()
                 view = twin.as_strided(tap.shape, tap.stride(), tap.storage_offset())
                 taught, = torch.autograd.grad(view, twin, sum(gradients.values()))
-            self._norms['task'].append((gradient.float() - taught.float()).square().sum())
-            self._norms['anchor'].append(gradients['anchor'].float().square().sum())
+            parts = gradient.float() - taught.float(), gradients['anchor'].float()
+            self.norms += torch.stack([part.square().sum() for part in parts])
         for_pairs.register_hook(note('pairs'))
         for_anchor.register_hook(note('anchor'))
         source.register_hook(note_all)
@@ -105,18 +105,19 @@ class Anchor(nn.Module):
             return False
         if self._steps is None:
             self._steps = int(self.steps)
-        if self._norms and len(self._norms['anchor']) == len(self.where):
-            norms = torch.stack([sum(self._norms[key]) for key in ('task', 'anchor')])
+        if self._steps % self.INTERVAL == 1 % self.INTERVAL:  # the step before this one has measured
             if dist.is_initialized() and dist.get_world_size() > 1:
-                dist.all_reduce(norms)
-            wanted = self.weight * self.share * (norms[0] / norms[1]).sqrt()
+                dist.all_reduce(self.norms)
+            wanted = self.weight * self.share * (self.norms[0] / self.norms[1]).sqrt()
             if self._steps > self.INTERVAL:
                 wanted = (wanted * self.weight).sqrt()  # one batch is no measure of the next hundred
             self.weight.copy_(torch.where(wanted.isfinite() & (wanted > 0), wanted, self.weight))
-        self._norms = dict(task=[], anchor=[])
+        measures = self._steps % self.INTERVAL == 0
+        if measures:
+            self.norms.zero_()
         self._steps += 1
         self.steps.fill_(self._steps)
-        return (self._steps - 1) % self.INTERVAL == 0
+        return measures
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sfkd.distillation.anchor import as_teachers, class_scores
+from sfkd.distillation import Distillation
+from sfkd.distillation.anchor import Anchor, as_teachers, class_scores
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model
 from sfkd.openmmlab.distiller import Distiller
@@ -101,22 +102,63 @@ def test_measuring_changes_no_gradient(zoo):
         distiller.distillation.anchor.INTERVAL = interval
         distiller.distillation.anchor.steps.fill_(5)
         sum(losses_of(distiller, zoo.batch()).values()).backward()
-        assert bool(distiller.distillation.anchor._norms['task']) == (interval == 1)
+        assert bool(distiller.distillation.anchor.norms.all()) == (interval == 1)
         gradients.append({name: p.grad for name, p in distiller.named_parameters() if p.grad is not None})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_a_resumed_run_measures_where_the_other_would(zoo):
+@pytest.mark.parametrize('steps', [1, 4], ids=['after a measurement', 'between two'])
+def test_a_resumed_run_goes_on_as_the_other_would(zoo, steps):
     first, data = anchored(zoo, anchor=dict(share=0.1)).train(), zoo.batch()
-    for _ in range(4):
+    for _ in range(steps):
         sum(losses_of(first, data).values()).backward()
     second = anchored(zoo, anchor=dict(share=0.1)).train()
+    sum(losses_of(second, data).values()).backward()
     second.load_state_dict(first.state_dict())
     for distiller in (first, second):
         losses_of(distiller, data)
-    assert first.distillation.anchor.steps == second.distillation.anchor.steps == 5
+    assert first.distillation.anchor.steps == second.distillation.anchor.steps == steps + 1
+    assert first.distillation.anchor.weight != 1
     assert torch.equal(first.distillation.anchor.weight, second.distillation.anchor.weight)
+
+
+def test_after_the_first_a_measurement_moves_the_weight_half_the_way():
+    """By geometric mean: 2 becomes 1.5 at once where 1.5 is wanted, later the root of 3."""
+    for step, expected in (1, 1.5), (11, 3**0.5):
+        anchor = Anchor([0], torch.nn.Identity(), weight=2.0, share=0.25)
+        anchor.steps.fill_(step)
+        anchor.norms.copy_(torch.tensor([9.0, 1.0]))
+        tap = torch.randn(1, requires_grad=True) * 1
+        anchor.split([(tap, tap)], [tap])
+        assert anchor.weight.item() == pytest.approx(expected)
+
+
+def test_its_dry_run_draws_nothing(zoo):
+    states = []
+    for anchor in (None, dict(weight=1.0)):
+        torch.manual_seed(0)
+        Distillation(zoo.build(zoo.mixer()), zoo.build(zoo.resnet()), input_size=64, anchor=anchor, stages=[-1],
+                     connector=dict(type='MaskedGeneration', ratio=0.5), losses=[dict(type='FeatureMSE')])
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+class GatedByThePicture(torch.nn.Sequential):
+    def forward(self, x):
+        return (super().forward(x) * x[:, :1]).mean((2, 3))
+
+
+def test_a_teacher_that_comes_back_to_the_picture_behind_the_tap():
+    """Pictures of inference mode could not be multiplied with what takes a gradient."""
+    student = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.Conv2d(4, 4, 1))
+    teacher = GatedByThePicture(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 4, 1))
+    distillation = Distillation(student, teacher, [dict(student='1', teacher='1')], input_size=32,
+                                anchor=dict(weight=1.0))
+    with distillation(torch.randn(2, 3, 32, 32)) as taught:
+        student(torch.randn(2, 3, 32, 32))
+    taught.losses['distill.anchor.loss'].backward()
+    assert student[0].weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize('name', ['det_swin_to_resnet8', 'seg_swin_to_resnet8'])

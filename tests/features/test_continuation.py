@@ -87,6 +87,8 @@ def test_layers_that_overwrite_and_that_run_on_both_sides():
     for _ in range(2):
         assert torch.equal(rest([kept]), network(pictures))
     assert torch.equal(rest.maps[0], kept)
+    before = network.shared(network.first(pictures)) + 1
+    torch.testing.assert_close(rest([kept + 1]), network.shared((kept + 1).relu()) + before)
 
 
 def test_a_module_that_runs_twice_is_refused():

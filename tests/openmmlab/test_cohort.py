@@ -72,6 +72,8 @@ def test_the_teacher_runs_once_a_step_and_there_is_one(zoo, cohort, optimizers, 
     for step in range(2):
         cohort.train_step(zoo.batch(seed=step), optimizers)
     assert len(runs) == 2  # what follows the anchor's map runs again, nothing before it
+    rest = cohort.one_pass.rest
+    assert rest.returned is None and not rest._recorded  # no batch's features are kept beyond its step
 
 
 def test_anchors_at_two_places_are_refused(zoo):
