@@ -5,12 +5,18 @@ process (tools/train_together.py). Results go to a file of JSON lines; runs that
 interrupted comparison goes on where it stopped, and one method's crash ends only its own run. Training sees neither the
 validation nor the test split; the last epoch is scored once, on the test split unless --split val is given.
 
-  python tools/compare.py                                        every pair, method and seed that the results file
-  lacks, then the tables python tools/compare.py --pairs resnet_to_mixer --methods cwd --seeds 3 --results
-  /tmp/again.jsonl      one cell again python tools/compare.py --pairs resnet_to_mixer --methods sfkd sfkd+levels=1
-  sfkd+refine=True           variants, by options of the model python tools/compare.py --tune --pairs resnet_to_mixer
-  swin_to_resnet8 --seeds 0      weights, on the validation split python tools/compare.py --tables-only --plot
-  docs/results/cls.png python tools/compare.py --task det --methods alone sfkd --seeds 0 1 2
+Every pair, method and seed that the results file lacks, then the tables:
+  python tools/compare.py
+One cell again:
+  python tools/compare.py --pairs resnet_to_mixer --methods cwd --seeds 3 --results /tmp/again.jsonl
+Variants, by options of the model:
+  python tools/compare.py --pairs resnet_to_mixer --methods sfkd sfkd+levels=1 sfkd+refine=True
+Weights, on the validation split:
+  python tools/compare.py --tune --pairs resnet_to_mixer swin_to_resnet8 --seeds 0
+The tables and the picture of what is there:
+  python tools/compare.py --tables-only --plot docs/results/cls.png
+Another task:
+  python tools/compare.py --task det --methods alone sfkd --seeds 0 1 2
 """
 import argparse
 import hashlib

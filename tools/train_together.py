@@ -5,8 +5,7 @@ random numbers in training). In the end all are scored after their last epoch. A
 as it stands), the name of a config in configs/peers/ or configs/ablation/, or one of these with options of the model:
 'sfkd+refine=True'.
 
-  python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd aligned_mse sfkd
-  sfkd+refine=True
+  python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd sfkd sfkd+refine=True
 
 Writes <work dir>/<method>/student.pth, a stock checkpoint, and <work dir>/scores.json, {method: {metric: value}}.
 """

@@ -1,10 +1,12 @@
 """Kill a training again and again, at random moments and in the middle of checkpoint writes; its end must be that of
 the uninterrupted one.
 
-  python tools/stress/kill.py                                        epochs, one process, 30 kills (about 5 minutes on
-  two cores) python tools/stress/kill.py --loop iterations --processes 2        iterations, two processes
-  python tools/stress/kill.py --signal TERM                          as Slurm ends a job, with a checkpoint in the
-  middle of an epoch
+Epochs, one process, 30 kills (about 5 minutes on two cores):
+  python tools/stress/kill.py
+Iterations, two processes:
+  python tools/stress/kill.py --loop iterations --processes 2
+As Slurm ends a job, with a checkpoint in the middle of an epoch:
+  python tools/stress/kill.py --signal TERM
 
 Every run after the first is the same command with --resume. Exit status 0 only if every one of them went on and the
 last weights, of student and connectors, are bitwise those of the uninterrupted run.
