@@ -66,7 +66,7 @@ def build(config, seed=0):
 def distil(student, teacher, teacher_ckpt='init', seed=0, kind=SFKD, **kwargs):
     """An SFKD distiller whose student and teacher have generic weights, biases and batch statistics."""
     torch.manual_seed(seed)
-    distiller = kind(student, teacher, teacher_ckpt, **dict(dict(input_size=SIZE), **kwargs))
+    distiller = kind(student, teacher, teacher_ckpt, **dict(dict(input_size=SIZE, teacher_precision='fp32'), **kwargs))
     with torch.no_grad():
         for tensor in (*distiller.distillation.teacher.network.state_dict().values(), *distiller.student.parameters()):
             if tensor.is_floating_point():

@@ -1,7 +1,7 @@
 # The transformer teacher, Swin of two stages (width 32, patch 2, window 7): not shipped yet; made by
-#   python tools/train.py configs/fashion/swin.py
+#   python tools/train.py configs/fashion/swin.py --amp
 #   python tools/export_student.py configs/fashion/swin.py work_dirs/swin/epoch_30.pth configs/fashion/teachers/swin.safetensors --half
-_base_ = ['../_base_/datasets/fashion_mnist.py', '../_base_/schedules/fashion_mnist_teacher.py']
+_base_ = '../_base_/fashion_mnist_teacher.py'
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='SwinTransformer', img_size=28, patch_size=2, window_size=7, out_indices=(1, ), drop_path_rate=0.1,

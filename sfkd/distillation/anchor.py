@@ -19,6 +19,7 @@ from ..features.layouts import describe
 from ..features.probe import random_pictures
 from ..features.taps import split_path
 from .assembly import build
+from .counting import StepCount
 from .pair import Pair
 from .teacher import Teacher
 
@@ -43,8 +44,7 @@ class Anchor(nn.Module):
         super().__init__()
         self.where, self.loss, self.share = where, loss, share
         self.register_buffer('weight', torch.tensor(float(weight)))
-        self.register_buffer('steps', torch.tensor(0))
-        self._steps: int | None = None  # the buffer's value, known without waiting for the device
+        self.steps = StepCount()
         self.register_buffer('norms', torch.zeros(2))  # squared: of the task's and of the anchor's gradient
 
     def forward(self, compared: Sequence[tuple], rest: Continuation) -> dict[str, Tensor]:
@@ -58,7 +58,8 @@ class Anchor(nn.Module):
         """
         maps = [as_teachers(*(side.refined.map if isinstance(side, Decomposed) else side for side in sides), own)
                 for sides, own in zip(compared, rest.maps)]
-        ours, theirs = (torch.cat(class_scores(output, rest.network)) for output in (rest(maps), rest.returned))
+        ours, theirs = (torch.cat(class_scores(output, rest.network)).to(maps[0].dtype)
+                        for output in (rest(maps), rest.returned))
         return {'distill.anchor.loss': self.weight.clone() * self.loss(ours, theirs)}  # the weight changes in place
 
     # ---- the weight by the share of the task's gradient ----
@@ -103,25 +104,18 @@ class Anchor(nn.Module):
         """Count a step; whether it is one that measures. What the last one measured is taken in first."""
         if not (self.training and torch.is_grad_enabled()):
             return False
-        if self._steps is None:
-            self._steps = int(self.steps)
-        if self._steps % self.INTERVAL == 1 % self.INTERVAL:  # the step before this one has measured
+        step = self.steps.next()
+        if step % self.INTERVAL == 1 % self.INTERVAL and step:  # the step before this one has measured
             if dist.is_initialized() and dist.get_world_size() > 1:
                 dist.all_reduce(self.norms)
             wanted = self.weight * self.share * (self.norms[0] / self.norms[1]).sqrt()
-            if self._steps > self.INTERVAL:
+            if step > self.INTERVAL:
                 wanted = (wanted * self.weight).sqrt()  # one batch is no measure of the next hundred
             self.weight.copy_(torch.where(wanted.isfinite() & (wanted > 0), wanted, self.weight))
-        measures = self._steps % self.INTERVAL == 0
-        if measures:
-            self.norms.zero_()
-        self._steps += 1
-        self.steps.fill_(self._steps)
-        return measures
-
-    def _load_from_state_dict(self, *args, **kwargs):
-        super()._load_from_state_dict(*args, **kwargs)
-        self._steps = None
+        if step % self.INTERVAL:
+            return False
+        self.norms.zero_()
+        return True
 
     def summary(self) -> str:
         """How much of what is judged, for the log."""
@@ -158,7 +152,8 @@ def anchor_on(pairs: Sequence[Pair], config: dict, teacher: Teacher, image_size:
         raise ConfigError(f"anchor.share: a later layer overwrites the student's '{gone[0]}', so that the task's "
                           'gradient there cannot be measured; give anchor.weight, or pair the layer that overwrites it')
     network, pictures = teacher.network, random_pictures(teacher.network, image_size)
-    rest = Continuation(network, [pairs[i].teacher_path for i in where], partial(judged_by, network))
+    rest = Continuation(network, [pairs[i].teacher_path for i in where], partial(judged_by, network),
+                        teacher.computing)
     with torch.no_grad():
         try:
             rest.look(pictures)

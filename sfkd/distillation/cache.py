@@ -24,12 +24,13 @@ from .teacher import Teacher
 
 Features = dict[str, Tensor]
 GIB = 2**30
+#: How a row's numbers are stored -> their type, and numpy's type of as many bits (it has no bfloat16).
+STORED = dict(fp32=(torch.float32, np.float32), bf16=(torch.bfloat16, np.int16))
 MAX_FINGERPRINT = 2**20  # characters; of ours some hundred
 
 
 class TeacherCache:
-    """Stands in for a teacher: rows of float32, one for each augmentation of each picture, all taps one after the
-    other.
+    """Stands in for a teacher: rows, one for each augmentation of each picture, of all taps one after the other.
 
     A folder of three files: ``fingerprint.json`` says of what the rows are, ``features.bin`` holds them,
     ``checksums.bin`` a CRC-32 of each (0: not there yet). The row is written before its checksum, so that an
@@ -43,25 +44,32 @@ class TeacherCache:
         shapes: ``{path of a tap: shape of one picture's features}``, in the order in which they lie in a row.
         fingerprint: ``{what: digest}``; a folder is only used by a run of the same.
         max_gib: the most that the whole cache may take.
+        stored: 'fp32', or 'bf16', which takes half the space and keeps 8 bits of each number's mantissa; what is taught
+            is then rounded in every epoch, also in the one that fills the cache.
 
     Raises:
-        ConfigError: the folder is of something else or is no cache, or the cache would not fit, for any of the
-            processes; nothing in the folder is changed then.
+        ConfigError: ``stored`` is neither; or, for any of the processes, the folder is of something else or is no
+            cache, or the cache would not fit; nothing in the folder is changed then.
     """
 
     def __init__(self, teacher: Teacher, folder: str | Path, rows: int, shapes: dict[str, tuple[int, ...]],
-                 fingerprint: dict[str, str], max_gib: float):
+                 fingerprint: dict[str, str], max_gib: float, stored: str = 'fp32'):
+        if stored not in STORED:
+            raise ConfigError(f"teacher cache: stored={stored!r} is neither of {', '.join(map(repr, STORED))}")
         self.teacher: Teacher | None = teacher
+        self.dtype, self.bits = STORED[stored]
         self.folder, self.rows, self.shapes = Path(folder), rows, shapes
         self.widths = [math.prod(shape) for shape in shapes.values()]
         # a list: their order counts
-        self._files = {'features.bin': 4 * rows * sum(self.widths), 'checksums.bin': 4 * rows}
-        fingerprint = dict(fingerprint, rows=rows, shapes=[[path, *shape] for path, shape in shapes.items()])
+        self._row_bytes = self.bits().itemsize * sum(self.widths)
+        self._files = {'features.bin': rows * self._row_bytes, 'checksums.bin': 4 * rows}
+        fingerprint = dict(fingerprint, stored=stored, rows=rows,
+                           shapes=[[path, *shape] for path, shape in shapes.items()])
         self._agree(fingerprint, max_gib)
         if is_main_process():
             self._make(fingerprint)
         barrier()
-        self.features = np.memmap(self.folder / 'features.bin', np.float32, 'r+', shape=(rows, sum(self.widths)))
+        self.features = np.memmap(self.folder / 'features.bin', self.bits, 'r+', shape=(rows, sum(self.widths)))
         self.checksums = np.memmap(self.folder / 'checksums.bin', np.uint32, 'r+', shape=(rows, ))
         print_log(f'teacher cache: {np.count_nonzero(self.checksums):,} of {rows:,} rows are in {self.folder}',
                   'current')
@@ -84,9 +92,7 @@ class TeacherCache:
                               "set: train_dataloader.dataset=dict(type='sfkd.ReplayedDataset', dataset=...)")
         kept = [self._read(row) for row in rows]
         if all(row is not None for row in kept):
-            batch = torch.from_numpy(np.stack(kept)).to(inputs.device, non_blocking=True)
-            return {path: part.unflatten(1, shape).contiguous()
-                    for (path, shape), part in zip(self.shapes.items(), batch.split(self.widths, dim=1))}
+            return self._features(torch.from_numpy(np.stack(kept)), inputs.device)
         if self.teacher is None:
             raise RuntimeError(f'teacher cache: a row in {self.folder} was damaged after all had been read whole, and '
                                'the teacher has left the memory; start the run again with --resume: the row will be '
@@ -97,12 +103,18 @@ class TeacherCache:
             raise ConfigError(f'teacher cache: pictures of {inputs.shape[2]}x{inputs.shape[3]} give {wrong}, where the '
                               f'cache is for { {path: self.shapes[path] for path in wrong} }; only training sets whose '
                               'pictures all have the size of model.input_size can be cached')
-        values = torch.cat([features[path].float().flatten(1) for path in self.shapes], 1).cpu().numpy()
-        for row, old, new in zip(rows, kept, values):
+        values = torch.cat([features[path].float().flatten(1) for path in self.shapes], 1).to(self.dtype).cpu()
+        for row, old, new in zip(rows, kept, _bits(values)):
             if old is None:
                 self.features[row] = new
                 self.checksums[row] = _checksum(new)
-        return features
+        return features if self.dtype == torch.float32 else self._features(values, inputs.device)
+
+    def _features(self, rows: Tensor, device: torch.device) -> Features:
+        """What rows hold, in float32 on a device."""
+        batch = rows.view(self.dtype).to(device, non_blocking=True).float()
+        return {path: part.unflatten(1, shape).contiguous()
+                for (path, shape), part in zip(self.shapes.items(), batch.split(self.widths, dim=1))}
 
     def release_teacher(self) -> bool:
         """Drop the teacher, and its memory, if every row is there and whole; whether that is so now."""
@@ -135,9 +147,9 @@ class TeacherCache:
             raise ConfigError(list(found))
 
     def _check(self, fingerprint: dict, max_gib: float) -> None:
-        size = self.rows * (4 * sum(self.widths) + 4)
+        size = self.rows * (self._row_bytes + 4)
         if is_main_process():
-            print_log(f'teacher cache: {self.rows:,} rows x {4 * sum(self.widths) / 1024:,.1f} KiB = {size / GIB:.3g} '
+            print_log(f'teacher cache: {self.rows:,} rows x {self._row_bytes / 1024:,.1f} KiB = {size / GIB:.3g} '
                       f'GiB in {self.folder}', 'current')
         if size > max_gib * GIB:
             raise ConfigError(f'teacher cache: {size / GIB:.3g} GiB for {self.rows:,} rows is more than '
@@ -205,6 +217,11 @@ class TeacherCache:
 def tap_shapes(distillation: nn.Module) -> dict[str, tuple[int, ...]]:
     """``{path of each of the teacher's taps: shape of one picture's output}`` of a :class:`Distillation`."""
     return {pair.teacher_path: pair.teacher_stage.shape for pair in distillation.pairs}
+
+
+def _bits(values: Tensor) -> np.ndarray:
+    """A tensor's memory as numpy has it."""
+    return (values.view(torch.int16) if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _checksum(row: np.ndarray) -> int:

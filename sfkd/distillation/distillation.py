@@ -2,15 +2,19 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
+from ..errors import Problems
 from ..features.padding import TaughtCells
 from ..features.taps import Taps
 from .anchor import anchor_on
 from .assembly import as_size, assemble
+from .counting import StepCount
 from .method import sfkd
+from .options import problems_of_rest
 from .pair import Pair, common_grid
 from .teacher import Teacher
 
@@ -65,6 +69,8 @@ class Distillation(nn.Module):
         logits: list of loss configs on the outputs of both ``head`` modules.
         anchor: a loss config with ``weight`` or ``share``: the deepest map in the teacher's place, see
             :func:`~sfkd.distillation.anchor.anchor_on`; None for none.
+        every: in training, teach in every so manieth step alone; the teacher does not run in the others.
+        share: teach with so large a part of each batch, its first pictures; the teacher does not see the others.
         input_size: of the training pictures, (H, W) or one number, for the dry run.
 
     Raises:
@@ -74,7 +80,8 @@ class Distillation(nn.Module):
     def __init__(self, student: nn.Module, teacher: nn.Module | Teacher, pairs: str | Sequence[str | dict] = 'auto', *,
                  stages: Sequence[int] | None = None, connector: dict | None = None,
                  losses: Sequence[dict] | None = None, logits: Sequence[dict] = (),
-                 anchor: dict | None = None, input_size: int | tuple[int, int] = 224):
+                 anchor: dict | None = None, every: int = 1, share: float = 1.0,
+                 input_size: int | tuple[int, int] = 224):
         super().__init__()
         if losses is None:
             method = sfkd()
@@ -83,8 +90,13 @@ class Distillation(nn.Module):
         self.input_size = as_size(input_size)
         self.watching = False  # whether a with block is open
         teachers_size = self.teacher.input_size or self.input_size
-        pairs = assemble(student, self.teacher.network, self.input_size, teachers_size, pairs=pairs,
-                         connector=connector, losses=losses, logits=logits, chosen=stages)
+        problems = Problems(problems_of_rest(every, share))
+        with problems.collected():
+            pairs = assemble(student, self.teacher.network, self.input_size, teachers_size, pairs=pairs,
+                             connector=connector, losses=losses, logits=logits, chosen=stages)
+        problems.raise_all()
+        self.every, self.share = every, share
+        self.steps = StepCount() if every > 1 else None
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)
         self.anchor = anchor_on(pairs, anchor, self.teacher, teachers_size) if anchor else None
         self.taps = Taps.on(student, [pair.student_stage for pair in self.pairs])
@@ -109,15 +121,39 @@ class Distillation(nn.Module):
             yield taught
             taught._losses = {}
             return
+        if self._rests():
+            with self._watch():
+                yield taught
+            taught._losses = self._nothing()
+            return
+        if self.share < 1:
+            count = math.ceil(self.share * len(images))
+            images, picture_mask, taught_mask, rows = (
+                x if x is None else x[:count] for x in (images, picture_mask, taught_mask, rows))
         # First, so that its memory is free again when the student's activations pile up
         teacher_features = self.teacher(images, picture_mask, rows)                   # {path: (N, C', h', w')}
+        with self._watch(), self.taps.capture(images.shape[2:]) as student_features:  # {path: (N, C, h, w)}
+            yield taught
+        taught._losses = self.compare(student_features, teacher_features, taught_mask)
+
+    @contextlib.contextmanager
+    def _watch(self) -> Iterator[None]:
         self.watching = True
         try:
-            with self.taps.capture(images.shape[2:]) as student_features:             # {path: (N, C, h, w)}
-                yield taught
+            yield
         finally:
             self.watching = False
-        taught._losses = self.compare(student_features, teacher_features, taught_mask)
+
+    def _rests(self) -> bool:
+        """Whether this is one of the steps in which nothing is taught."""
+        return self.steps is not None and self.training and self.steps.next() % self.every != 0
+
+    def _nothing(self) -> dict[str, Tensor]:
+        """A loss of 0 in which all of the connectors' weights are: each process of a distributed training waits for
+        their gradients in every step.
+        """
+        weights = [p for p in self.parameters() if p.requires_grad]
+        return {'distill.rest.loss': 0.0 * sum(p.sum() for p in weights)} if weights else {}
 
     def compare(self, student_features: dict[str, Tensor], teacher_features: dict[str, Tensor],
                 taught_mask: Tensor | None = None) -> dict[str, Tensor]:
@@ -132,6 +168,7 @@ class Distillation(nn.Module):
         """
         losses: dict[str, Tensor] = {}
         tapped = [(student_features[pair.student_path], teacher_features[pair.teacher_path]) for pair in self.pairs]
+        tapped = [(ours[:len(theirs)], theirs) for ours, theirs in tapped]            # of the pictures that teach
         grids = [common_grid(ours, theirs) for ours, theirs in tapped if theirs.dim() == 4]
         cells = None if taught_mask is None else TaughtCells(taught_mask, grids)
         for_anchor = tapped

@@ -31,6 +31,16 @@ def problems_of(pairs, connector, losses, logits, stages, **sizes) -> list[str]:
     return found
 
 
+def problems_of_rest(every, share) -> list[str]:
+    """The same of how often and with how much of a batch is taught."""
+    found = []
+    if not _whole(every) or every < 1:
+        found.append(f'every: {every!r} is no whole number from 1')
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        found.append(f'share: {share!r} is no number above 0 and up to 1')
+    return found
+
+
 def _entry(where: str, entry) -> Iterator[str]:
     if isinstance(entry, str):
         return

@@ -1,6 +1,7 @@
 """The frozen teacher: absent from everything that trains, saves or averages the student."""
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from ..errors import ConfigError
 from ..features.continuation import Continuation
 from ..features.probe import random_pictures
 from ..features.taps import Taps
+from .precision import AUTO, check_precision, computing_in
 
 
 class Normalisation(NamedTuple):
@@ -41,11 +43,18 @@ class Teacher:
         student: how the student's are. Where the two differ, one affine map turns the student's pictures into the
             teacher's.
         input_size: (H, W) to which pictures are resized for the teacher; None keeps the student's.
+        precision: what the network computes in, whatever the student does: 'fp32', 'bf16', 'fp16'; 'auto': as the
+            student where that trains in mixed precision, otherwise what the device has fast instructions for
+            (:func:`~sfkd.distillation.precision.fast_precision`). Its weights stay what they are.
+
+    Raises:
+        ConfigError: if the precision is none of these.
     """
 
     def __init__(self, network: nn.Module, own: Normalisation | None = None, student: Normalisation | None = None,
-                 input_size: tuple[int, int] | None = None):
+                 input_size: tuple[int, int] | None = None, precision: str = AUTO):
         self.network = network.eval().requires_grad_(False)
+        self.precision = check_precision(precision, 'teacher_precision')
         self.input_size = input_size
         self.affine = self._affine(student, own) if student and own else None
         self.taps: Taps | None = None
@@ -109,10 +118,35 @@ class Teacher:
             hooks += [module.register_forward_pre_hook(lambda _, __, path=path: self._begun.add(path)),
                       module.register_forward_hook(lambda _, __, ___, path=path: self._ended.add(path))]
         try:
-            return self(random_pictures(self.network, image_size))
+            return self._first_run(random_pictures(self.network, image_size))
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def _first_run(self, pictures: Tensor) -> dict[str, Tensor]:
+        """A call; where an operator of the network does not exist in the precision that was to be chosen, that is
+        float32 from now on.
+
+        Raises:
+            ConfigError: where it does not exist in the precision that was asked for.
+        """
+        try:
+            return self(pictures)
+        except (RuntimeError, NotImplementedError) as error:
+            if self.precision == 'fp32':
+                raise
+            asked, self.precision = self.precision, 'fp32'
+            features = self(pictures)  # or the precision is not what is wrong
+            if asked != AUTO:
+                raise ConfigError(f"teacher_precision: '{type(self.network).__name__}' does not run in {asked} "
+                                  f"({error}); give 'fp32', or leave it out") from error
+            print_log(f'teacher: in float32, as it does not run in less ({error})', 'current')
+            return features
+
+    def computing(self) -> contextlib.AbstractContextManager:
+        """The context in which the network, or what is left of it behind a tap, computes in its precision."""
+        weight = next(self.network.parameters())
+        return computing_in(self.precision, weight.device)
 
     def __call__(self, inputs: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> dict[str, Tensor]:
         """Read the taps.
@@ -123,13 +157,18 @@ class Teacher:
             rows: unused; a cache in the teacher's place finds its rows by them.
 
         Returns:
-            dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients.
+            dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients; in float32 where the student does
+                not train in mixed precision.
         """
         # What is of inference mode could not go through the rest of the network together with a map that learns
         with torch.inference_mode() if self.rest is None else torch.no_grad():
             inputs = self._own(inputs, mask)
-            with self.taps.capture(inputs.shape[2:]) as features:
+            with self.computing(), self.taps.capture(inputs.shape[2:]) as features:
                 (self.network if self.rest is None else self.rest.record)(inputs)
+        if not torch.is_autocast_enabled(inputs.device.type):
+            for path, output in features.items():
+                if torch.is_tensor(output) and output.dtype in (torch.bfloat16, torch.float16):
+                    features[path] = output.to(inputs.dtype)
         return features
 
     def _own(self, inputs: Tensor, mask: Tensor | None) -> Tensor:

@@ -26,10 +26,12 @@ class Continuation:
         paths: of the maps, as :class:`~sfkd.features.taps.Taps` names them, all of one module: a layer's, or levels of
             a neck's.
         run: runs the network on pictures (N, 3, H, W), up to what is asked for.
+        computing: gives the context in which the network runs.
     """
 
-    def __init__(self, network: nn.Module, paths: Sequence[str], run: Callable[[Tensor], object]):
-        self.network, self.run = network, run
+    def __init__(self, network: nn.Module, paths: Sequence[str], run: Callable[[Tensor], object],
+                 computing: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext):
+        self.network, self._run, self.computing = network, run, computing
         (self.module, ), self.indices = {split_path(path)[0] for path in paths}, [split_path(path)[1] for path in paths]
         self.before: dict[str, int] = {}  # what ends before the module, and how often
         self.forget()
@@ -39,6 +41,11 @@ class Continuation:
         self._recorded: dict[str, list] = {}
         self._inputs: Tensor | None = None
         self.returned = None  # by the recorded pass
+
+    def run(self, inputs: Tensor):
+        """What the network returns for inputs (N, 3, H, W)."""
+        with self.computing():
+            return self._run(inputs)
 
     def look(self, pictures: Tensor) -> None:
         """Find out, in one pass over pictures, what ends before the module.

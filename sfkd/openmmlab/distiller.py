@@ -14,6 +14,7 @@ from .. import randomness
 from ..distillation import Distillation, Teacher, sfkd
 from ..distillation.assembly import teaches
 from ..distillation.distillation import as_size
+from ..distillation.precision import check_precision
 from ..errors import ConfigError, Problems, nearest
 from ..registry import register_entry_point
 from .building import build_model, initialise, normalisation_of
@@ -39,11 +40,12 @@ class Distiller:
         teacher: the same.
         teacher_ckpt: checkpoint file or address; 'init' takes the weights that the teacher's own ``init_cfg`` gives
             (random where it has none). Needed unless ``teacher`` is a module.
-        pairs, stages, connector, losses, logits: see :class:`~sfkd.distillation.Distillation`; here without losses
-            there are none.
+        pairs, stages, connector, losses, logits, anchor, every, share: see
+            :class:`~sfkd.distillation.Distillation`; here without losses there are none.
         input_size: (H, W) of the training pictures, for the dry run; None takes ``img_size`` of the student's or the
             teacher's backbone, or 224.
         teacher_input_size: (H, W) to which pictures are resized for the teacher.
+        teacher_precision: what the teacher computes in, see :class:`~sfkd.distillation.Teacher`.
         data_preprocessor: default for a student whose own config has none (mmengine's runner passes it).
         student_options: what of the student's config is to be different, merged as a config's own override is:
             ``dict(bbox_head=dict(num_classes=10))``.
@@ -76,25 +78,31 @@ class Distiller:
                  losses: Sequence[dict] = (),
                  logits: Sequence[dict] = (),
                  anchor: dict | None = None,
+                 every: int = 1,
+                 share: float = 1.0,
                  input_size: int | tuple[int, int] | None = None,
                  teacher_input_size: int | tuple[int, int] | None = None,
+                 teacher_precision: str = 'auto',
                  data_preprocessor: dict | None = None,
                  student_options: dict | None = None):
         with randomness.preserved():  # the student's training must not depend on what is built beside it
             network = build_model(teacher, 'model.teacher', data_preprocessor)
             if teacher_ckpt == 'init':
                 initialise(network)
-            frozen = Teacher(network, normalisation_of(network), normalisation_of(self, always=True),
-                             as_size(teacher_input_size) if teacher_input_size else None)
             problems = Problems()
+            with problems.collected('model.'):
+                check_precision(teacher_precision, 'teacher_precision')
+            frozen = Teacher(network, normalisation_of(network), normalisation_of(self, always=True),
+                             as_size(teacher_input_size) if teacher_input_size else None,
+                             'auto' if problems.found else teacher_precision)
             with problems.collected('model.'):
                 _check_checkpoint(teacher, teacher_ckpt)
             with problems.collected('model.'):
                 if teaches(pairs, losses, logits):
                     _check_backbones(student=self, teacher=network)
                 companion = Distillation(self, frozen, pairs, stages=stages, connector=connector, losses=losses,
-                                         logits=logits, anchor=anchor, input_size=input_size or _image_size(self)
-                                         or _image_size(network) or 224)
+                                         logits=logits, anchor=anchor, every=every, share=share,
+                                         input_size=input_size or _image_size(self) or _image_size(network) or 224)
             problems.raise_all()
             if companion.pairs and teacher_ckpt not in (None, 'init'):
                 frozen.load(teacher_ckpt)

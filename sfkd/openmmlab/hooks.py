@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from .. import randomness
 from ..checkpoint import stock_checkpoint, write_checkpoint
 from ..distillation.cache import TeacherCache, digest_of, digest_of_data, digest_of_network, tap_shapes
+from ..distillation.precision import resolved
 from ..errors import ConfigError
 from ..registry import HOOKS
 from .building import normalisation_of
@@ -159,13 +160,14 @@ class TeacherCacheHook(Hook):
     Args:
         folder: of the cache; runs of the same teacher, taps, data, pipeline and seed share it.
         max_gib: the most that it may take.
+        stored: 'fp32' or 'bf16', see :class:`sfkd.distillation.TeacherCache`.
 
     Raises:
         ConfigError: where the run cannot be cached, or the folder is of another run; nothing in it is changed then.
     """
 
-    def __init__(self, folder: str, max_gib: float = 20.0):
-        self.folder, self.max_gib = folder, max_gib
+    def __init__(self, folder: str, max_gib: float = 20.0, stored: str = 'fp32'):
+        self.folder, self.max_gib, self.stored = folder, max_gib, stored
         self.cache: TeacherCache | None = None
 
     def before_train(self, runner: Runner) -> None:
@@ -187,14 +189,15 @@ class TeacherCacheHook(Hook):
             raise ConfigError('TeacherCacheHook: model.anchor asks for the rest of the teacher in every step, which no '
                               'cache of features can stand in for; leave out one of the two')
         teacher, config = distillation.teacher, runner.cfg.train_dataloader.dataset.dataset
+        precision = resolved(teacher.precision, next(teacher.network.parameters()).device)
         fingerprint = dict(
             teacher=digest_of_network(teacher.network), normalisation=digest_of(str(normalisation_of(student)),
                                                                                 str(normalisation_of(teacher.network)),
                                                                                 str(teacher.input_size)),
-            precision=type(runner.optim_wrapper).__name__, data=digest_of_data(dataset),
+            precision=digest_of(type(runner.optim_wrapper).__name__, precision), data=digest_of_data(dataset),
             pipeline=digest_of(str(config.pipeline)), seed=str(dataset.seed))
-        self.cache = TeacherCache(teacher, self.folder,
-                                  len(dataset) * dataset.variants, tap_shapes(distillation), fingerprint, self.max_gib)
+        self.cache = TeacherCache(teacher, self.folder, len(dataset) * dataset.variants, tap_shapes(distillation),
+                                  fingerprint, self.max_gib, self.stored)
         distillation.teacher = self.cache
 
     def before_train_epoch(self, runner: Runner) -> None:

@@ -92,7 +92,7 @@ def test_the_weight_makes_the_gradient_the_wanted_share(zoo):
     task, ours = (torch.autograd.grad(losses[key], tap, retain_graph=True)[0].norm() for key in
                   ('task.loss', 'distill.anchor.loss'))
     assert (ours / task).item() == pytest.approx(0.25, rel=1e-3)
-    assert anchor.steps == 3 and anchor.weight != 1
+    assert anchor.steps.done == 3 and anchor.weight != 1
 
 
 def test_measuring_changes_no_gradient(zoo):
@@ -100,7 +100,7 @@ def test_measuring_changes_no_gradient(zoo):
     for interval in (1, 10**9):
         distiller = anchored(zoo, anchor=dict(share=0.1)).train()
         distiller.distillation.anchor.INTERVAL = interval
-        distiller.distillation.anchor.steps.fill_(5)
+        distiller.distillation.anchor.steps.done.fill_(5)
         sum(losses_of(distiller, zoo.batch()).values()).backward()
         assert bool(distiller.distillation.anchor.norms.all()) == (interval == 1)
         gradients.append({name: p.grad for name, p in distiller.named_parameters() if p.grad is not None})
@@ -118,7 +118,7 @@ def test_a_resumed_run_goes_on_as_the_other_would(zoo, steps):
     second.load_state_dict(first.state_dict())
     for distiller in (first, second):
         losses_of(distiller, data)
-    assert first.distillation.anchor.steps == second.distillation.anchor.steps == steps + 1
+    assert first.distillation.anchor.steps.done == second.distillation.anchor.steps.done == steps + 1
     assert first.distillation.anchor.weight != 1
     assert torch.equal(first.distillation.anchor.weight, second.distillation.anchor.weight)
 
@@ -127,7 +127,7 @@ def test_after_the_first_a_measurement_moves_the_weight_half_the_way():
     """By geometric mean: 2 becomes 1.5 at once where 1.5 is wanted, later the root of 3."""
     for step, expected in (1, 1.5), (11, 3**0.5):
         anchor = Anchor([0], torch.nn.Identity(), weight=2.0, share=0.25)
-        anchor.steps.fill_(step)
+        anchor.steps.done.fill_(step)
         anchor.norms.copy_(torch.tensor([9.0, 1.0]))
         tap = torch.randn(1, requires_grad=True) * 1
         anchor.split([(tap, tap)], [tap])
@@ -159,6 +159,22 @@ def test_a_teacher_that_comes_back_to_the_picture_behind_the_tap():
         student(torch.randn(2, 3, 32, 32))
     taught.losses['distill.anchor.loss'].backward()
     assert student[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('teacher', ['resnet', 'swin'])
+def test_in_the_teachers_precision(zoo, teacher):
+    """The rest of the teacher computes in bfloat16 as its recorded pass has; the loss and the gradient stay near."""
+    found = []
+    for precision in ('fp32', 'bf16'):
+        distiller = anchored(zoo, teacher=teacher, teacher_precision=precision).train()
+        loss = losses_of(distiller, zoo.batch())['distill.anchor.loss']
+        loss.backward()
+        found.append((loss.detach(), distiller.backbone.layers[0].token_mix.layers[0][0].weight.grad))
+        assert loss.dtype == torch.float32
+    (loss, gradient), (half_loss, half_gradient) = found
+    assert not torch.equal(loss, half_loss)
+    torch.testing.assert_close(half_loss, loss, rtol=0.1, atol=1e-4)
+    assert F.cosine_similarity(gradient.flatten(), half_gradient.flatten(), dim=0) > 0.9
 
 
 @pytest.mark.parametrize('name', ['det_swin_to_resnet8', 'seg_swin_to_resnet8'])

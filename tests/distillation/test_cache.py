@@ -47,11 +47,11 @@ def distiller(zoo):
     return zoo.distil(zoo.mixer(), zoo.resnet(), logit_weight=1.0)
 
 
-def cache_of(distiller, folder, rows=PICTURES, max_gib=1.0, **fingerprint):
+def cache_of(distiller, folder, rows=PICTURES, max_gib=1.0, stored='fp32', **fingerprint):
     """The distiller's teacher, with a cache in front."""
     teacher = distiller.distillation.teacher
     fingerprint = dict(dict(teacher=digest_of_network(teacher.network), pipeline='a'), **fingerprint)
-    return TeacherCache(teacher, folder, rows, tap_shapes(distiller.distillation), fingerprint, max_gib)
+    return TeacherCache(teacher, folder, rows, tap_shapes(distiller.distillation), fingerprint, max_gib, stored)
 
 
 def collate(items):
@@ -134,6 +134,26 @@ def test_shuffled_batches_and_variants(distiller, tmp_path):
     cached, runs = train(distiller, epochs=8, variants=2, shuffle=True)
     assert cached == pytest.approx(plain, rel=1e-4)
     assert runs[0] == 3 and sum(runs) < 24 and distiller.distillation.teacher.checksums.astype(bool).sum() > PICTURES
+
+
+def test_stored_as_bfloat16_it_takes_half_the_space_and_every_epoch_sees_the_same(distiller, tmp_path):
+    twin = copy.deepcopy(distiller)
+    plain, _ = train(copy.deepcopy(distiller), epochs=1)
+    caches = {stored: cache_of(distiller, tmp_path / stored, stored=stored) for stored in ('fp32', 'bf16')}
+    sizes = [(cache.folder / 'features.bin').stat().st_size for cache in caches.values()]
+    assert sizes[0] == 2 * sizes[1] > 0
+    teacher, inputs = distiller.distillation.teacher, torch.randn(PICTURES, 3, SIZE, SIZE)
+    first, again = (caches['bf16'](inputs, rows=list(range(PICTURES))) for _ in range(2))
+    for path, features in teacher(inputs).items():
+        assert first[path].dtype == torch.float32 and torch.equal(first[path], again[path])
+        assert torch.equal(first[path], features.bfloat16().float())
+    twin.distillation.teacher = cache_of(twin, tmp_path / 'trained', stored='bf16')
+    losses, runs = train(twin, epochs=2)
+    assert runs == [3, 0] and losses[:3] == pytest.approx(plain, rel=1e-2) and losses[:3] != plain
+    with pytest.raises(ConfigError, match='made with another stored than this run has'):
+        cache_of(distiller, tmp_path / 'bf16', stored='fp32')
+    with pytest.raises(ConfigError, match="stored='fp8' is neither of 'fp32', 'bf16'"):
+        cache_of(distiller, tmp_path / 'new', stored='fp8')
 
 
 def test_another_run_goes_on_from_the_same_folder(distiller, tmp_path):

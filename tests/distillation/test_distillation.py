@@ -1,5 +1,6 @@
 """The companion by itself: torchvision's networks, a plain training loop, no model of mmengine's."""
 import copy
+import math
 
 import pytest
 import torch
@@ -96,3 +97,57 @@ def test_a_weight_of_zero_watches_nothing(zoo):
     with distillation(batch()[0]) as taught:
         assert zoo.hook_count(student) == 0
     assert taught.losses == {} and taught.loss == 0.0
+
+
+# ---- less to do ----
+
+def test_every_third_step_alone_teaches_and_a_resumed_run_goes_on_counting(zoo):
+    images, _ = batch()
+    student, teacher = networks()
+    distillation = Distillation(student, teacher, every=3, input_size=SIZE).train()
+    runs = []
+    teacher.register_forward_pre_hook(lambda *_: runs.append(1))
+
+    def step(companion) -> bool:
+        """Whether it teaches."""
+        before = len(runs)
+        with companion(images) as taught:
+            student(images)
+        assert len(runs) - before == (set(taught.losses) != {'distill.rest.loss'})
+        weights = list(companion.parameters())
+        gradients = torch.autograd.grad(taught.loss, weights)
+        assert any(gradient.any() for gradient in gradients) == (len(runs) > before)
+        return len(runs) > before
+    assert [step(distillation) for _ in range(5)] == [True, False, False, True, False]
+    resumed = Distillation(student, teacher, every=3, input_size=SIZE).train()
+    assert step(resumed)  # which has counted before its checkpoint comes
+    resumed.load_state_dict(distillation.state_dict())
+    assert [step(resumed) for _ in range(3)] == [False, True, False]
+    assert [step(resumed.eval()) for _ in range(2)] == [True, True]
+
+
+def test_a_part_of_the_batch_teaches_as_that_part_alone_would(zoo):
+    images, _ = batch()
+    student, teacher = networks()
+    student.eval()  # without the statistics of the others
+    whole, part = (Distillation(student, teacher, share=share, input_size=SIZE) for share in (1.0, 0.4))
+    part.load_state_dict(whole.state_dict())
+    seen = []
+    teacher.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    count = math.ceil(0.4 * len(images))
+    assert 1 < count < len(images)
+    with part(images) as taught:
+        student(images)
+    with whole(images[:count]) as expected:
+        student(images[:count])
+    assert seen == [count, count] and taught.losses.keys() == expected.losses.keys()
+    for key, value in taught.losses.items():
+        torch.testing.assert_close(value, expected.losses[key], rtol=1e-5, atol=1e-7)
+
+
+def test_every_and_share_that_cannot_be():
+    for options, message in ((dict(every=0), 'every: 0 is no whole number from 1'),
+                             (dict(every=2.5), 'every: 2.5 is no whole'), (dict(share=0), 'share: 0 is no number'),
+                             (dict(share=1.5, every=-1), 'every: -1 .*\n.*share: 1.5 is no number above 0 and up to 1')):
+        with pytest.raises(ConfigError, match=message):
+            Distillation(*networks(), input_size=SIZE, **options)

@@ -9,6 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from sfkd.distillation import Teacher
+from sfkd.distillation.precision import fast_precision
 from sfkd.errors import ConfigError
 from sfkd.features.taps import Taps
 
@@ -191,15 +192,15 @@ def saved(network, path, drop=lambda key: False):
 @torch.no_grad()
 def test_the_checkpoint_is_in_the_teacher(zoo, tmp_path):
     trained = zoo.build(zoo.resnet(), seed=7)
-    trained.backbone.bn1.running_mean += 3
-    teacher = Teacher(zoo.build(zoo.resnet()))
+    trained.backbone.bn1.running_mean += 0.3
+    teacher = Teacher(zoo.build(zoo.resnet()), precision='fp32')
     teacher.tap(Taps(teacher.network, ['backbone.layer4'], stop=True), SIZE)
     teacher.load(saved(trained, tmp_path / 'a.pth'))
     for key, value in trained.state_dict().items():
         assert torch.equal(teacher.network.state_dict()[key], value), key
     inputs = torch.randn(2, 3, *SIZE)
     stock, = trained.eval().extract_feat(inputs, stage='backbone')
-    assert torch.equal(teacher(inputs)['backbone.layer4'], stock)
+    assert stock.any() and torch.equal(teacher(inputs)['backbone.layer4'], stock)
 
 
 def test_a_partial_load_is_reported(zoo, tmp_path, monkeypatch):
@@ -260,3 +261,69 @@ def test_weights_that_a_parent_uses_without_calling_its_child_are_needed():
     teacher.tap(Taps(teacher.network, ['tap'], stop=True), (32, 32))
     assert teacher._runs('attention.out_proj.weight') and teacher._runs('stem.weight')
     assert not teacher._runs('after.weight')
+
+
+# ---- precision ----
+
+class Multiplies(nn.Module):
+    """An operator that exists in float32 alone."""
+
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise RuntimeError(f'"multiplies" not implemented for {x.dtype}')
+        return 2 * x
+
+
+def tapped(*layers, path, precision):
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), *layers)
+    teacher = Teacher(network, precision=precision)
+    teacher.tap(Taps(network, [path], stop=True), (32, 32))
+    return teacher
+
+
+@pytest.mark.parametrize('precision, dtype', [('fp32', None), ('bf16', torch.bfloat16), ('auto', torch.bfloat16)])
+def test_what_it_computes_in_and_that_it_hands_on_float32(precision, dtype, monkeypatch):
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
+    teacher, inputs = tapped(nn.Conv2d(16, 8, 3), path='1', precision=precision), torch.randn(2, 3, 32, 32)
+    with torch.no_grad(), torch.autocast('cpu', dtype, enabled=dtype is not None):
+        expected = teacher.network(inputs)
+        assert expected.dtype == (dtype or torch.float32)
+    found = teacher(inputs)['1']
+    assert found.dtype == torch.float32 and torch.equal(found, expected.float())
+    assert torch.equal(found, teacher.network(inputs)) == (precision == 'fp32')
+    assert {p.dtype for p in teacher.network.parameters()} == {torch.float32}
+
+
+def test_beside_a_student_in_mixed_precision_it_computes_as_that(monkeypatch):
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
+    inputs = torch.randn(2, 3, 32, 32)
+    for precision, expected in dict(auto=torch.float16, bf16=torch.bfloat16, fp32=torch.float32).items():
+        teacher = tapped(nn.Conv2d(16, 8, 3), path='1', precision=precision)
+        with torch.autocast('cpu', torch.float16):
+            assert teacher(inputs)['1'].dtype == expected
+
+
+def test_an_operator_that_exists_in_float32_alone(monkeypatch):
+    lines = []
+    monkeypatch.setattr('sfkd.distillation.teacher.print_log', lambda text, logger: lines.append(text))
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
+    teacher = tapped(Multiplies(), path='1', precision='auto')
+    inputs = torch.randn(2, 3, 32, 32)
+    assert torch.equal(teacher(inputs)['1'], teacher.network(inputs))
+    assert len(lines) == 1 and 'in float32' in lines[0] and '"multiplies" not implemented' in lines[0]
+    with pytest.raises(ConfigError, match="teacher_precision: 'Sequential' does not run in bf16 .*give 'fp32'"):
+        tapped(Multiplies(), path='1', precision='bf16')
+    with pytest.raises(RuntimeError, match='expected input'):  # what is wrong has nothing to do with it
+        tapped(nn.Conv2d(5, 8, 3), path='1', precision='bf16')
+    with pytest.raises(ConfigError, match="teacher_precision: 'half' is none of 'auto', 'fp32'"):
+        tapped(path='0', precision='half')
+
+
+@pytest.mark.parametrize('device, bf16, expected', [
+    ('cuda', True, 'bf16'), ('cuda', False, 'fp16'), ('cpu', True, 'bf16'), ('cpu', False, 'fp32'),
+    ('mps', False, 'fp32')])
+def test_what_a_device_is_fast_in(device, bf16, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: bf16)
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: bf16)
+    monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: False)
+    assert fast_precision(torch.device(device)) == expected

@@ -39,6 +39,7 @@ MISTAKES = [
     (dict(stages='x'), "stages: 'x' is no list of indices"), (dict(stages=[1.5]), r'stages: \[1.5\] is no list'),
     (dict(input_size=(64, 64, 3)), r'input_size: \(64, 64, 3\) is neither a number of pixels nor \(height, width\)'),
     (dict(teacher_input_size='x'), 'teacher_input_size: .* is neither'),
+    (dict(teacher_precision='half'), "model.teacher_precision: 'half' is none of 'auto', 'fp32', 'bf16', 'fp16'"),
 ]
 
 

@@ -86,7 +86,7 @@ def cells(mask, maps):
 def distil(student, teacher, teacher_ckpt='init', kind=SFKD, **kwargs):
     """A distiller in train mode whose networks and connectors have generic weights, biases and batch statistics."""
     torch.manual_seed(0)
-    distiller = kind(student, teacher, teacher_ckpt, **dict(dict(input_size=128), **kwargs))
+    distiller = kind(student, teacher, teacher_ckpt, **dict(dict(input_size=128, teacher_precision='fp32'), **kwargs))
     with torch.no_grad():
         for tensor in (*distiller.distillation.teacher.network.state_dict().values(), *distiller.parameters()):
             if tensor.is_floating_point():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
@@ -93,19 +93,44 @@ class OwnMixedPrecision(AmpOptimWrapper):
     """Another user's."""
 
 
-def test_amp_replaces_the_plain_wrapper_alone():
+@pytest.mark.parametrize('gpu', [True, False])
+def test_amp_replaces_the_plain_wrapper_alone(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
     use = runpy.run_path(str(ROOT / 'tools/train.py'))['use_mixed_precision']
 
     def replaced(**options) -> dict:
         config = Config(dict(default_scope='mmpretrain', optim_wrapper=options))
         use(config)
         return dict(config.optim_wrapper)
-    assert replaced() == replaced(type='OptimWrapper') == dict(type='AmpOptimWrapper')
-    assert replaced(type='AmpOptimWrapper', loss_scale=512.) == dict(type='AmpOptimWrapper', loss_scale=512.)
-    assert replaced(type='OwnMixedPrecision') == dict(type='OwnMixedPrecision')
+    assert replaced() == replaced(type='OptimWrapper') == dict(type='AmpOptimWrapper' if gpu else 'CPUAmpOptimWrapper')
+    assert replaced(type='CPUAmpOptimWrapper') == dict(type='CPUAmpOptimWrapper')
+    for own in (dict(type='AmpOptimWrapper', loss_scale=512.), dict(type='OwnMixedPrecision')):
+        if gpu:
+            assert replaced(**own) == own
+        else:
+            with pytest.raises(ConfigError, match='works on GPUs only, and this machine shows none; leave --amp out'):
+                replaced(**own)
     for named in ('SteppingTwice', SteppingTwice, 'NoWrapper'):
         with pytest.raises(ConfigError, match=r'--amp: optim_wrapper.type is .*leave --amp out'):
             replaced(type=named)
+
+
+def test_without_a_gpu_mixed_precision_is_bfloat16(zoo):
+    """Losses near float32's and not it; weights, gradients and the optimizer's states stay in float32."""
+    found = {}
+    for kind in ('OptimWrapper', 'CPUAmpOptimWrapper'):
+        distiller = zoo.distil(zoo.mixer(), zoo.resnet(), teacher_precision='auto').train()
+        wrapper = build_optim_wrapper(distiller, dict(type=kind, optimizer=dict(type='AdamW', lr=1e-3)))
+        dtypes = []
+        hook = distiller.backbone.layers[0].register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
+        losses = [float(distiller.train_step(zoo.batch(seed=i), wrapper)['loss']) for i in range(3)]
+        hook.remove()
+        states = [value for state in wrapper.optimizer.state.values() for value in state.values() if value.dim()]
+        assert {x.dtype for x in (*distiller.parameters(), *states)} == {torch.float32}
+        found[kind] = losses, set(dtypes)
+    (full, of_full), (half, of_half) = found.values()
+    assert of_full == {torch.float32} and torch.bfloat16 in of_half
+    assert full != half and half == pytest.approx(full, rel=0.02)
 
 
 # ---- trainings ----

@@ -1,5 +1,5 @@
 """Whole training steps of the flagship pairs: what SFKD costs over its floor, (student's own step) + (teacher forward
-to the deepest tap).
+to the deepest tap, in the student's precision). 'own teacher' is that pass in the precision that the step has it in.
 """
 import argparse
 
@@ -13,6 +13,7 @@ def parse_args() -> argparse.Namespace:
                        help='default: 224x224 (cls), 256x416 (det), 512x512 (seg)')
     found.add_argument('--batch', type=int, help='default: 8 (cls), 2 (det), 2 (seg)')
     found.add_argument('--amp', action='store_true', help='bfloat16 autocast')
+    found.add_argument('--teacher-precision', choices=['auto', 'fp32', 'bf16', 'fp16'], default='auto')
     found.add_argument('--compile', action='store_true', help='compile connectors and losses (needs a compiler)')
     found.add_argument('--config', help="another SFKD config in place of the pair's own; give one of --pairs")
     return found.parse_args()
@@ -22,8 +23,10 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict, dict]:
     """The row for the JSON file, and that for the eye."""
     config, size, batch = PAIRS[name]
     size, batch = tuple(args.image or size), args.batch or batch
-    steps = Steps(args.config or config, size, batch, args.device, args.amp, args.compile)
-    variants = dict(student=steps.student, teacher=steps.teacher, sfkd=steps.sfkd, mmrazor=steps.mmrazor())
+    steps = Steps(args.config or config, size, batch, args.device, args.amp, args.compile,
+                  teacher_precision=args.teacher_precision)
+    variants = {'student': steps.student, 'teacher': steps.teacher, 'own teacher': steps.own_teacher,
+                'sfkd': steps.sfkd, 'mmrazor': steps.mmrazor()}
     if kd := steps.kd():
         variants['kd'] = kd
     seconds = interleaved(variants, args.repeats, args.device)
@@ -31,11 +34,11 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict, dict]:
     over_floor, spread = ratio(seconds['sfkd'], floor)
     over_ours, razor_spread = ratio(seconds['mmrazor'], seconds['sfkd'])
     image = f'{size[0]}x{size[1]}'
-    row = dict(pair=name, image=image, batch=batch, step_over_floor=over_floor, mmrazor_over_ours=over_ours,
-               spread=spread)
+    row = dict(pair=name, image=image, batch=batch, teacher_precision=steps.teacher_precision,
+               step_over_floor=over_floor, mmrazor_over_ours=over_ours, spread=spread)
     return row, {
-        'pair': name, 'image': image, 'batch': batch,
-        **{f'{key}, ms': milliseconds(seconds[key]) for key in ('student', 'teacher', 'sfkd', 'mmrazor')},
+        'pair': name, 'image': image, 'batch': batch, 'teacher in': steps.teacher_precision,
+        **{f'{key}, ms': milliseconds(seconds[key]) for key in variants if key != 'kd'},
         'kd, ms': milliseconds(seconds['kd']) if kd else None, 'sfkd / floor': f'{over_floor:.3f} ± {spread / 2:.3f}',
         'mmrazor / sfkd': f'{over_ours:.2f} ± {razor_spread / 2:.2f}'}
 

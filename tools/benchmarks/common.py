@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from sfkd import SFKD  # noqa: E402
 from sfkd.analysis.trial import random_samples, without_downloads  # noqa: E402
+from sfkd.distillation.precision import resolved  # noqa: E402
 from sfkd.features.taps import Taps  # noqa: E402
 from sfkd.openmmlab.masks import picture_mask  # noqa: E402
 from sfkd.openmmlab.running import load_config, prepare_process  # noqa: E402
@@ -161,9 +162,24 @@ class Steps:
         self._train(lambda *batch: self.student_model(*batch, mode='loss'))
 
     def teacher(self) -> None:
-        """The teacher's forward pass to its deepest tap, without gradients."""
+        """The teacher's forward pass to its deepest tap, without gradients, in what the student trains in: the floor's
+        part of it.
+        """
+        teacher = self.distiller.distillation.teacher
+        own, teacher.precision = teacher.precision, 'auto' if self.amp else 'fp32'
+        self.own_teacher()
+        teacher.precision = own
+
+    def own_teacher(self) -> None:
+        """The same in the precision that the distillation has it in."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.amp):
             self.distiller.distillation.teacher(self.inputs, self.mask)
+
+    @property
+    def teacher_precision(self) -> str:
+        """In which precision that is."""
+        precision = self.distiller.distillation.teacher.precision
+        return 'bf16' if precision == 'auto' and self.amp else resolved(precision, torch.device(self.device))
 
     def sfkd(self) -> None:
         self._train(lambda *batch: self.distiller(*batch, mode='loss'))

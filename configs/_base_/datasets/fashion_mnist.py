@@ -3,15 +3,11 @@ default_scope = 'mmpretrain'
 # Pictures have one channel; a mean for each of three makes it three, as networks expect
 data_preprocessor = dict(num_classes=10, mean=[72.94] * 3, std=[90.02] * 3, to_rgb=False)
 
-train_pipeline = [
-    dict(type='RandomCrop', crop_size=28, padding=2),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
-]
+train_pipeline = [dict(type='RandomFlip', prob=0.5, direction='horizontal'), dict(type='PackInputs')]
 test_pipeline = [dict(type='PackInputs')]
 dataset = dict(type='FashionMNIST', data_root='data/fashion_mnist')
 # Workers restart every epoch, so that an interrupted run can resume exactly
-loader = dict(batch_size=100, num_workers=1, persistent_workers=False, collate_fn=dict(type='default_collate'))
+loader = dict(batch_size=200, num_workers=1, persistent_workers=False, collate_fn=dict(type='default_collate'))
 
 train_dataloader = dict(**loader, sampler=dict(type='DefaultSampler', shuffle=True),
                         dataset=dict(**dataset, split='train', indices=50000, pipeline=train_pipeline))

@@ -1,5 +1,6 @@
 # Fashion-MNIST: 20 epochs of 50,000 pictures
 _base_ = '../mini_runtime.py'
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=20, T_max=19, convert_to_iter_based=True),
