@@ -30,6 +30,35 @@ class Normalisation(NamedTuple):
     reversed: bool = False
 
 
+class Shown(nn.Module):
+    """A network as a function of pictures that returns what some of its modules gave, which a compiler can follow:
+    hooks that come and go it cannot.
+
+    Args:
+        network: has hooks from now on.
+        modules: their paths.
+    """
+
+    def __init__(self, network: nn.Module, modules: list[str]):
+        super().__init__()
+        self.network, self.calls = network, []
+        for path in modules:
+            network.get_submodule(path).register_forward_hook(
+                lambda _, __, output, path=path: self.calls.append((path, output)))
+
+    def forward(self, pictures: Tensor) -> list[tuple[str, object]]:
+        """
+        Args:
+            pictures: (N, 3, H, W).
+
+        Returns:
+            list: (path, output) in the order of the calls.
+        """
+        self.calls.clear()
+        self.network(pictures)
+        return list(self.calls)
+
+
 class Teacher:
     """A network that only shows its features.
 
@@ -46,18 +75,22 @@ class Teacher:
         precision: what the network computes in, whatever the student does: 'fp32', 'bf16', 'fp16'; 'auto': as the
             student where that trains in mixed precision, otherwise what the device has fast instructions for
             (:func:`~sfkd.distillation.precision.fast_precision`). Its weights stay what they are.
+        compiled: run the network through ``torch.compile``, from the first step on, which takes minutes. What nobody
+            taps is not computed, whatever the order in which the layers run.
 
     Raises:
         ConfigError: if the precision is none of these.
     """
 
     def __init__(self, network: nn.Module, own: Normalisation | None = None, student: Normalisation | None = None,
-                 input_size: tuple[int, int] | None = None, precision: str = AUTO):
+                 input_size: tuple[int, int] | None = None, precision: str = AUTO, compiled: bool = False):
         self.network = network.eval().requires_grad_(False)
         self.precision = check_precision(precision, 'teacher_precision')
         self.input_size = input_size
         self.affine = self._affine(student, own) if student and own else None
+        self.compiled = compiled
         self.taps: Taps | None = None
+        self._shown: Callable[[Tensor], list] | None = None
         self.rest: Continuation | None = None  # what follows one of the taps, where a pair asks for that
         self._begun: set[str] = set()
         self._ended: set[str] = set()
@@ -111,17 +144,27 @@ class Teacher:
         """Set what to read, and read it once from two random pictures of ``image_size``, noting which modules have
         run.
         """
-        self.taps = taps
+        self.taps, self._shown = taps, None
         self._begun, self._ended = set(), set()
         hooks = []
         for path, module in self.network.named_modules():
             hooks += [module.register_forward_pre_hook(lambda _, __, path=path: self._begun.add(path)),
                       module.register_forward_hook(lambda _, __, ___, path=path: self._ended.add(path))]
         try:
-            return self._first_run(random_pictures(self.network, image_size))
+            features = self._first_run(random_pictures(self.network, image_size))
         finally:
             for hook in hooks:
                 hook.remove()
+        self.read(taps)
+        return features
+
+    def read(self, taps: Taps) -> None:
+        """Set what to read from now on."""
+        self.taps = taps
+        if self.compiled and self.rest is not None:
+            raise ConfigError('teacher_compile: the anchor asks for the rest of the teacher layer by layer, which a '
+                              'compiled one does not show; leave out one of the two')
+        self._shown = torch.compile(Shown(self.network, taps.modules)) if self.compiled else None
 
     def _first_run(self, pictures: Tensor) -> dict[str, Tensor]:
         """A call; where an operator of the network does not exist in the precision that was to be chosen, that is
@@ -163,12 +206,19 @@ class Teacher:
         # What is of inference mode could not go through the rest of the network together with a map that learns
         with torch.inference_mode() if self.rest is None else torch.no_grad():
             inputs = self._own(inputs, mask)
-            with self.computing(), self.taps.capture(inputs.shape[2:]) as features:
-                (self.network if self.rest is None else self.rest.record)(inputs)
+            with self.computing():
+                features = self._features(inputs)
         if not torch.is_autocast_enabled(inputs.device.type):
             for path, output in features.items():
                 if torch.is_tensor(output) and output.dtype in (torch.bfloat16, torch.float16):
                     features[path] = output.to(inputs.dtype)
+        return features
+
+    def _features(self, inputs: Tensor) -> dict[str, Tensor]:
+        if self._shown is not None:
+            return self.taps.read(self._shown(inputs), inputs.shape[2:])
+        with self.taps.capture(inputs.shape[2:]) as features:
+            (self.network if self.rest is None else self.rest.record)(inputs)
         return features
 
     def _own(self, inputs: Tensor, mask: Tensor | None) -> Tensor:

@@ -90,6 +90,11 @@ class Taps:
                    [stage.path for stage in stages if stage.is_scores], stop,
                    [stage.path for stage in stages if stage.overwritten])
 
+    @property
+    def modules(self) -> list[str]:
+        """Paths of the modules whose outputs are read."""
+        return list(dict.fromkeys(module for module, _ in self.paths.values()))
+
     @contextlib.contextmanager
     def capture(self, image_size: tuple[int, int]) -> Iterator[Captured]:
         """Within the context, run the network once on inputs of ``image_size``; afterwards the dict holds ``{path:
@@ -99,45 +104,39 @@ class Taps:
             RuntimeError: if a tapped module did not run, ran more than once without an index, or (outside inference
                 mode, in which outputs are copied) its output was overwritten in place by a later layer.
         """
-        outputs = Captured()
-        versions: dict[str, int] = {}
-        calls: dict[str, list] = {module: [] for module, _ in self.paths.values()}
+        reading = _Reading(self, image_size)
 
-        def read(module, output):
-            calls[module].append(output)
-            for path, (owner, indices) in self.paths.items():
-                if owner != module:
-                    continue
-                if path in outputs and not indices:
-                    raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: name the call, "
-                                       f"'{path}[0]'")
-                part = None if path in outputs else pick(calls[module], indices)
-                if part is not None:
-                    outputs[path], outputs.sources[path] = self._read(path, part, image_size)
-                    if torch.is_tensor(outputs[path]) and not torch.is_inference_mode_enabled():
-                        versions[path] = outputs[path]._version
-            if self.stop and len(outputs) == len(self.paths):
+        def note(module, output):
+            reading.note(module, output)
+            if self.stop and len(reading.outputs) == len(self.paths):
                 raise _AllTapped
-
         hooks = []
-        for module in calls:
-            hook = lambda _, __, output, module=module: read(module, output)
+        for module in self.modules:
+            hook = lambda _, __, output, module=module: note(module, output)
             hooks.append(self.network.get_submodule(module).register_forward_hook(hook))
         try:
-            yield outputs
+            yield reading.outputs
         except _AllTapped:
             pass
         finally:
             for hook in hooks:
                 hook.remove()
-        for path in self.paths:
-            if path not in outputs:
-                raise RuntimeError(f"tap '{path}' of {type(self.network).__name__} did not run in this forward pass")
-            if path in versions and outputs[path]._version != versions[path]:
-                raise RuntimeError(f"the output of tap '{path}' was overwritten in place by a later layer: tap the "
-                                   'module after it')
+        reading.check()
 
-    def _read(self, path: str, output, image_size: tuple[int, int]):
+    def read(self, calls: Iterable[tuple[str, object]], image_size: tuple[int, int]) -> Captured:
+        """The same of calls that were noted elsewhere.
+
+        Args:
+            calls: (path of a module, its output), in the order of the calls.
+            image_size: (H, W).
+        """
+        reading = _Reading(self, image_size)
+        for module, output in calls:
+            reading.note(module, output)
+        reading.check()
+        return reading.outputs
+
+    def given(self, path: str, output, image_size: tuple[int, int]):
         """A module's output as it is given for a path, and its source."""
         try:
             tapped = output if path in self.raw else as_map(output, image_size)
@@ -147,3 +146,39 @@ class Taps:
             return _kept(tapped), None
         source = tapped if getattr(tapped, '_base', None) is None else tapped._base
         return tapped.clone() if path in self.copied else tapped, source
+
+
+class _Reading:
+    """What the taps have read so far in one forward pass."""
+
+    def __init__(self, taps: Taps, image_size: tuple[int, int]):
+        self.taps, self.image_size = taps, image_size
+        self.outputs = Captured()
+        self.versions: dict[str, int] = {}
+        self.calls: dict[str, list] = {module: [] for module in taps.modules}
+
+    def note(self, module: str, output) -> None:
+        """A module has returned."""
+        outputs = self.outputs
+        self.calls[module].append(output)
+        for path, (owner, indices) in self.taps.paths.items():
+            if owner != module:
+                continue
+            if path in outputs and not indices:
+                raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: name the call, "
+                                   f"'{path}[0]'")
+            part = None if path in outputs else pick(self.calls[module], indices)
+            if part is not None:
+                outputs[path], outputs.sources[path] = self.taps.given(path, part, self.image_size)
+                if torch.is_tensor(outputs[path]) and not torch.is_inference_mode_enabled():
+                    self.versions[path] = outputs[path]._version
+
+    def check(self) -> None:
+        """The pass has ended."""
+        for path in self.taps.paths:
+            if path not in self.outputs:
+                raise RuntimeError(f"tap '{path}' of {type(self.taps.network).__name__} did not run in this forward "
+                                   'pass')
+            if path in self.versions and self.outputs[path]._version != self.versions[path]:
+                raise RuntimeError(f"the output of tap '{path}' was overwritten in place by a later layer: tap the "
+                                   'module after it')

@@ -38,9 +38,9 @@ class OnePass:
             raise ConfigError(f'members: their anchors are at {len(places)} places of the teacher; train what has '
                               'another by itself, with tools/train.py')
         self.teacher: Teacher = copy.copy([*anchored, *teachers][0])  # whose rest is that of the network that runs
-        self.teacher.taps = Taps(self.teacher.network, dict.fromkeys(path for tap in taps for path in tap.paths),
-                                 raw=set().union(*(tap.raw for tap in taps)), stop=not anchored,
-                                 copied=set().union(*(tap.copied for tap in taps)))
+        self.teacher.read(Taps(self.teacher.network, dict.fromkeys(path for tap in taps for path in tap.paths),
+                               raw=set().union(*(tap.raw for tap in taps)), stop=not anchored,
+                               copied=set().union(*(tap.copied for tap in taps))))
         self.forget()
 
     def __call__(self, images: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> dict[str, Tensor]:
@@ -79,8 +79,8 @@ class Cohort(BaseModel):
 
     Args:
         members: ``{name: model config}``; distillers, all of the same student and teacher, or that student by itself
-            (also as a path). One whose teacher has other weights, another normalisation or input size than the first's
-            drops out.
+            (also as a path). One whose teacher has other weights, another normalisation, input size or precision than the
+            first's drops out.
         data_preprocessor: default for a student whose own config has none.
 
     Raises:
@@ -120,10 +120,11 @@ class Cohort(BaseModel):
             if not isinstance(member, Distiller) or not member.distillation.pairs:
                 continue
             teacher = member.distillation.teacher
-            found[name] = digest_of_network(teacher.network), digest_of(str(teacher.affine)), teacher.input_size
+            found[name] = (digest_of_network(teacher.network), digest_of(str(teacher.affine)), teacher.input_size,
+                           teacher.precision)
             first, *_ = found
-            triples = zip(('weights', 'normalisation', 'input size'), found[name], found[first])
-            if differ := [what for what, own, other in triples if own != other]:
+            names = 'weights', 'normalisation', 'input size', 'precision'
+            if differ := [what for what, own, other in zip(names, found[name], found[first]) if own != other]:
                 self.dropped[name] = (f"its teacher has another {' and '.join(differ)} than that of '{first}'; a "
                                       'cohort has one teacher')
                 del built[name], found[name]

@@ -45,7 +45,8 @@ class Distiller:
         input_size: (H, W) of the training pictures, for the dry run; None takes ``img_size`` of the student's or the
             teacher's backbone, or 224.
         teacher_input_size: (H, W) to which pictures are resized for the teacher.
-        teacher_precision: what the teacher computes in, see :class:`~sfkd.distillation.Teacher`.
+        teacher_precision, teacher_compile: what the teacher computes in, and whether it is compiled, see
+            :class:`~sfkd.distillation.Teacher`.
         data_preprocessor: default for a student whose own config has none (mmengine's runner passes it).
         student_options: what of the student's config is to be different, merged as a config's own override is:
             ``dict(bbox_head=dict(num_classes=10))``.
@@ -83,6 +84,7 @@ class Distiller:
                  input_size: int | tuple[int, int] | None = None,
                  teacher_input_size: int | tuple[int, int] | None = None,
                  teacher_precision: str = 'auto',
+                 teacher_compile: bool = False,
                  data_preprocessor: dict | None = None,
                  student_options: dict | None = None):
         with randomness.preserved():  # the student's training must not depend on what is built beside it
@@ -94,7 +96,7 @@ class Distiller:
                 check_precision(teacher_precision, 'teacher_precision')
             frozen = Teacher(network, normalisation_of(network), normalisation_of(self, always=True),
                              as_size(teacher_input_size) if teacher_input_size else None,
-                             'auto' if problems.found else teacher_precision)
+                             'auto' if problems.found else teacher_precision, teacher_compile)
             with problems.collected('model.'):
                 _check_checkpoint(teacher, teacher_ckpt)
             with problems.collected('model.'):

@@ -148,6 +148,6 @@ def test_a_part_of_the_batch_teaches_as_that_part_alone_would(zoo):
 def test_every_and_share_that_cannot_be():
     for options, message in ((dict(every=0), 'every: 0 is no whole number from 1'),
                              (dict(every=2.5), 'every: 2.5 is no whole'), (dict(share=0), 'share: 0 is no number'),
-                             (dict(share=1.5, every=-1), 'every: -1 .*\n.*share: 1.5 is no number above 0 and up to 1')):
+                             (dict(share=1.5, every=-1), 'every: -1 .*\n.*share: 1.5 is no number above 0')):
         with pytest.raises(ConfigError, match=message):
             Distillation(*networks(), input_size=SIZE, **options)

@@ -1,5 +1,6 @@
 """The teacher is absent from all that trains, frozen, and sees what it was trained on."""
 import copy
+import shutil
 
 import pytest
 import torch
@@ -327,3 +328,27 @@ def test_what_a_device_is_fast_in(device, bf16, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: bf16)
     monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: False)
     assert fast_precision(torch.device(device)) == expected
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a compiler')
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_compiled_it_shows_the_same(zoo, precision):
+    network = zoo.build(zoo.swin())
+    taps = dict(paths=['backbone.stages.1', 'backbone.norm3'], stop=True)
+    found, inputs = [], torch.randn(4, 3, *SIZE)
+    for compiled in (False, True):
+        teacher = Teacher(copy.deepcopy(network), precision=precision, compiled=compiled)
+        teacher.tap(Taps(teacher.network, **taps), SIZE)
+        found.append(teacher(inputs))
+    tolerance = dict(fp32=1e-4, bf16=0.05)[precision]
+    for path, features in found[0].items():
+        assert features.any() and features.dtype == found[1][path].dtype == torch.float32
+        torch.testing.assert_close(found[1][path], features, rtol=tolerance, atol=tolerance)
+    again = teacher(inputs)
+    assert all(torch.equal(again[path], features) for path, features in found[1].items())
+
+
+def test_compiled_with_an_anchor_is_refused(zoo):
+    with pytest.raises(ConfigError, match='teacher_compile: the anchor asks for the rest'):
+        zoo.distil(zoo.mixer(), zoo.resnet(), anchor=dict(weight=1.0), teacher_compile=True)

@@ -130,7 +130,7 @@ def test_one_pass_lets_go_of_a_batch_before_it_computes_the_next(zoo, cohort):
 
 @pytest.mark.parametrize('what, change', [
     ('weights', dict(teacher_ckpt='other.pth')), ('normalisation', dict(mean=(1, 2, 3))),
-    ('input size', dict(teacher_input_size=96))])
+    ('input size', dict(teacher_input_size=96)), ('precision', dict(teacher_precision='bf16'))])
 def test_a_member_of_another_teacher_drops_out_and_says_why(zoo, tmp_path, what, change):
     pair = dict(type='SFKD', student=zoo.mixer(), teacher=zoo.resnet(), teacher_ckpt=str(tmp_path / 'a.pth'),
                 input_size=64)
