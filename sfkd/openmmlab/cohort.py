@@ -79,8 +79,8 @@ class Cohort(BaseModel):
 
     Args:
         members: ``{name: model config}``; distillers, all of the same student and teacher, or that student by itself
-            (also as a path). One whose teacher has other weights, another normalisation, input size or precision than the
-            first's drops out.
+            (also as a path). One whose teacher has other weights, another normalisation, input size or precision than
+            the first's drops out.
         data_preprocessor: default for a student whose own config has none.
 
     Raises:

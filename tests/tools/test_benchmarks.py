@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-STEP = {'pair', 'image', 'batch', 'step_over_floor', 'mmrazor_over_ours', 'spread'}
+STEP = {'pair', 'image', 'batch', 'teacher_precision', 'step_over_floor', 'mmrazor_over_ours', 'spread'}
 MINI = ('--config', 'configs/mini/cls_resnet_to_mixer.py')
 TINY = ('--pairs', 'cls', *MINI, '--image', '64', '64', '--batch', '2', '--repeats', '1')
 
@@ -49,3 +49,14 @@ def test_scale(rows):
                  '--repeats', '1')
     assert [row['value'] for row in found] == ['1 by bands', '2 by bands', '3 by bands', '2']
     assert all(positive(row, 'student_ms', 'teacher_ms', 'sfkd_ms', 'step_over_floor') for row in found)
+
+
+def test_values_on_a_device(rows):
+    found = rows('check_values')
+    assert len(found) == 72 and all(row['error'] <= row['bound'] for row in found)
+
+
+def test_steps_in_mixed_precision(rows):
+    found = rows('check_steps', '--configs', 'cls_resnet_to_mixer')
+    assert [row['dtype'] for row in found] == ['float32', 'bfloat16']
+    assert found[0]['difference'] == 0 < found[1]['difference'] < 0.05 and all(row['gradients_finite'] for row in found)

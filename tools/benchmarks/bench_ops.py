@@ -1,7 +1,6 @@
 """The DWT and the GFFL, forward and backward, against pytorch_wavelets, ptwt and the FFT."""
 import argparse
 import contextlib
-import sys
 import warnings
 from collections.abc import Callable
 
@@ -10,6 +9,11 @@ from common import finish, interleaved, milliseconds, parser, ratio, show, start
 from torch import Tensor
 
 from sfkd.ops import dwt2, gaussian_frequency_loss, gaussian_frequency_loss_fft
+
+try:
+    import ptwt
+except ImportError:
+    ptwt = None
 
 #: Common grids and channels of the flagship pairs, at their configs' image sizes and half their batch (cls 32, det 2,
 #: seg 2).
@@ -29,15 +33,11 @@ def parse_args() -> argparse.Namespace:
 
 def dwt_variants(levels: int) -> dict[str, Callable[[Tensor], list[Tensor]]]:
     """Each returns LL_J and the details (N, C, 3, h, w), the finest first. ptwt's bands come one by one; their stack is
-    not its work.
+    not its work. Without ptwt (requirements/optional.txt) it is left out.
     """
-    try:
-        import ptwt
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
-            from pytorch_wavelets import DWTForward
-    except ImportError as error:
-        sys.exit(f'{error}: pip install -r requirements/optional.txt')
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+        from pytorch_wavelets import DWTForward
     modules = {}
 
     def ours(x):
@@ -51,10 +51,10 @@ def dwt_variants(levels: int) -> dict[str, Callable[[Tensor], list[Tensor]]]:
         low, details = modules[key](x)
         return [low, *details]
 
-    def other(x):
+    def of_ptwt(x):
         low, *details = ptwt.wavedec2(x, 'haar', mode='zero', level=levels)
         return [low, *(band for level in reversed(details) for band in level)]
-    return {'ours': ours, 'pytorch_wavelets': pytorch_wavelets, 'ptwt': other}
+    return {'ours': ours, 'pytorch_wavelets': pytorch_wavelets, **({} if ptwt is None else {'ptwt': of_ptwt})}
 
 
 def gffl_variants(teacher: Tensor) -> dict[str, Callable[[Tensor], list[Tensor]]]:

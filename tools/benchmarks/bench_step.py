@@ -14,6 +14,7 @@ def parse_args() -> argparse.Namespace:
     found.add_argument('--batch', type=int, help='default: 8 (cls), 2 (det), 2 (seg)')
     found.add_argument('--amp', action='store_true', help='bfloat16 autocast')
     found.add_argument('--teacher-precision', choices=['auto', 'fp32', 'bf16', 'fp16'], default='auto')
+    found.add_argument('--teacher-compile', action='store_true', help='compile the teacher (minutes on a CPU)')
     found.add_argument('--compile', action='store_true', help='compile connectors and losses (needs a compiler)')
     found.add_argument('--config', help="another SFKD config in place of the pair's own; give one of --pairs")
     return found.parse_args()
@@ -24,7 +25,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict, dict]:
     config, size, batch = PAIRS[name]
     size, batch = tuple(args.image or size), args.batch or batch
     steps = Steps(args.config or config, size, batch, args.device, args.amp, args.compile,
-                  teacher_precision=args.teacher_precision)
+                  teacher_precision=args.teacher_precision, teacher_compile=args.teacher_compile)
     variants = {'student': steps.student, 'teacher': steps.teacher, 'own teacher': steps.own_teacher,
                 'sfkd': steps.sfkd, 'mmrazor': steps.mmrazor()}
     if kd := steps.kd():
