@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..features.continuation import Continuation
 from ..features.probe import random_pictures
 from ..features.taps import Taps
-from .precision import AUTO, check_precision, computing_in
+from .precision import AUTO, check_precision, computing_in, resolved
 
 
 class Normalisation(NamedTuple):
@@ -88,6 +88,7 @@ class Teacher:
         self.precision = check_precision(precision, 'teacher_precision')
         self.input_size = input_size
         self.affine = self._affine(student, own) if student and own else None
+        self.channels_last = True  # where it computes in half precision
         self.compiled = compiled
         self.taps: Taps | None = None
         self._shown: Callable[[Tensor], list] | None = None
@@ -167,24 +168,38 @@ class Teacher:
         self._shown = torch.compile(Shown(self.network, taps.modules)) if self.compiled else None
 
     def _first_run(self, pictures: Tensor) -> dict[str, Tensor]:
-        """A call; where an operator of the network does not exist in the precision that was to be chosen, that is
-        float32 from now on.
+        """A call, in the first layout and precision that the network runs in: some layers want maps in the usual
+        layout, and some operators exist in float32 alone.
 
         Raises:
-            ConfigError: where it does not exist in the precision that was asked for.
+            ConfigError: where it does not run in the precision that was asked for, but in float32.
         """
+        self._lay_out()
         try:
             return self(pictures)
         except (RuntimeError, NotImplementedError) as error:
-            if self.precision == 'fp32':
-                raise
-            asked, self.precision = self.precision, 'fp32'
-            features = self(pictures)  # or the precision is not what is wrong
+            first = error
+        self.channels_last = False
+        asked = self.precision
+        for self.precision in (asked, 'fp32'):
+            self._lay_out()
+            try:
+                features = self(pictures)
+            except (RuntimeError, NotImplementedError):
+                continue
+            if self.precision == asked:
+                return features
             if asked != AUTO:
                 raise ConfigError(f"teacher_precision: '{type(self.network).__name__}' does not run in {asked} "
-                                  f"({error}); give 'fp32', or leave it out") from error
-            print_log(f'teacher: in float32, as it does not run in less ({error})', 'current')
+                                  f"({first}); give 'fp32', or leave it out") from first
+            print_log(f'teacher: in float32, as it does not run in less ({first})', 'current')
             return features
+        raise first  # which is not of the precision
+
+    def _lay_out(self) -> None:
+        """The weights of convolutions as their faster kernels in half precision want them; in float32 as they were."""
+        half = resolved(self.precision, next(self.network.parameters()).device) != 'fp32'
+        self.network.to(memory_format=torch.channels_last if half and self.channels_last else torch.contiguous_format)
 
     def computing(self) -> contextlib.AbstractContextManager:
         """The context in which the network, or what is left of it behind a tap, computes in its precision."""
@@ -238,6 +253,7 @@ class Teacher:
         self.network._apply(function)
         # parts that keep a device beside their tensors learn it by .to() alone
         self.network.to(next(self.network.parameters()).device)
+        self._lay_out()
         if self.affine is not None:
             self.affine = (*map(function, self.affine[:2]), self.affine[2])
 

@@ -320,6 +320,29 @@ def test_an_operator_that_exists_in_float32_alone(monkeypatch):
         tapped(path='0', precision='half')
 
 
+class Flattens(nn.Module):
+    """What a map in channels-last layout does not allow."""
+
+    def forward(self, x):
+        return x.view(-1).view(x.shape)
+
+
+def test_convolutions_in_half_precision_are_laid_out_channels_last_where_the_network_allows_it(monkeypatch):
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
+    inputs = torch.randn(2, 3, 32, 32)
+    for layer, precision, last in ((nn.Identity(), 'auto', True), (nn.Identity(), 'fp32', False),
+                                   (Flattens(), 'bf16', False)):
+        teacher = tapped(layer, nn.Conv2d(16, 8, 3), path='2', precision=precision)
+        weight = teacher.network[2].weight
+        assert teacher.precision == precision
+        assert weight.is_contiguous(memory_format=torch.channels_last) == last
+        assert teacher(inputs)['2'].is_contiguous()
+        teacher.apply_(lambda x: x.clone())
+        assert teacher.network[2].weight.is_contiguous(memory_format=torch.channels_last) == last
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(teacher(inputs)['2'], teacher.network(inputs).float())
+
+
 @pytest.mark.parametrize('device, bf16, expected', [
     ('cuda', True, 'bf16'), ('cuda', False, 'fp16'), ('cpu', True, 'bf16'), ('cpu', False, 'fp32'),
     ('mps', False, 'fp32')])
