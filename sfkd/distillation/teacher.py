@@ -221,18 +221,16 @@ class Teacher:
         # What is of inference mode could not go through the rest of the network together with a map that learns
         with torch.inference_mode() if self.rest is None else torch.no_grad():
             inputs = self._own(inputs, mask)
+            # In what the losses need: float32, unless these are computed in mixed precision too
+            full = None if torch.is_autocast_enabled(inputs.device.type) else inputs.dtype
             with self.computing():
-                features = self._features(inputs)
-        if not torch.is_autocast_enabled(inputs.device.type):
-            for path, output in features.items():
-                if torch.is_tensor(output) and output.dtype in (torch.bfloat16, torch.float16):
-                    features[path] = output.to(inputs.dtype)
-        return features
+                return self._features(inputs, full)
 
-    def _features(self, inputs: Tensor) -> dict[str, Tensor]:
+    def _features(self, inputs: Tensor, full: torch.dtype | None) -> dict[str, Tensor]:
+        size = inputs.shape[2:]
         if self._shown is not None:
-            return self.taps.read(self._shown(inputs), inputs.shape[2:])
-        with self.taps.capture(inputs.shape[2:]) as features:
+            return self.taps.read(self._shown(inputs), size, full)
+        with self.taps.capture(size, full) as features:
             (self.network if self.rest is None else self.rest.record)(inputs)
         return features
 

@@ -15,11 +15,13 @@ from .probe import Stage
 
 
 @torch.inference_mode(False)
-def _kept(output):
+def _kept(output, dtype: torch.dtype | None):
     """A tensor of inference mode as a plain one that losses may use: a copy, since autograd refuses the original and no
     version tells whether a later layer overwrites it. In the usual layout: a map that was tokens lies channels last,
     and each loss would read it with strides."""
-    return output.clone(memory_format=torch.contiguous_format) if torch.is_tensor(output) else output
+    if not torch.is_tensor(output):
+        return output
+    return output.to(dtype or output.dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 class _AllTapped(Exception):
@@ -96,15 +98,19 @@ class Taps:
         return list(dict.fromkeys(module for module, _ in self.paths.values()))
 
     @contextlib.contextmanager
-    def capture(self, image_size: tuple[int, int]) -> Iterator[Captured]:
+    def capture(self, image_size: tuple[int, int], full: torch.dtype | None = None) -> Iterator[Captured]:
         """Within the context, run the network once on inputs of ``image_size``; afterwards the dict holds ``{path:
         output}``.
+
+        Args:
+            image_size: (H, W).
+            full: what outputs in half precision are given as; None gives them as they are.
 
         Raises:
             RuntimeError: if a tapped module did not run, ran more than once without an index, or (outside inference
                 mode, in which outputs are copied) its output was overwritten in place by a later layer.
         """
-        reading = _Reading(self, image_size)
+        reading = _Reading(self, image_size, full)
 
         def note(module, output):
             reading.note(module, output)
@@ -123,27 +129,32 @@ class Taps:
                 hook.remove()
         reading.check()
 
-    def read(self, calls: Iterable[tuple[str, object]], image_size: tuple[int, int]) -> Captured:
+    def read(self, calls: Iterable[tuple[str, object]], image_size: tuple[int, int],
+             full: torch.dtype | None = None) -> Captured:
         """The same of calls that were noted elsewhere.
 
         Args:
             calls: (path of a module, its output), in the order of the calls.
-            image_size: (H, W).
+            image_size, full: see :meth:`capture`.
         """
-        reading = _Reading(self, image_size)
+        reading = _Reading(self, image_size, full)
         for module, output in calls:
             reading.note(module, output)
         reading.check()
         return reading.outputs
 
-    def given(self, path: str, output, image_size: tuple[int, int]):
+    def given(self, path: str, output, image_size: tuple[int, int], full: torch.dtype | None):
         """A module's output as it is given for a path, and its source."""
         try:
             tapped = output if path in self.raw else as_map(output, image_size)
         except LayoutError as error:
             raise LayoutError(f"tap '{path}' of {type(self.network).__name__}: {error}; tap another module") from error
+        half = torch.is_tensor(tapped) and tapped.dtype in (torch.bfloat16, torch.float16)
+        dtype = full if half else None
         if torch.is_inference_mode_enabled():
-            return _kept(tapped), None
+            return _kept(tapped, dtype), None
+        if dtype is not None:
+            tapped = tapped.to(dtype, memory_format=torch.contiguous_format)
         source = tapped if getattr(tapped, '_base', None) is None else tapped._base
         return tapped.clone() if path in self.copied else tapped, source
 
@@ -151,8 +162,8 @@ class Taps:
 class _Reading:
     """What the taps have read so far in one forward pass."""
 
-    def __init__(self, taps: Taps, image_size: tuple[int, int]):
-        self.taps, self.image_size = taps, image_size
+    def __init__(self, taps: Taps, image_size: tuple[int, int], full: torch.dtype | None):
+        self.taps, self.image_size, self.full = taps, image_size, full
         self.outputs = Captured()
         self.versions: dict[str, int] = {}
         self.calls: dict[str, list] = {module: [] for module in taps.modules}
@@ -169,7 +180,7 @@ class _Reading:
                                    f"'{path}[0]'")
             part = None if path in outputs else pick(self.calls[module], indices)
             if part is not None:
-                outputs[path], outputs.sources[path] = self.taps.given(path, part, self.image_size)
+                outputs[path], outputs.sources[path] = self.taps.given(path, part, self.image_size, self.full)
                 if torch.is_tensor(outputs[path]) and not torch.is_inference_mode_enabled():
                     self.versions[path] = outputs[path]._version
 
