@@ -1,0 +1,46 @@
+"""Seconds to an accuracy: the table by hand, and real runs on a small set."""
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def functions():
+    return runpy.run_path(str(ROOT / 'tools/time_to_accuracy.py'))
+
+
+def row(variant, seed, seconds, scores):
+    return dict(variant=variant, seed=seed, seconds=seconds, scores=scores)
+
+
+def test_the_table(functions):
+    rows = [row('alone', 0, [10, 20], [30, 40]), row('alone', 1, [10, 30], [30, 50]),
+            row('taught', 0, [15, 30], [40, 60]), row('taught', 1, [15, 30], [45, 62]),
+            row('every second step', 0, [12, 24], [20, 39])]
+    lines = {line.split(' | ')[0].strip('| '): line for line in functions['table'](rows).splitlines()}
+    assert lines['alone'] == '| alone | 2 | 45.00 ± 7.07 | 25 | 25 | 1.00 |'
+    # in seed 0 after 15 of 20 seconds, in seed 1 after 30 of 30
+    assert lines['taught'] == '| taught | 2 | 61.00 ± 1.41 | 30 | 22 | 0.88 |'
+    assert lines['every second step'] == '| every second step | 1 | 39.00 | 24 | never |  |'
+    assert functions['seconds_to'](rows[2], 41) == 30 and functions['seconds_to'](rows[2], 61) is None
+
+
+def test_runs_that_are_there_are_not_repeated(tool, digits, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(f'_base_ = "{ROOT}/configs/mini/cls_resnet_to_mixer.py"\n' + '\n'.join(
+        f'{split}_dataloader = dict(batch_size=20, dataset=dict(data_root="{digits}"))' for split in (
+            'train', 'val', 'test')))
+    arguments = ['tools/time_to_accuracy.py', config, '--seeds', 0, '--epochs', 2, '--results', tmp_path / 'r.jsonl',
+                 '--work-dir', tmp_path / 'runs', '--variants', 'alone', 'taught, cached']
+    assert 'taught, cached, seed 0: ' in tool(*arguments)
+    rows = [json.loads(line) for line in (tmp_path / 'r.jsonl').read_text().splitlines()]
+    assert [row['variant'] for row in rows] == ['alone', 'taught, cached']
+    for found in rows:
+        assert len(found['seconds']) == len(found['scores']) == 2 and 0 < found['seconds'][0] < found['seconds'][1]
+    assert (tmp_path / 'runs/taught_cached_0/cache/features.bin').stat().st_size > 0
+    again = tool(*arguments)
+    assert 'seed 0' not in again and '| taught, cached | 1 |' in again
