@@ -16,7 +16,7 @@ from .counting import StepCount
 from .method import sfkd
 from .options import problems_of_rest
 from .pair import Pair, common_grid
-from .teacher import Teacher
+from .teacher import Teacher, teacher_of
 
 
 class Taught:
@@ -72,6 +72,9 @@ class Distillation(nn.Module):
         every: in training, teach in every so manieth step alone; the teacher does not run in the others.
         share: teach with so large a part of each batch, its first pictures; the teacher does not see the others.
         input_size: of the training pictures, (H, W) or one number, for the dry run.
+        student_mean, student_std, teacher_mean, teacher_std: how each network's pictures are normalised, a number a
+            channel, in one unit (of values 0 to 1, say); all four, where the two differ. The teacher then gets the
+            student's pictures as it expects them.
 
     Raises:
         ConfigError: with every problem found.
@@ -81,12 +84,15 @@ class Distillation(nn.Module):
                  stages: Sequence[int] | None = None, connector: dict | None = None,
                  losses: Sequence[dict] | None = None, logits: Sequence[dict] = (),
                  anchor: dict | None = None, every: int = 1, share: float = 1.0,
-                 input_size: int | tuple[int, int] = 224):
+                 input_size: int | tuple[int, int] = 224, student_mean: Sequence[float] | None = None,
+                 student_std: Sequence[float] | None = None, teacher_mean: Sequence[float] | None = None,
+                 teacher_std: Sequence[float] | None = None):
         super().__init__()
         if losses is None:
             method = sfkd()
             connector, losses = connector or method['connector'], method['losses']
-        self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
+        self.teacher = teacher_of(teacher, student_mean=student_mean, student_std=student_std,
+                                  teacher_mean=teacher_mean, teacher_std=teacher_std)
         self.input_size = as_size(input_size)
         self.watching = False  # whether a with block is open
         teachers_size = self.teacher.input_size or self.input_size

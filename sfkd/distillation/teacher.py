@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,10 +19,11 @@ from .precision import AUTO, check_precision, computing_in, resolved
 
 
 class Normalisation(NamedTuple):
-    """How a network's pictures are normalised: ``(x - mean) / std`` of values 0 to 255.
+    """How a network's pictures are normalised: ``(x - mean) / std``.
 
     Attributes:
-        mean, std: (3,), in the order of the channels that the network gets.
+        mean, std: (3,), in the order of the channels that the network gets; of values 0 to 255 in OpenMMLab, elsewhere
+            in any unit that student and teacher share.
         reversed: whether these are the loaded channels (BGR with OpenCV) in reverse.
     """
     mean: Tensor
@@ -257,3 +258,50 @@ class Teacher:
 
     def __deepcopy__(self, memo) -> Teacher:
         return self  # frozen: an EMA copy of the student needs no second teacher
+
+
+def teacher_of(network: nn.Module | Teacher, **normalisations: Sequence[float] | None) -> Teacher:
+    """A teacher that is one already, or that is made of a network.
+
+    Args:
+        network: either.
+        normalisations: ``student_mean``, ``student_std``, ``teacher_mean``, ``teacher_std``, see
+            :class:`~sfkd.distillation.Distillation`.
+
+    Raises:
+        ConfigError: if a normalisation is wrong, or given beside a teacher that has its own.
+    """
+    own, student = normalisations_of(**normalisations)
+    if not isinstance(network, Teacher):
+        return Teacher(network, own, student)
+    if own is not None:
+        raise ConfigError('teacher_mean: a Teacher knows how its pictures are normalised; give mean and std there')
+    return network
+
+
+def normalisations_of(**given: Sequence[float] | None) -> tuple[Normalisation | None, Normalisation | None]:
+    """The teacher's and the student's normalisation; None twice where nothing is given.
+
+    Args:
+        given: ``student_mean``, ``student_std``, ``teacher_mean``, ``teacher_std``.
+
+    Raises:
+        ConfigError: if some are missing, or one is no list of as many numbers, stds above 0, as the first.
+    """
+    if all(value is None for value in given.values()):
+        return None, None
+    if missing := [key for key, value in given.items() if value is None]:
+        raise ConfigError(f'{missing[0]}: None beside other means and stds; give all four, or none where both networks '
+                          'take the same pictures')
+    try:
+        tensors = {key: torch.tensor(value, dtype=torch.float32) for key, value in given.items()}
+    except (TypeError, ValueError, RuntimeError):
+        tensors = {}
+    wrong = [key for key, value in given.items()
+             if key not in tensors or tensors[key].dim() != 1 or len(tensors[key]) != len(tensors['student_mean'])
+             or not tensors[key].isfinite().all() or key.endswith('std') and not (tensors[key] > 0).all()]
+    if wrong:
+        raise ConfigError([f'{key}: {given[key]!r} is no list of numbers{" above 0" * key.endswith("std")}, one a '
+                           'channel' for key in wrong])
+    return (Normalisation(tensors['teacher_mean'], tensors['teacher_std']),
+            Normalisation(tensors['student_mean'], tensors['student_std']))

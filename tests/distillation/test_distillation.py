@@ -8,6 +8,7 @@ import torch.nn.functional as F
 import torchvision
 
 from sfkd import Distillation
+from sfkd.distillation import Teacher
 from sfkd.errors import ConfigError
 
 SIZE = 64
@@ -151,3 +152,40 @@ def test_every_and_share_that_cannot_be():
                              (dict(share=1.5, every=-1), 'every: -1 .*\n.*share: 1.5 is no number above 0')):
         with pytest.raises(ConfigError, match=message):
             Distillation(*networks(), input_size=SIZE, **options)
+
+
+# ---- normalisation ----
+
+IMAGENET = dict(student_mean=(0.485, 0.456, 0.406), student_std=(0.229, 0.224, 0.225))
+
+
+def test_a_teacher_of_another_normalisation_sees_its_own_pictures():
+    student, teacher = networks()
+    distillation = Distillation(student, teacher, input_size=SIZE, **IMAGENET, teacher_mean=[0.5] * 3,
+                                teacher_std=[0.25] * 3)
+    pictures = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in IMAGENET.values())
+    seen = []
+    teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with distillation((pictures - mean) / std) as taught:
+        student((pictures - mean) / std)
+    torch.testing.assert_close(seen[0], (pictures - 0.5) / 0.25, rtol=1e-5, atol=1e-5)
+    assert taught.loss > 0
+
+
+@pytest.mark.parametrize('options, message', [
+    (IMAGENET, 'teacher_mean: None beside other means and stds; give all four'),
+    (dict(IMAGENET, teacher_mean=[0.5] * 3, teacher_std=[0.5, 0.5, 0]), 'teacher_std: .* no list of numbers above 0'),
+    (dict(IMAGENET, teacher_mean=[0.5], teacher_std=[0.5] * 3), r'teacher_mean: \[0.5\] is no list of numbers, one a'),
+    (dict(IMAGENET, teacher_mean='half', teacher_std=[0.5] * 3), "teacher_mean: 'half' is no list of numbers, one"),
+], ids=str)
+def test_normalisations_that_cannot_be(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Distillation(*networks(), input_size=SIZE, **options)
+
+
+def test_a_teacher_object_has_its_own_normalisation():
+    student, teacher = networks()
+    with pytest.raises(ConfigError, match='teacher_mean: a Teacher knows how its pictures are normalised'):
+        Distillation(student, Teacher(teacher), input_size=SIZE, **IMAGENET, teacher_mean=[0.5] * 3,
+                     teacher_std=[0.5] * 3)
