@@ -177,14 +177,16 @@ class Distillation(nn.Module):
         tapped = [(ours[:len(theirs)], theirs) for ours, theirs in tapped]            # of the pictures that teach
         grids = [common_grid(ours, theirs) for ours, theirs in tapped if theirs.dim() == 4]
         cells = None if taught_mask is None else TaughtCells(taught_mask, grids)
-        for_anchor = tapped
+        for_anchor, judged = tapped, []
         if self.anchor is not None:
             sources = getattr(student_features, 'sources', student_features)
             tapped, for_anchor = self.anchor.split(tapped, [sources[pair.student_path] for pair in self.pairs])
-        for pair, (ours, theirs) in zip(self.pairs, tapped):
-            losses |= pair(ours, theirs, cells)
+        for i, (pair, tap) in enumerate(zip(self.pairs, tapped)):
+            connected = pair.connect(*tap, cells)
+            losses |= pair.losses_of(connected, pair.scale(*tap, cells))
+            if self.anchor is not None and i in self.anchor.where:                    # in a step that measures, apart
+                judged.append(connected if for_anchor[i] is tap else pair.connect(*for_anchor[i], cells))
         if self.anchor is not None:
-            judged = [self.pairs[i].connect(*for_anchor[i], cells) for i in self.anchor.where]
             losses |= self.anchor(judged, self.teacher.rest)
         return losses
 

@@ -54,14 +54,22 @@ class Pair(nn.Module):
         Raises:
             ConfigError: naming the pair, both shapes and what can be done, where this batch does not fit.
         """
-        grid = common_grid(student, teacher)
-        scale = 1.0 if taught is None or teacher.dim() != 4 else taught.scale(grid)
-        student, teacher = self.connect(student, teacher, taught)
-        losses = {}
-        for key, loss in self.losses.items():
-            weight = self.weights[key] * (scale if is_mean_over_grid(loss) else 1.0)
-            losses[f'distill.{self.name}.loss_{key}'] = weight * loss(student, teacher)
-        return losses
+        return self.losses_of(self.connect(student, teacher, taught), self.scale(student, teacher, taught))
+
+    def losses_of(self, connected: tuple, scale: Tensor | float = 1.0) -> dict[str, Tensor]:
+        """The losses of what :meth:`connect` gave.
+
+        Args:
+            connected: (student's, teacher's).
+            scale: of the losses that are means over a whole grid, see :meth:`scale`.
+        """
+        return {f'distill.{self.name}.loss_{key}': self.weights[key] * (scale if is_mean_over_grid(loss) else 1.0)
+                * loss(*connected) for key, loss in self.losses.items()}
+
+    @staticmethod
+    def scale(student: Tensor, teacher: Tensor, taught: TaughtCells | None) -> Tensor | float:
+        """What a mean over a whole grid is to be multiplied by. Arguments as of :meth:`forward`."""
+        return 1.0 if taught is None or teacher.dim() != 4 else taught.scale(common_grid(student, teacher))
 
     def connect(self, student: Tensor, teacher: Tensor,
                 taught: TaughtCells | None = None) -> tuple[Tensor | Decomposed, Tensor | Decomposed]:

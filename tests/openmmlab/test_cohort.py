@@ -85,7 +85,7 @@ def test_anchors_at_two_places_are_refused(zoo):
 def test_who_fails_drops_out_and_the_others_go_on(zoo, cohort, optimizers, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError('out of chalk')
-    monkeypatch.setattr(cohort.members[1].distillation.pairs[0], 'forward', fail)
+    monkeypatch.setattr(cohort.members[1].distillation.pairs[0], 'connect', fail)
     with torch.no_grad():
         cohort.members[3].student.head.fc.bias.fill_(torch.nan)
     before = copy.deepcopy(cohort.state_dict())

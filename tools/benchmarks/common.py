@@ -139,7 +139,8 @@ class Steps:
         self.student_model, self.network = self.distiller.student, self.distiller.distillation.teacher.network
         if compiled:
             for pair in self.distiller.distillation.pairs:
-                pair.compile()
+                for module in filter(None, (pair.connector, *pair.losses.values())):
+                    module.compile()
         self.device, self.amp = device, amp
         self.inputs = torch.randn(batch, 3, *size, device=device)
         samples = random_samples(self.network, size)  # mmrazor's step asks for what the teacher learns from: masks
