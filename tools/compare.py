@@ -37,7 +37,7 @@ from threading import Lock
 from mmengine.config import Config
 from scipy.stats import t as student_t
 
-from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS
+from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS, budget
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.
@@ -138,10 +138,10 @@ class Comparison:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / 'scores.json').unlink(missing_ok=True)
         epochs = self.budget(pair)
-        options = [f'randomness.seed={seed}', f'train_cfg.max_epochs={epochs}',
-                   f'default_hooks.checkpoint.interval={epochs}']
-        if epochs != self._configured(pair):
-            options += [f'param_scheduler.1.end={epochs}', f'param_scheduler.1.T_max={epochs - 1}']
+        options = {'randomness.seed': seed, **budget(epochs)}
+        if epochs == self._configured(pair):  # which may have other schedules
+            options = {key: value for key, value in options.items() if not key.startswith('param_scheduler')}
+        options = [f'{key}={value}' for key, value in options.items()]
         command = [sys.executable, 'tools/train_together.py', config, '--methods', *methods, '--split', self.split,
                    '--work-dir', str(folder), '--cfg-options', *options]
         environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}

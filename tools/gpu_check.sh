@@ -127,8 +127,8 @@ part comparison 600 bash -c compare
   echo "# gpu_check: $device, $(date -u +%F), commit $(git rev-parse --short HEAD 2> /dev/null || echo unknown)"
   printf '\n| part | result | seconds |\n|---|---|---|\n'
   printf '%s\n' "${rows[@]}"
-  for log in values steps speed memory operators compiled float32 comparison; do
-    [[ -f $out/$log.log ]] || continue
+  for log in "${parts[@]}"; do
+    [[ $log =~ ^(values|steps|speed|memory|operators|compiled|float32|comparison)$ && -f $out/$log.log ]] || continue
     printf '\n## %s\n\n' "$log"
     grep -E '^\||thread|rounds;|within|right' "$out/$log.log"
   done

@@ -20,6 +20,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from sfkd.openmmlab.methods import budget
 from sfkd.openmmlab.running import (
     build_runner,
     check_data,
@@ -64,9 +65,7 @@ class TrainingClock(Hook):
 
 def configured(args: argparse.Namespace, variant: str, seed: int, folder: Path) -> Config:
     epochs = args.epochs or Config.fromfile(args.config).train_cfg.max_epochs
-    options = {'randomness.seed': seed, 'train_cfg.max_epochs': epochs, 'param_scheduler.1.end': epochs,
-               'param_scheduler.1.T_max': epochs - 1, 'default_hooks.checkpoint.interval': epochs + 1,
-               'default_hooks.checkpoint.save_best': None, 'default_hooks.checkpoint.save_last': False}
+    options = {'randomness.seed': seed, **budget(epochs), 'default_hooks.checkpoint.save_best': None}
     config = load_config(args.config, str(folder), options | VARIANTS[variant])
     if variant == ALONE:
         config = student_config(config)

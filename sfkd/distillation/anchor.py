@@ -95,7 +95,10 @@ class Anchor(nn.Module):
                 view = twin.as_strided(tap.shape, tap.stride(), tap.storage_offset())
                 taught, = torch.autograd.grad(view, twin, sum(gradients.values()))
             parts = gradient.float() - taught.float(), gradients['anchor'].float()
-            self.norms += torch.stack([part.square().sum() for part in parts])
+            norms = torch.stack([part.square().sum() for part in parts])
+            if dist.is_initialized() and dist.get_world_size() > 1:
+                dist.all_reduce(norms)  # now: a checkpoint holds one process's buffers for all
+            self.norms += norms
         for_pairs.register_hook(note('pairs'))
         for_anchor.register_hook(note('anchor'))
         source.register_hook(note_all)
@@ -106,8 +109,6 @@ class Anchor(nn.Module):
             return False
         step = self.steps.next()
         if step % self.INTERVAL == 1 % self.INTERVAL and step:  # the step before this one has measured
-            if dist.is_initialized() and dist.get_world_size() > 1:
-                dist.all_reduce(self.norms)
             wanted = self.weight * self.share * (self.norms[0] / self.norms[1]).sqrt()
             if step > self.INTERVAL:
                 wanted = (wanted * self.weight).sqrt()  # one batch is no measure of the next hundred

@@ -36,16 +36,15 @@ class Shown(nn.Module):
     hooks that come and go it cannot.
 
     Args:
-        network: has hooks from now on.
+        network: has hooks until :meth:`close`.
         modules: their paths.
     """
 
     def __init__(self, network: nn.Module, modules: list[str]):
         super().__init__()
         self.network, self.calls = network, []
-        for path in modules:
-            network.get_submodule(path).register_forward_hook(
-                lambda _, __, output, path=path: self.calls.append((path, output)))
+        self.hooks = [network.get_submodule(path).register_forward_hook(
+            lambda _, __, output, path=path: self.calls.append((path, output))) for path in modules]
 
     def forward(self, pictures: Tensor) -> list[tuple[str, object]]:
         """
@@ -55,9 +54,14 @@ class Shown(nn.Module):
         Returns:
             list: (path, output) in the order of the calls.
         """
-        self.calls.clear()
         self.network(pictures)
-        return list(self.calls)
+        calls, self.calls = self.calls, []  # nothing is held until the next pass
+        return calls
+
+    def close(self) -> None:
+        """Take the hooks away."""
+        for hook in self.hooks:
+            hook.remove()
 
 
 class Teacher:
@@ -89,10 +93,11 @@ class Teacher:
         self.precision = check_precision(precision, 'teacher_precision')
         self.input_size = input_size
         self.affine = self._affine(student, own) if student and own else None
-        self.channels_last = True  # where it computes in half precision
+        self.channels_last, self._laid_out = True, False  # whether it may be so in half precision, whether it is
         self.compiled = compiled
         self.taps: Taps | None = None
-        self._shown: Callable[[Tensor], list] | None = None
+        self._shown: Shown | None = None
+        self._compiled: Callable[[Tensor], list] | None = None
         self.rest: Continuation | None = None  # what follows one of the taps, where a pair asks for that
         self._begun: set[str] = set()
         self._ended: set[str] = set()
@@ -146,7 +151,7 @@ class Teacher:
         """Set what to read, and read it once from two random pictures of ``image_size``, noting which modules have
         run.
         """
-        self.taps, self._shown = taps, None
+        self._see(taps)
         self._begun, self._ended = set(), set()
         hooks = []
         for path, module in self.network.named_modules():
@@ -162,11 +167,20 @@ class Teacher:
 
     def read(self, taps: Taps) -> None:
         """Set what to read from now on."""
-        self.taps = taps
-        if self.compiled and self.rest is not None:
+        self._see(taps)
+        if not self.compiled:
+            return
+        if self.rest is not None:
             raise ConfigError('teacher_compile: the anchor asks for the rest of the teacher layer by layer, which a '
                               'compiled one does not show; leave out one of the two')
-        self._shown = torch.compile(Shown(self.network, taps.modules)) if self.compiled else None
+        self._shown = Shown(self.network, taps.modules)
+        self._compiled = torch.compile(self._shown)
+
+    def _see(self, taps: Taps) -> None:
+        """Set what to read, not compiled."""
+        if self._shown is not None:
+            self._shown.close()
+        self.taps, self._shown, self._compiled = taps, None, None
 
     def _first_run(self, pictures: Tensor) -> dict[str, Tensor]:
         """A call, in the first layout and precision that the network runs in: some layers want maps in the usual
@@ -175,32 +189,29 @@ class Teacher:
         Raises:
             ConfigError: where it does not run in the precision that was asked for, but in float32.
         """
-        self._lay_out()
-        try:
-            return self(pictures)
-        except (RuntimeError, NotImplementedError) as error:
-            first = error
-        self.channels_last = False
-        asked = self.precision
-        for self.precision in (asked, 'fp32'):
+        asked, first = self.precision, None
+        for self.channels_last, self.precision in (True, asked), (False, asked), (False, 'fp32'):
             self._lay_out()
             try:
                 features = self(pictures)
-            except (RuntimeError, NotImplementedError):
-                continue
-            if self.precision == asked:
-                return features
+                break
+            except (RuntimeError, NotImplementedError) as error:
+                first = first or error
+        else:
+            raise first  # which is not of the precision
+        if self.precision != asked:
             if asked != AUTO:
                 raise ConfigError(f"teacher_precision: '{type(self.network).__name__}' does not run in {asked} "
                                   f"({first}); give 'fp32', or leave it out") from first
             print_log(f'teacher: in float32, as it does not run in less ({first})', 'current')
-            return features
-        raise first  # which is not of the precision
+        return features
 
     def _lay_out(self) -> None:
-        """The weights of convolutions as their faster kernels in half precision want them; in float32 as they were."""
+        """The weights of convolutions as their faster kernels in half precision want them; in float32 as they came."""
         half = resolved(self.precision, next(self.network.parameters()).device) != 'fp32'
-        self.network.to(memory_format=torch.channels_last if half and self.channels_last else torch.contiguous_format)
+        if (half and self.channels_last) != self._laid_out:
+            self._laid_out = not self._laid_out
+            self.network.to(memory_format=torch.channels_last if self._laid_out else torch.contiguous_format)
 
     def computing(self) -> contextlib.AbstractContextManager:
         """The context in which the network, or what is left of it behind a tap, computes in its precision."""
@@ -229,8 +240,8 @@ class Teacher:
 
     def _features(self, inputs: Tensor, full: torch.dtype | None) -> dict[str, Tensor]:
         size = inputs.shape[2:]
-        if self._shown is not None:
-            return self.taps.read(self._shown(inputs), size, full)
+        if self._compiled is not None:
+            return self.taps.read(self._compiled(inputs), size, full)
         with self.taps.capture(size, full) as features:
             (self.network if self.rest is None else self.rest.record)(inputs)
         return features

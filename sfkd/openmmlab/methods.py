@@ -15,6 +15,14 @@ CONFIGS = PEERS | ABLATION
 METHODS = ['alone', 'sfkd', *CONFIGS]
 
 
+def budget(epochs: int) -> dict:
+    """Config options of so many epochs, 2 at least, of which the first warms the learning rate up and only the last is
+    kept.
+    """
+    return {'train_cfg.max_epochs': epochs, 'param_scheduler.1.end': epochs, 'param_scheduler.1.T_max': epochs - 1,
+            'default_hooks.checkpoint.interval': epochs}
+
+
 def model_of(config_path: str, method: str) -> dict | str:
     """The model config of a pair's student by a method; alone, the student as the pair's config names it.
 

@@ -154,7 +154,8 @@ def test_a_teacher_that_comes_back_to_the_picture_behind_the_tap():
     student = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.Conv2d(4, 4, 1))
     teacher = GatedByThePicture(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 4, 1))
     distillation = Distillation(student, teacher, [dict(student='1', teacher='1')], input_size=32,
-                                anchor=dict(weight=1.0))
+                                anchor=dict(weight=1.0), student_mean=[0.5] * 3, student_std=[0.5] * 3,
+                                teacher_mean=[0.4] * 3, teacher_std=[0.25] * 3)
     with distillation(torch.randn(2, 3, 32, 32)) as taught:
         student(torch.randn(2, 3, 32, 32))
     taught.losses['distill.anchor.loss'].backward()

@@ -343,6 +343,19 @@ def test_convolutions_in_half_precision_are_laid_out_channels_last_where_the_net
         assert torch.equal(teacher(inputs)['2'], teacher.network(inputs).float())
 
 
+def test_on_another_device_it_is_laid_out_for_that(monkeypatch):
+    fast = ['fp32']
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: fast[0])
+    teacher = tapped(path='0', precision='auto')
+    own = nn.Sequential(nn.Conv2d(3, 16, 3)).to(memory_format=torch.channels_last)
+    for fast[0], network in (('bf16', teacher.network), ('fp32', teacher.network)):
+        teacher.apply_(lambda x: x.clone())
+        assert network[0].weight.is_contiguous(memory_format=torch.channels_last) == (fast[0] == 'bf16')
+    teacher = Teacher(own)  # in float32 a network keeps the layout that it came in
+    teacher.tap(Taps(own, ['0'], stop=True), (32, 32))
+    assert own[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize('device, bf16, expected', [
     ('cuda', True, 'bf16'), ('cuda', False, 'fp16'), ('cpu', True, 'bf16'), ('cpu', False, 'fp32'),
     ('mps', False, 'fp32')])

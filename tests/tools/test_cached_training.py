@@ -20,8 +20,9 @@ def test_a_second_run_reads_what_the_first_wrote_and_another_pipeline_is_refused
 
     before = (tmp_path / 'cache/features.bin').read_bytes()
     text = tool('tools/train.py', CONFIG, '--no-validate', '--work-dir', tmp_path / 'third', '--cfg-options', *options,
-                'train_dataloader.dataset.dataset.pipeline.2.angle=30', 'train_dataloader.dataset.seed=1', status=2)
-    assert 'made with another pipeline, seed than this run has' in text and 'Traceback' not in text
+                'train_dataloader.dataset.dataset.pipeline.2.angle=30', 'train_dataloader.dataset.seed=1',
+                'model.teacher_precision=fp16', status=2)
+    assert 'made with another precision, pipeline, seed than this run has' in text and 'Traceback' not in text
     assert (tmp_path / 'cache/features.bin').read_bytes() == before
 
 

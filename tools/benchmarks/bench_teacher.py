@@ -1,6 +1,6 @@
 """A frozen network's forward pass by precision, layout of its convolutions, and compiled, over that in float32.
 
-Args name models of mmpretrain; their weights are random, which costs the same.
+The models are mmpretrain's, with random weights, which cost the same.
 """
 import copy
 

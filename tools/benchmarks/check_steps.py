@@ -21,6 +21,7 @@ def configs() -> dict[str, str]:
 def step(steps: Steps, dtype: torch.dtype | None) -> tuple[float, bool]:
     """The sum of the losses of one step, and whether every gradient is finite."""
     steps.distiller.zero_grad()
+    steps.distiller.distillation.teacher.precision = 'auto' if dtype else 'fp32'
     with torch.autocast(steps.device, dtype, enabled=dtype is not None):
         loss, _ = steps.distiller.parse_losses(steps.distiller(steps.inputs, steps.samples, mode='loss'))
     (64 * loss).backward()  # as a loss scaler does

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sfkd import SFKD  # noqa: E402
-from sfkd.analysis.trial import random_samples, without_downloads  # noqa: E402
+from sfkd.analysis.trial import initialise, random_samples, without_downloads  # noqa: E402
+from sfkd.distillation import Teacher  # noqa: E402
 from sfkd.distillation.precision import resolved  # noqa: E402
 from sfkd.features.taps import Taps  # noqa: E402
 from sfkd.openmmlab.masks import picture_mask  # noqa: E402
@@ -135,6 +136,7 @@ class Steps:
         model.setdefault('data_preprocessor', config.get('data_preprocessor'))
         model.update(teacher=without_downloads(model['teacher'], 'model.teacher', model['data_preprocessor']),
                      teacher_ckpt='init')
+        self.plain = initialise(copy.deepcopy(model['teacher'])).to(device)  # not compiled, whatever the options
         self.distiller = MODELS.build(model).to(device).train()
         self.student_model, self.network = self.distiller.student, self.distiller.distillation.teacher.network
         if compiled:
@@ -142,6 +144,10 @@ class Steps:
                 for module in filter(None, (pair.connector, *pair.losses.values())):
                     module.compile()
         self.device, self.amp = device, amp
+        own = self.distiller.distillation.teacher
+        self.floor_teacher = Teacher(self.plain, input_size=own.input_size, precision='auto' if amp else 'fp32')
+        self.floor_teacher.affine = own.affine
+        self.floor_teacher.tap(Taps(self.plain, own.taps.paths, own.taps.raw, own.taps.stop), size)
         self.inputs = torch.randn(batch, 3, *size, device=device)
         samples = random_samples(self.network, size)  # mmrazor's step asks for what the teacher learns from: masks
         if hasattr(samples[1], 'gt_instances'):
@@ -166,15 +172,15 @@ class Steps:
         """The teacher's forward pass to its deepest tap, without gradients, in what the student trains in: the floor's
         part of it.
         """
-        teacher = self.distiller.distillation.teacher
-        own, teacher.precision = teacher.precision, 'auto' if self.amp else 'fp32'
-        self.own_teacher()
-        teacher.precision = own
+        self._show(self.floor_teacher)
 
     def own_teacher(self) -> None:
         """The same in the precision that the distillation has it in."""
+        self._show(self.distiller.distillation.teacher)
+
+    def _show(self, teacher: Teacher) -> None:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.amp):
-            self.distiller.distillation.teacher(self.inputs, self.mask)
+            teacher(self.inputs, self.mask)
 
     @property
     def teacher_precision(self) -> str:
@@ -195,7 +201,7 @@ class Steps:
 
     def mmrazor(self) -> Callable:
         """The same pairs, connectors and losses in the step of mmrazor 1.0."""
-        step = MMRazorStep(self.student_model, copy.deepcopy(self.network), self.distiller.distillation.pairs)
+        step = MMRazorStep(self.student_model, copy.deepcopy(self.plain), self.distiller.distillation.pairs)
         return lambda: self._train(step)
 
 
