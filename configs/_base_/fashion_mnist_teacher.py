@@ -1,4 +1,4 @@
-# The teachers of Fashion-MNIST: 30 epochs with crops, batches of 100 and a third of the students' learning rate
+# The teachers of Fashion-MNIST: 30 epochs with crops and grey squares, batches of 100 and a third of the students' learning rate
 _base_ = ['datasets/fashion_mnist.py', 'schedules/fashion_mnist.py']
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
@@ -9,5 +9,6 @@ train_cfg = dict(max_epochs=30)
 train_dataloader = dict(batch_size=100, dataset=dict(pipeline=[
     dict(type='RandomCrop', crop_size=28, padding=2),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='Cutout', shape=8, pad_val=73, prob=0.5),
     dict(type='PackInputs'),
 ]))

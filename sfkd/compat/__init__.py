@@ -1,5 +1,5 @@
-"""What other libraries miss on this machine: mmcv's operators where mmcv was installed without a compiler, and mmseg's
-configs.
+"""What other libraries miss on this machine: mmcv's operators where mmcv was installed without a compiler, mmseg's
+configs, and for mmpretrain the names that transformers had before version 5.
 
 mmcv's Python code for operators (``mmcv.ops``) needs the compiled module ``mmcv._ext``, and most of mmdet needs
 ``mmcv.ops``. :func:`install`, which ``import sfkd`` calls, adds a last resort to Python's import system: where nothing
@@ -13,11 +13,17 @@ else finds ``mmcv._ext``, that name is the stand-in of :mod:`sfkd.compat.mmcv_op
 
 :func:`install` also lets a config's ``mmseg::`` find mmseg where it was not installed under the name mmsegmentation, as
 OneDL's is not, and ``mmcls::`` find mmpretrain, which had that name before 1.0.
+
+mmpretrain's vision-language models derive from classes of transformers, and ask for functions beside them that version
+5 no longer has; mmpretrain 1.3 then cannot be imported at all. Beside such a transformers, :func:`install` has mmpretrain
+believe that there is none: its other models work, and those say what they need.
 """
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
 import re
 import sys
 import warnings
@@ -45,13 +51,34 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         mmcv_ops.fill(module)
 
 
+class WithoutMultimodal(importlib.abc.MetaPathFinder):
+    """Finds mmpretrain's note of what is installed, and corrects it: no vision-language models."""
+    MODULE = 'mmpretrain.utils.dependency'
+
+    def find_spec(self, fullname, path=None, target=None):
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path) if fullname == self.MODULE else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Corrected(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _Corrected(importlib.machinery.SourceFileLoader):
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        module.WITH_MULTIMODAL = False
+
+
 def install() -> None:
-    """Let ``mmcv._ext`` be the stand-in where there is no compiled one, and ``mmseg::`` be found; calling it again
-    changes nothing.
+    """Let ``mmcv._ext`` be the stand-in where there is no compiled one, ``mmseg::`` be found, and mmpretrain be imported
+    beside transformers 5; calling it again changes nothing.
     """
     if any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         return
     sys.meta_path.append(StandInFinder())
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        if int(importlib.metadata.version('transformers').partition('.')[0]) >= 5:
+            sys.meta_path.insert(0, WithoutMultimodal())  # before the one that would find the file as it is
     if not is_installed('mmsegmentation') and is_installed('mmseg'):  # mmengine asks for the former and gives up
         config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
     # its name since 1.0, which configs of mmrazor do not know

@@ -72,6 +72,24 @@ except ModuleNotFoundError:
     assert text.count('import sfkd before mmdet.structures.mask.structures: ') == 1
 
 
+@pytest.mark.parametrize('version', ['5.24.0', '4.57.6'])
+def test_mmpretrain_beside_a_transformers_that_it_does_not_know(version, tmp_path):
+    """Version 5 lacks what mmpretrain's vision-language models ask of it, and these are left out; version 4 has it."""
+    info = tmp_path / f'transformers-{version}.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: transformers\nVersion: {version}\n')
+    code = f'''
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import sfkd
+from mmpretrain.utils import dependency
+print('with' if dependency.WITH_MULTIMODAL else 'without', dependency.__file__)
+'''
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    kind, file = done.stdout.split()
+    assert kind == ('without' if version[0] == '5' else 'with') and file.endswith('dependency.py'), done.stderr
+
+
 # Stock models of mmdet, in a small size.
 STOCK = ['retinanet/retinanet_r50_fpn_1x_coco.py', 'faster_rcnn/faster-rcnn_r50_fpn_soft-nms_1x_coco.py',
          'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'gfl/gfl_r101-dconv-c3-c5_fpn_ms-2x_coco.py',
