@@ -15,8 +15,8 @@ else finds ``mmcv._ext``, that name is the stand-in of :mod:`sfkd.compat.mmcv_op
 OneDL's is not, and ``mmcls::`` find mmpretrain, which had that name before 1.0.
 
 mmpretrain's vision-language models derive from classes of transformers, and ask for functions beside them that version
-5 no longer has; mmpretrain 1.3 then cannot be imported at all. Beside such a transformers, :func:`install` has mmpretrain
-believe that there is none: its other models work, and those say what they need.
+5 no longer has; mmpretrain 1.3 then cannot be imported at all. Beside such a transformers, :func:`install` has
+mmpretrain believe that there is none: its other models work, and those say what they need.
 """
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class _Corrected(importlib.machinery.SourceFileLoader):
 
 
 def install() -> None:
-    """Let ``mmcv._ext`` be the stand-in where there is no compiled one, ``mmseg::`` be found, and mmpretrain be imported
-    beside transformers 5; calling it again changes nothing.
+    """Let ``mmcv._ext`` be the stand-in where there is no compiled one, ``mmseg::`` be found, and mmpretrain be
+    imported beside transformers 5; calling it again changes nothing.
     """
     if any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         return
