@@ -11,15 +11,14 @@ from torch import nn
 
 from ..connectors import WaveletConnector
 from ..errors import ConfigError, Problems, nearest
-from ..features.matching import match
+from ..features.matching import match, match_class_maps
 from ..features.probe import UNTAUGHT, Probe, Stage, probe
-from ..features.stages import MIN_GRID, stages
+from ..features.stages import MIN_GRID, class_maps, stages
 from ..losses.base import takes_refined
 from ..registry import MODELS
-from .options import problems_of
+from .options import AUTOMATIC, WORDS, problems_of
 from .pair import Pair
 
-AUTOMATIC = ('auto', 'head')
 HEAD = 'head'  # the module whose output are a classifier's scores
 Size = tuple[int, int]
 
@@ -60,8 +59,8 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
     if not (entries or logits):
         return []
     _check_entries(entries)
-    head = bool(logits) or any(HEAD in (entry if isinstance(entry, str) else entry['student'] + entry['teacher'])
-                               for entry in entries)
+    head = bool(logits) or any(entry != 'auto' if isinstance(entry, str) else
+                               HEAD in entry['student'] + entry['teacher'] for entry in entries)
     workshop = _Workshop(probe(student, input_size, head, learns=True), probe(teacher, teacher_input_size, head))
     named: list[dict] = []
     for entry in entries:
@@ -88,7 +87,7 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
 def _entries(pairs: str | Sequence[str | dict]) -> list[str | dict]:
     entries = [pairs] if isinstance(pairs, str) else list(pairs)
     if unknown := [entry for entry in entries if isinstance(entry, str) and entry not in AUTOMATIC]:
-        raise ConfigError([f"pairs: '{entry}' is neither 'auto', 'head', nor a dict(student=path, teacher=path)"
+        raise ConfigError([f"pairs: '{entry}' is neither {WORDS} nor a dict(student=path, teacher=path)"
                            for entry in unknown])
     return entries
 
@@ -110,7 +109,14 @@ def _weighted(losses: Sequence[dict]) -> list[dict]:
 
 def _automatic(kind: str, student: nn.Module, teacher: nn.Module, student_probe: Probe,
                teacher_probe: Probe) -> list[tuple[str, str]]:
-    """Paths of the pairs that 'auto' or 'head' stand for."""
+    """Paths of the pairs that 'auto', 'head' or 'classes' stand for."""
+    if kind == 'classes':
+        if matched := match_class_maps(student_probe, teacher_probe):
+            return [(s.path, t.path) for s, t in matched]
+        counts = ' and '.join(f'{len(class_maps(probed))} in the {role}' for role, probed in
+                              dict(student=student_probe, teacher=teacher_probe).items())
+        raise ConfigError(f"pairs: 'classes' found no maps of class scores of the same stride ({counts}): segmentors "
+                          "and one-stage detectors end with such maps; use 'auto', which matches features")
     if kind == 'head':
         matched = [(stage.path, HEAD) for stage in stages(student, student_probe)]
     else:

@@ -57,9 +57,10 @@ class Distillation(nn.Module):
         student: any module whose ``forward`` takes pictures (N, 3, H, W).
         teacher: the same, or a :class:`Teacher` (own normalisation, own size of pictures). Becomes frozen and eval.
         pairs: 'auto' (stage with stage, by stride or relative depth, see features/matching.py), 'head' (each of the
-            student's stages with the teacher's class scores), or a list of these and of ``dict(student=path,
-            teacher=path)``, each with optional ``connector`` and ``losses`` of its own. A path is a module's, with an
-            index where it gives several maps: ``neck[0]``.
+            student's stages with the teacher's class scores), 'classes' (the class maps of two segmentors or one-stage
+            detectors), or a list of these and of ``dict(student=path, teacher=path)``, each with optional
+            ``connector`` and ``losses`` of its own. A path is a module's, with an index where it gives several maps:
+            ``neck[0]``.
         stages: which of the automatic pairs, as indices from shallow to deep (``[-1]``: the deepest); None for all.
         connector: default connector config; receives ``student_channels`` and ``teacher_channels``. None compares
             outputs as they are.

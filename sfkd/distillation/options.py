@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..errors import nearest
 
 PAIR_KEYS = ('student', 'teacher', 'connector', 'losses')
+#: Words that stand for pairs.
+AUTOMATIC = ('auto', 'head', 'classes')
+WORDS = ', '.join(map(repr, AUTOMATIC))
 
 
 def problems_of(pairs, connector, losses, logits, stages, **sizes) -> list[str]:
@@ -24,7 +27,7 @@ def problems_of(pairs, connector, losses, logits, stages, **sizes) -> list[str]:
         found.append(f'stages: {stages!r} is no list of indices, such as [-1]')
     if not isinstance(pairs, str):
         if not _is_list(pairs):
-            return [*found, f"pairs: {_shown(pairs)} is neither 'auto', 'head', nor a list of dict(student=path, "
+            return [*found, f"pairs: {_shown(pairs)} is neither {WORDS} nor a list of dict(student=path, "
                     'teacher=path)']
         for i, entry in enumerate(pairs):
             found += _entry(f'pairs[{i}]', entry)
@@ -45,7 +48,7 @@ def _entry(where: str, entry) -> Iterator[str]:
     if isinstance(entry, str):
         return
     if not isinstance(entry, Mapping):
-        yield f"{where}: {_shown(entry)} is neither 'auto', 'head', nor a dict(student=path, teacher=path)"
+        yield f"{where}: {_shown(entry)} is neither {WORDS} nor a dict(student=path, teacher=path)"
         return
     for key in entry:
         if key not in PAIR_KEYS:

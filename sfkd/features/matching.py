@@ -6,7 +6,7 @@ import math
 from torch import nn
 
 from .probe import Probe, Stage
-from .stages import pyramid, stages
+from .stages import class_maps, pyramid, stages
 
 
 def pair_stages(student: list[Stage], teacher: list[Stage]) -> list[tuple[Stage, Stage]]:
@@ -41,3 +41,14 @@ def match(student: nn.Module, teacher: nn.Module, student_probe: Probe,
     if len(levels) > 1:
         return levels
     return pair_stages(stages(student, student_probe), stages(teacher, teacher_probe))
+
+
+def match_class_maps(student_probe: Probe, teacher_probe: Probe) -> list[tuple[Stage, Stage]]:
+    """The maps of class scores of two detectors or segmentors: by stride where both have several levels of them. Empty
+    where one has none, or no level of theirs has the stride of another.
+
+    Args:
+        student_probe, teacher_probe: their dry runs, heads included.
+    """
+    ours, theirs = class_maps(student_probe), class_maps(teacher_probe)
+    return list(zip(ours, theirs)) if len(ours) == len(theirs) == 1 else _by_stride(ours, theirs) if ours else []

@@ -66,10 +66,13 @@ class Probe:
             ended.
         shapes: ``{path: shape of a tensor output}``.
         image_size: (H, W).
+        returned: paths of the modules whose outputs the network itself returns, or returns first, as mmdet's one-stage
+            heads return the class scores of each level; empty where it returns something else, or did not end.
     """
     outputs: dict[str, Stage | str]
     shapes: dict[str, torch.Size]
     image_size: tuple[int, int]
+    returned: tuple[str, ...] = ()
 
 
 def trunk_of(network: nn.Module) -> str:
@@ -100,13 +103,14 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
     recorder = _Recorder(image_size, learns, end=None if head or not parts else parts[0])
     hooks = [module.register_forward_hook(lambda _, __, output, path=path: recorder.read(path, output))
              for path, module in network.named_modules() if path]
+    returned: tuple[str, ...] = ()
     try:
         with _dry(network, learns), contextlib.suppress(_Enough):
-            network(random_pictures(network, image_size))
+            returned = recorder.paths_of(network(random_pictures(network, image_size)))
     finally:
         for hook in hooks:
             hook.remove()
-    return Probe(recorder.outputs, recorder.shapes, image_size)
+    return Probe(recorder.outputs, recorder.shapes, image_size, returned)
 
 
 class _Enough(Exception):
@@ -153,6 +157,7 @@ class _Recorder:
         self.outputs: dict[str, Stage | str] = {}
         self.shapes: dict[str, torch.Size] = {}
         self._calls: dict[str, int] = {}
+        self._made: dict[int, str] = {}  # a tensor's id -> the path that gave it last; right for those that still live
         self._intact: dict[str, tuple[TensorWeakRef, int]] = {}  # storages that may still change, with their version
 
     def read(self, path: str, output) -> None:
@@ -166,10 +171,16 @@ class _Recorder:
         if path == self.end:
             raise _Enough
 
+    def paths_of(self, result) -> tuple[str, ...]:
+        """Which modules gave what the network returned, or the first of several things that it returned."""
+        first = result[0] if isinstance(result, (tuple, list)) and result else result
+        parts = first if isinstance(first, (tuple, list)) else [first]
+        return tuple(self._made[id(part)] for part in parts if id(part) in self._made)
+
     def _note(self, path: str, output) -> None:
         self.outputs.pop(path, None)
         if torch.is_tensor(output):
-            self.shapes[path] = output.shape
+            self.shapes[path], self._made[id(output)] = output.shape, path
         try:
             tapped = as_map(output, self.image_size)
             if tapped.shape[0] != PICTURES:  # windows or regions folded into the batch
@@ -191,6 +202,7 @@ class _Recorder:
 
     def _rename(self, old: str, new: str) -> None:
         output = self.outputs.pop(old)
+        self._made |= {key: new for key, path in self._made.items() if path == old}
         self.outputs[new] = replace(output, path=new) if isinstance(output, Stage) else output
         if old in self._intact:
             self._intact[new] = self._intact.pop(old)

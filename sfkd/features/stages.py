@@ -112,6 +112,13 @@ def pyramid(probed: Probe) -> list[Stage]:
                   key=lambda level: level.stride)
 
 
+def class_maps(probed: Probe) -> list[Stage]:
+    """The maps of class scores that a segmentor or a one-stage detector returns, one a level; empty where there are
+    none: a two-stage detector scores regions. The dry run must have included the head.
+    """
+    return [probed.outputs[path] for path in probed.returned if isinstance(probed.outputs[path], Stage)]
+
+
 def _layers(module: nn.Module, path: str, mapped: set[str]) -> Iterator[str]:
     """Paths of a trunk's own layers: its children, and the children of those that only hold layers.
 

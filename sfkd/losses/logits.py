@@ -23,8 +23,8 @@ class KLDivergence(DistillationLoss):
 
     Args:
         temperature: T > 0.
-        reduction: 'batchmean', the mean over pictures, or 'mean', over pictures and classes, as mmrazor's configs of
-            FitNets have it.
+        reduction: 'batchmean', the mean over pictures (and over the cells of class maps, each of which has scores of
+            its own), or 'mean', over classes besides, as mmrazor's configs of FitNets have it.
     """
 
     def __init__(self, temperature: float = 1.0, reduction: str = 'batchmean'):
@@ -36,14 +36,15 @@ class KLDivergence(DistillationLoss):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
         Args:
-            student, teacher: (N, classes) scores before the softmax.
+            student, teacher: (N, classes) scores before the softmax, or maps of them (N, classes, h, w).
 
         Returns:
             Tensor: scalar, in nats.
         """
         with torch.autocast(student.device.type, enabled=False):
             s, t = (log_probabilities(x, self.temperature) for x in (student, teacher))
-            return F.kl_div(s, t, log_target=True, reduction=self.reduction) * self.temperature**2
+            scored = s[:, 0].numel() if self.reduction == 'batchmean' else s.numel()
+            return F.kl_div(s, t, log_target=True, reduction='sum') / scored * self.temperature**2
 
 
 @MODELS.register_module()

@@ -9,9 +9,10 @@ from ..errors import ConfigError, nearest
 from .running import is_distillation, load_config, student_config
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS, ABLATION = ({path.stem: path for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))}
-                   for folder in ('peers', 'ablation'))
-CONFIGS = PEERS | ABLATION
+#: Other methods; those of them that take class maps, which classifiers have none of; parts of ours alone.
+PEERS, DENSE_PEERS, ABLATION = ({path.stem: path for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))}
+                                for folder in ('peers', 'peers/dense', 'ablation'))
+CONFIGS = PEERS | DENSE_PEERS | ABLATION
 METHODS = ['alone', 'sfkd', *CONFIGS]
 
 

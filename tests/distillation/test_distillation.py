@@ -92,6 +92,11 @@ def test_pairs_by_path_with_losses_of_their_own():
         Distillation(student, teacher, [dict(student='layer5', teacher='trunk_output.block3')], input_size=SIZE)
 
 
+def test_classifiers_have_no_class_maps():
+    with pytest.raises(ConfigError, match=r"'classes' found no maps .*\(0 in the student and 0 in the teacher\)"):
+        Distillation(*networks(), pairs='classes', losses=[dict(type='FeatureMSE')], input_size=SIZE)
+
+
 def test_a_weight_of_zero_watches_nothing(zoo):
     student, teacher = networks()
     distillation = Distillation(student, teacher, losses=[dict(type='FeatureMSE', weight=0)], input_size=SIZE)

@@ -46,6 +46,22 @@ def maps(embeddings):
     return torch.stack([x - 7, x + 7], -1).unsqueeze(2)
 
 
+# ---- KL ----
+
+def test_kl_of_class_maps_is_the_mean_over_all_cells():
+    """Each cell is a picture of its own: in numbers worked out here, and as the same scores without a grid."""
+    teacher, student = torch.tensor([.5, .3, .2]), torch.tensor([.25, .25, .5])
+    one = float((teacher * (teacher / student).log()).sum())
+    maps = [torch.stack([x.log(), teacher.log()], -1).reshape(1, 3, 1, 2) for x in (student, teacher)]
+    assert KLDivergence()(*maps).item() == pytest.approx(one / 2, rel=1e-5)  # the second cell is right
+    assert KLDivergence(reduction='mean')(*maps).item() == pytest.approx(one / 6, rel=1e-5)
+    s, t = randn(2, 3, 4, 5), randn(2, 3, 4, 5, seed=1)
+    rows = [x.movedim(1, -1).reshape(-1, 3) for x in (s, t)]
+    assert KLDivergence(2.)(s, t).item() == pytest.approx(KLDivergence(2.)(*rows).item(), rel=1e-12)
+    assert torch.equal(KLDivergence(2.)(*rows), F.kl_div(*(F.log_softmax(x / 2, 1) for x in rows), log_target=True,
+                                                         reduction='batchmean') * 4)
+
+
 # ---- DKD ----
 
 def test_dkd_by_hand():

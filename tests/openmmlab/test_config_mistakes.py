@@ -15,8 +15,8 @@ RIGHT = dict(student='backbone.layers.3', teacher='backbone.layer4')
 LOSS = dict(type='FeatureMSE')
 #: Options, and a part of what is said of them.
 MISTAKES = [
-    (dict(pairs=3), "pairs: 3 is neither 'auto', 'head', nor a list"),
-    (dict(pairs=dict(RIGHT)), "pairs: {'student': .* is neither 'auto', 'head', nor a list"),
+    (dict(pairs=3), "pairs: 3 is neither 'auto', 'head', 'classes' nor a list"),
+    (dict(pairs=dict(RIGHT)), "pairs: {'student': .* is neither 'auto', 'head', 'classes' nor a list"),
     (dict(pairs='autoo'), "pairs: 'autoo' is neither"), (dict(pairs=[None]), r'pairs\[0\]: None is neither'),
     (dict(pairs=[dict(RIGHT, student=3)]), r'pairs\[0\].student: 3 is no path of a module'),
     (dict(pairs=[dict(RIGHT, loses=[])]), r"pairs\[0\]: no option 'loses'; nearest: 'losses'"),

@@ -14,9 +14,9 @@ from mmengine.structures import InstanceData  # noqa: E402
 from sfkd import SFKD, Distiller  # noqa: E402
 from sfkd.distillation.pair import common_grid  # noqa: E402
 from sfkd.errors import ConfigError  # noqa: E402
-from sfkd.features.matching import match  # noqa: E402
+from sfkd.features.matching import match, match_class_maps  # noqa: E402
 from sfkd.features.padding import TaughtCells, on_grid  # noqa: E402
-from sfkd.features.probe import probe  # noqa: E402
+from sfkd.features.probe import probe, random_pictures  # noqa: E402
 from sfkd.features.taps import Taps  # noqa: E402
 from sfkd.openmmlab import Cohort  # noqa: E402
 from sfkd.openmmlab.building import build_model, read_config  # noqa: E402
@@ -122,6 +122,19 @@ def test_the_order_of_a_necks_outputs_does_not_matter(zoo):
     pairs = match(student, teacher, probe(student, (256, 256)), probe(teacher, (256, 256)))
     assert [(s.path, t.path) for s, t in pairs] == [(f'neck[{i}]', f'neck[{3 - i}]') for i in range(4)]
     assert all(s.stride == t.stride for s, t in pairs)
+
+
+def test_class_maps_are_found_by_stride(zoo):
+    """The first of what a one-stage detector's head returns, level by level."""
+    student, teacher = (zoo.build(config) for config in (retinanet(), one_level()))
+    probes = [probe(network, (256, 320), head=True) for network in (student, teacher)]
+    (ours, theirs), = match_class_maps(*probes)
+    assert (ours.path, theirs.path) == ('bbox_head.retina_cls[2]', 'bbox_head.retina_cls')
+    assert ours.stride == theirs.stride == 32
+    with Taps(student, [ours.path]).capture((256, 320)) as found:
+        scores = student.eval()(random_pictures(student, (256, 320)))[0]
+    assert torch.equal(found[ours.path], scores[2]) and scores[2].shape[1] == 27  # 9 anchors of 3 classes
+    assert len(match_class_maps(probes[0], probes[0])) == 5
 
 
 def test_necks_that_share_one_level_or_none_fall_back_to_backbone_stages(zoo):

@@ -322,6 +322,24 @@ def test_class_maps_beside_the_stages(zoo):
     assert step(distiller, batch())['distill.decode_head_conv_seg.loss_cwd'] > 0
 
 
+def test_class_maps_are_found(zoo):
+    """What 'classes' stands for are the scores that the head returns, of whatever stride; and a classifier has none."""
+    distiller = distil(zoo, pspnet(), segformer(), kind=Distiller, pairs='classes', connector=dict(type='CommonGrid'),
+                       losses=[MSE, dict(type='KLDivergence', name='kd')])
+    pair, = distiller.distillation.pairs
+    assert (pair.student_path, pair.teacher_path) == (HEAD, HEAD)
+    assert [stage.shape for stage in pair.stages] == [(3, 8, 8), (3, 16, 16)]
+    seen = {}
+    hooks = [network.get_submodule(HEAD).register_forward_hook(lambda m, a, out, role=role: seen.update({role: out}))
+             for role, network in (('student', distiller), ('teacher', distiller.distillation.teacher.network))]
+    losses = step(distiller, batch([(64, 64), (64, 64)], unlabelled=0.0))
+    for hook in hooks:
+        hook.remove()
+    theirs = F.adaptive_avg_pool2d(seen['teacher'], 8).log_softmax(1)
+    kl = (theirs.exp() * (theirs - seen['student'].log_softmax(1))).sum(1).mean()
+    assert losses['distill.decode_head_conv_seg.loss_kd'].item() == pytest.approx(kl.item(), rel=1e-4)
+
+
 def test_class_maps_of_other_classes_are_refused(zoo):
     with pytest.raises(ConfigError,
                        match=r'model.pairs\[0\].connector: .*the student has 3 classes and the teacher 7') as error:
