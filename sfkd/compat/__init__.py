@@ -79,6 +79,8 @@ def install() -> None:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         if int(importlib.metadata.version('transformers').partition('.')[0]) >= 5:
             sys.meta_path.insert(0, WithoutMultimodal())  # before the one that would find the file as it is
+            if loaded := sys.modules.get(WithoutMultimodal.MODULE):
+                loaded.WITH_MULTIMODAL = False
     if not is_installed('mmsegmentation') and is_installed('mmseg'):  # mmengine asks for the former and gives up
         config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
     # its name since 1.0, which configs of mmrazor do not know

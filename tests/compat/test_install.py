@@ -72,8 +72,9 @@ except ModuleNotFoundError:
     assert text.count('import sfkd before mmdet.structures.mask.structures: ') == 1
 
 
-@pytest.mark.parametrize('version', ['5.24.0', '4.57.6'])
-def test_mmpretrain_beside_a_transformers_that_it_does_not_know(version, tmp_path):
+@pytest.mark.parametrize('version, first', [('5.24.0', 'sfkd'), ('5.24.0', 'mmpretrain.structures'),
+                                             ('4.57.6', 'sfkd')])
+def test_mmpretrain_beside_a_transformers_that_it_does_not_know(version, first, tmp_path):
     """Version 5 lacks what mmpretrain's vision-language models ask of it, and these are left out; version 4 has it."""
     info = tmp_path / f'transformers-{version}.dist-info'
     info.mkdir()
@@ -81,6 +82,7 @@ def test_mmpretrain_beside_a_transformers_that_it_does_not_know(version, tmp_pat
     code = f'''
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
+import {first}
 import sfkd
 from mmpretrain.utils import dependency
 print('with' if dependency.WITH_MULTIMODAL else 'without', dependency.__file__)
