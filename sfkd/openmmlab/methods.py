@@ -1,15 +1,13 @@
 """How a pair may be taught: the methods that comparisons name, as configs in configs/peers/ and configs/ablation/."""
 from __future__ import annotations
 
-from pathlib import Path
-
 from mmengine.config import DictAction
 
 from ..errors import ConfigError, nearest
+from ..shipped import CONFIGS
 from .running import is_distillation, load_config, student_config
 
-ROOT = Path(__file__).resolve().parents[2]
-PEERS, ABLATION = ({path.stem: path for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))}
+PEERS, ABLATION = ({path.stem: path for path in sorted((CONFIGS / folder).glob('*.py'))}
                    for folder in ('peers', 'ablation'))
 CONFIGS = PEERS | ABLATION
 METHODS = ['alone', 'sfkd', *CONFIGS]
