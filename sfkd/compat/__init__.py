@@ -12,8 +12,8 @@ else finds ``mmcv._ext``, that name is the stand-in of :mod:`sfkd.compat.mmcv_op
   like are no such modules.)
 
 :func:`install` also lets a config's ``mmseg::`` find mmseg where it was not installed under the name mmsegmentation, as
-OneDL's is not, ``mmcls::`` find mmpretrain, which had that name before 1.0, and ``sfkd::`` our own configs, whose names
-have the scope of their own ``default_scope``: mmengine would look for ``ImageClassifier`` in the scope ``sfkd``.
+OneDL's is not, ``mmcls::`` find mmpretrain, which had that name before 1.0, and ``sfkd::`` our own configs, without a
+scope: mmengine would look in that of ``sfkd`` for what they name, which is mmpretrain's, mmdet's or mmseg's.
 
 mmpretrain's vision-language models derive from classes of transformers, and ask for functions beside them that version
 5 no longer has; mmpretrain 1.3 then cannot be imported at all. Beside such a transformers, :func:`install` has

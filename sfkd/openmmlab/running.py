@@ -6,6 +6,7 @@ import contextlib
 import copy
 import ctypes
 import gc
+import importlib.util
 import inspect
 import logging
 import os
@@ -146,10 +147,14 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
     A config of mmrazor becomes one of ours (mmrazor.py).
 
     Raises:
-        ConfigError: if there is no such file, if ``method`` is given and the config has no pair, or if mmrazor's cannot
-            be expressed.
+        ConfigError: if there is no such file, if its library is not installed, if ``method`` is given and the config
+            has no pair, or if mmrazor's cannot be expressed.
     """
     config = read_config(path, 'config')
+    scope = config.get('default_scope')
+    if scope in ('mmpretrain', 'mmdet', 'mmseg') and importlib.util.find_spec(scope) is None:
+        raise ConfigError(f"default_scope: '{scope}' is not installed; get the libraries of configs and tools with: "
+                          "pip install 'sfkd[mm]'")
     if method is not None:
         if not is_distillation(config):
             raise ConfigError(
