@@ -58,26 +58,23 @@ def test_an_unknown_command_names_the_nearest(tmp_path):
 
 
 def test_from_an_empty_folder_a_tool_runs_as_its_file_does(tmp_path):
-    """The same arguments, output and status; configs and weights by ``sfkd::``, in a file of the user's own too."""
+    """The same output and status; configs and weights by ``sfkd::``, in a file of the user's own too."""
     (tmp_path / 'mine.py').write_text(
         "_base_ = 'sfkd::mini/cls_mixer'\ncustom_imports = dict(imports=['sfkd'])\n"
         "model = dict(_delete_=True, type='SFKD', student={{_base_.model}}, input_size=64,\n"
         "             teacher='sfkd::mini/cls_resnet', teacher_ckpt='sfkd::mini/teachers/resnet.safetensors')\n")
-    ours = sfkd('inspect', 'sfkd::mini/cls_resnet_to_mixer', '--load-teacher', cwd=tmp_path)
-    assert 'backbone.layer4' in ours and 'one training step: loss' in ours
 
     def table(text: str) -> str:
         return text[text.index('input 64x64'):text.index('one training step')]
-    assert table(sfkd('inspect', 'mine.py', '--load-teacher', cwd=tmp_path)) == table(ours)
-    file = sfkd(f'{ROOT}/configs/mini/cls_resnet_to_mixer.py', cwd=tmp_path, program=[f'{ROOT}/tools/inspect_pair.py'])
-    assert table(file) == table(ours)
+    ours = table(sfkd('inspect', 'mine.py', '--load-teacher', cwd=tmp_path))
+    file = sfkd(f'{ROOT}/configs/mini/cls_resnet_to_mixer.py', '--load-teacher', cwd=tmp_path,
+                program=[f'{ROOT}/tools/inspect_pair.py'])
+    assert 'backbone.layer4' in ours and ours == table(file)
 
 
 def test_a_mistake_says_what_to_type(tmp_path):
     text = sfkd('train', 'sfkd::mini/cls_resnet_to_mixer.py', cwd=tmp_path, status=2)
     assert text.startswith('sfkd train: 3 problems') and 'make it with: sfkd make cls' in text
-    text = sfkd('train', 'sfkd::mini/cls_resnet_to_mixr', cwd=tmp_path, status=2)
-    assert "there is no 'sfkd::mini/cls_resnet_to_mixr'; nearest are 'sfkd::mini/cls_resnet_to_mixer.py'" in text
 
 
 HIDING = '''
