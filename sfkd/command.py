@@ -32,7 +32,7 @@ def run(tool: Path) -> None:
     program = types.ModuleType('__main__')
     program.__file__ = str(tool)
     sys.modules['__main__'] = program
-    exec(compile(tool.read_text(encoding='utf-8'), tool, 'exec'), program.__dict__)
+    exec(compile(tool.read_text(encoding='utf-8'), tool, 'exec', dont_inherit=True), program.__dict__)
 
 
 def main() -> None:

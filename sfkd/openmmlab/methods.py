@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from mmengine.config import DictAction
 
+from .. import shipped
 from ..errors import ConfigError, nearest
-from ..shipped import CONFIGS
 from .running import is_distillation, load_config, student_config
 
-PEERS, ABLATION = ({path.stem: path for path in sorted((CONFIGS / folder).glob('*.py'))}
+PEERS, ABLATION = ({path.stem: path for path in sorted((shipped.CONFIGS / folder).glob('*.py'))}
                    for folder in ('peers', 'ablation'))
 CONFIGS = PEERS | ABLATION
 METHODS = ['alone', 'sfkd', *CONFIGS]

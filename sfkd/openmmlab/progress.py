@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 
-from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..progress import Bar, Estimate
 from ..registry import HOOKS
@@ -26,10 +26,7 @@ class ProgressHook(Hook):
     def before_train(self, runner: Runner) -> None:
         if runner.rank:
             return
-        loader = runner.train_loop.dataloader
-        # the length of an endless sampler is that of all processes together
-        processes = runner.world_size if isinstance(loader.sampler, InfiniteSampler) else 1
-        self.estimate = Estimate(runner.max_iters, math.ceil(len(loader) / processes), runner.iter)
+        self.estimate = Estimate(runner.max_iters, steps_an_epoch(runner), runner.iter)
         for handler in runner.logger.handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.addFilter(self._make_room)
@@ -56,3 +53,14 @@ class ProgressHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         self.bar.clear()
+
+
+def steps_an_epoch(runner: Runner) -> int:
+    """Of a loop that counts iterations: so many as it takes to show as many pictures as there are, for its sampler is
+    endless; all of them where nobody knows how many there are.
+    """
+    loader = runner.train_loop.dataloader
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return len(loader)
+    together = loader.batch_sampler.batch_size * runner.world_size
+    return math.ceil(operator.length_hint(loader.dataset, runner.max_iters * together) / together)
