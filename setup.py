@@ -8,8 +8,11 @@ exec((ROOT / 'sfkd/version.py').read_text(), VERSION)
 
 
 def requirements(name: str) -> list[str]:
-    lines = (line.partition('#')[0].strip() for line in (ROOT / f'requirements/{name}.txt').read_text().splitlines())
-    return [line for line in lines if line and not line.startswith('-r')]
+    """The lines of a file and of those that it names with -r, but for what every installation has."""
+    lines = [line.partition('#')[0].split() for line in (ROOT / f'requirements/{name}.txt').read_text().splitlines()]
+    named = [Path(line[1]).stem for line in lines if line[:1] == ['-r']]
+    own = [' '.join(line) for line in lines if line and line[0] != '-r']
+    return [*own, *(line for other in named if other != 'runtime' for line in requirements(other))]
 
 
 setup(
@@ -20,7 +23,12 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['sfkd', 'sfkd.*']),
+    # links in the checkout, files in the wheel
+    package_data={'sfkd': ['.mim/tools/*.py', '.mim/tools/dist_*.sh', '.mim/tools/slurm_train.sh',
+                           '.mim/tools/get_fashion_mnist.sh', '.mim/configs/**/*.py', '.mim/configs/**/*.safetensors',
+                           '.mim/model-index.yml']},
+    entry_points=dict(console_scripts=['sfkd = sfkd.command:main']),
     python_requires='>=3.10,<3.13',
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('tests', 'docs', 'optional')},
+    extras_require={name: requirements(name) for name in ('mm', 'tests', 'docs', 'optional')},
 )

@@ -17,6 +17,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from .errors import ConfigError
+from .shipped import located
 from .unpickling import SAFE_GLOBALS, load
 
 _stock_load_state_dict = mmengine.runner.checkpoint.load_state_dict
@@ -43,14 +44,14 @@ def read_checkpoint(path: str, where: str) -> dict:
     found in a file that torch.save has written since 1.6; older ones and ``.safetensors`` have no checksums.
 
     Args:
-        path: a ``.pth`` or ``.safetensors`` file, or an http(s) or ``open-mmlab://`` address (downloaded once to
-            torch's hub folder).
+        path: a ``.pth`` or ``.safetensors`` file, one of ours as ``sfkd::folder/name``, or an http(s) or
+            ``open-mmlab://`` address (downloaded once to torch's hub folder).
         where: the config key or argument that named it, for messages.
 
     Raises:
         ConfigError: if it is missing, damaged, or needs pickled code, or if one of its weights is not a number.
     """
-    file = Path(_download(path, where) if '://' in path else path).expanduser()
+    file = Path(_download(path, where) if '://' in path else located(path, where)).expanduser()
     if not file.is_file():  # a folder, a pipe or a device neither
         raise ConfigError(f"{where}: there is no checkpoint '{path}'")
     try:

@@ -18,6 +18,38 @@ def test_import_is_light():
     assert sfkd.__version__
 
 
+PLAIN = '''
+from importlib.machinery import PathFinder
+hidden, stock = {hidden}, PathFinder.find_spec
+PathFinder.find_spec = staticmethod(
+    lambda name, *rest: None if name.partition('.')[0] in hidden else stock(name, *rest))
+import torch
+from torch import nn
+from sfkd import Distillation
+
+def cnn(width):
+    sizes = [3, width, 2 * width, 4 * width, 8 * width]
+    blocks = [nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.ReLU()) for a, b in zip(sizes, sizes[1:])]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, 10))
+
+student, images = cnn(4), torch.randn(4, 3, 64, 64)
+distillation = Distillation(student, cnn(8), input_size=64, connector=dict(type='WaveletConnector', {options}))
+with distillation(images) as taught:
+    loss = student(images).square().mean()
+(loss + taught.loss).backward()
+print(len(distillation.pairs), taught.loss > 0, student[0][0].weight.grad.abs().sum() > 0)
+'''
+
+
+@pytest.mark.parametrize('options', ['levels=2', "levels=1, wavelet='db2', refine=True"])
+def test_plain_pytorch_needs_none_of_the_libraries_of_configs_and_tools(options):
+    """What requirements/mm.txt brings cannot be found: a step of a pair of CNNs, by Haar and by another wavelet."""
+    hidden = {'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'sklearn', 'scipy', 'pycocotools', 'torchvision'}
+    done = subprocess.run([sys.executable, '-c', PLAIN.format(hidden=hidden, options=options)], text=True,
+                          capture_output=True)
+    assert done.stdout.split() == ['3', 'tensor(True)', 'tensor(True)'], done.stderr
+
+
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'sfkd'])
 @pytest.mark.parametrize('name, cls', [('SFKD', SFKD), ('Distiller', Distiller), ('sfkd.SFKD', SFKD)])
 def test_entry_points_resolve_in_every_scope(scope, name, cls):
@@ -26,8 +58,9 @@ def test_entry_points_resolve_in_every_scope(scope, name, cls):
 
 
 #: from the ground up, as docs/architecture.md has them; a room imports from those before it alone
-ROOMS = ('errors', 'version', 'randomness', 'registry', 'unpickling', 'checkpoint', 'ops', 'datasets', 'compat',
-         'features', 'connectors', 'losses', 'distillation', 'openmmlab', 'analysis')
+ROOMS = ('errors', 'version', 'shipped', 'progress', 'randomness', 'registry', 'unpickling', 'checkpoint', 'ops',
+         'datasets', 'compat', 'features', 'connectors', 'losses', 'distillation', 'openmmlab', 'analysis', 'command',
+         '__main__')
 PACKAGE = Path(sfkd.__file__).parent
 
 

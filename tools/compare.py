@@ -37,20 +37,22 @@ from threading import Lock
 from mmengine.config import Config
 from scipy.stats import t as student_t
 
+import sfkd
+from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS, budget
 
-ROOT = Path(__file__).resolve().parent.parent
+TOOLS = Path(__file__).resolve().parent
 #: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.
 METRICS = dict(cls=('accuracy/top1', 'top-1', 1), fashion=('accuracy/top1', 'top-1', 1),
                det=('coco/bbox_mAP', 'box AP', 100), seg=('mIoU', 'mIoU', 1))
 #: Task -> pair -> config.
 PAIRS = dict(
-    cls={pair: f'configs/mini/cls_{pair}.py' for pair in (
+    cls={pair: f'sfkd::mini/cls_{pair}.py' for pair in (
         'resnet_to_mixer', 'resnet_to_vit', 'swin_to_resnet8', 'resnet_to_resnet8', 'resnet_to_swin')},
-    fashion={f'fashion_{pair}': f'configs/fashion/{pair}.py' for pair in (
+    fashion={f'fashion_{pair}': f'sfkd::fashion/{pair}.py' for pair in (
         'resnet_to_mixer', 'resnet_to_vit', 'swin_to_resnet4', 'resnet_to_resnet4')},
-    det={pair: f'configs/mini/{pair}.py' for pair in ('det_swin_to_resnet8', 'det_swin_to_mobilenet')},
-    seg={'seg_swin_to_resnet8': 'configs/mini/seg_swin_to_resnet8.py'})
+    det={pair: f'sfkd::mini/{pair}.py' for pair in ('det_swin_to_resnet8', 'det_swin_to_mobilenet')},
+    seg={'seg_swin_to_resnet8': 'sfkd::mini/seg_swin_to_resnet8.py'})
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 BASELINES = ('alone', 'kd', 'aligned_mse', 'sfkd')
 #: What --tune tries first: every weight of the method times these.
@@ -58,8 +60,12 @@ FACTORS = (0.25, 1.0, 4.0)
 
 
 def commit() -> str:
+    """Of the checkout; of an installed package its version."""
+    if not (TOOLS.parent / '.git').exists():
+        return sfkd.__version__
+
     def git(*arguments):
-        return subprocess.run(['git', *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(['git', *arguments], cwd=TOOLS.parent, capture_output=True, text=True).stdout.strip()
     changed = git('status', '--porcelain', '--untracked-files=no', 'sfkd', 'configs')
     return git('rev-parse', '--short', 'HEAD') + ('-dirty' if changed else '')
 
@@ -105,7 +111,7 @@ class Comparison:
     @staticmethod
     @cache
     def _configured(pair: str) -> int:
-        return Config.fromfile(ROOT / PAIRS[TASK_OF[pair]][pair]).train_cfg.max_epochs
+        return read_config(PAIRS[TASK_OF[pair]][pair], 'pair').train_cfg.max_epochs
 
     def _key_of(self, pair: str, method: str, seed: int) -> tuple:
         return pair, method, seed, self.split, self.budget(pair)
@@ -134,7 +140,7 @@ class Comparison:
         task = TASK_OF[pair]
         config, metric = PAIRS[task][pair], METRICS[task][0]
         group = hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
-        folder = ROOT / 'work_dirs/compare' / pair / f'{self.split}{seed}' / group
+        folder = Path('work_dirs/compare') / pair / f'{self.split}{seed}' / group
         folder.mkdir(parents=True, exist_ok=True)
         (folder / 'scores.json').unlink(missing_ok=True)
         epochs = self.budget(pair)
@@ -142,18 +148,18 @@ class Comparison:
         if epochs == self._configured(pair):  # which may have other schedules
             options = {key: value for key, value in options.items() if not key.startswith('param_scheduler')}
         options = [f'{key}={value}' for key, value in options.items()]
-        command = [sys.executable, 'tools/train_together.py', config, '--methods', *methods, '--split', self.split,
-                   '--work-dir', str(folder), '--cfg-options', *options]
-        environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
+        command = [sys.executable, str(TOOLS / 'train_together.py'), config, '--methods', *methods, '--split',
+                   self.split, '--work-dir', str(folder), '--cfg-options', *options]
+        environment = {'OMP_NUM_THREADS': '1', **os.environ}
         if gpu is not None:
             environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
         started, version = time.time(), commit()
         with open(folder / 'log.txt', 'w') as log:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             _, _, usage = os.wait4(process.pid, 0)
         scores = json.loads((folder / 'scores.json').read_text()) if (folder / 'scores.json').exists() else {}
         if failed := [method for method in methods if method not in scores]:
-            print(f"FAILED: {pair} seed {seed}, {' '.join(failed)}: see {folder.relative_to(ROOT)}/log.txt", flush=True)
+            print(f"FAILED: {pair} seed {seed}, {' '.join(failed)}: see {folder}/log.txt", flush=True)
         # The time is each method's share of the process's
         return [dict(task=task, pair=pair, method=method, seed=seed, split=self.split, metric=metric,
                      value=values[metric], epochs=epochs, seconds=round((time.time() - started) / len(methods)),
@@ -315,7 +321,7 @@ def main() -> None:
         parser.error(f'--epochs {args.epochs}: the first of at least 2 epochs warms the learning rate up')
     split = 'val' if args.tune else args.split
     pairs = args.pairs or [pair for pair in PAIRS[args.task] if pair != 'resnet_to_swin']
-    results = args.results or ROOT / f"docs/results/{'results' if split == 'test' else 'tuning'}_{args.task}.jsonl"
+    results = args.results or Path(f"docs/results/{'results' if split == 'test' else 'tuning'}_{args.task}.jsonl")
     comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus)
     if args.tune:
         tune(comparison, [method for method in args.methods if method != 'alone'], pairs, args.seeds)

@@ -10,22 +10,22 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+TOOLS = Path(__file__).resolve().parent
 #: Task -> its metric, the factor that makes it a percentage, the teacher, and the configs of the student alone and with
 #: SFKD.
 PAIRS = dict(
-    cls=dict(metric='accuracy/top1', name='top-1 (%)', factor=1, student='configs/mini/cls_mixer.py',
-             teacher=('configs/mini/cls_resnet.py', 'configs/mini/teachers/resnet.safetensors'),
-             sfkd='configs/mini/cls_resnet_to_mixer.py'),
-    det=dict(metric='coco/bbox_mAP', name='box AP (%)', factor=100, student='configs/mini/det_gfl_resnet8.py',
-             teacher=('configs/mini/det_gfl_swin.py', 'configs/mini/teachers/det_gfl_swin.safetensors'),
-             sfkd='configs/mini/det_swin_to_resnet8.py'),
-    seg=dict(metric='mIoU', name='mIoU (%)', factor=1, student='configs/mini/seg_fcn_resnet8.py',
-             teacher=('configs/mini/seg_segformer_swin.py', 'configs/mini/teachers/seg_segformer_swin.safetensors'),
-             sfkd='configs/mini/seg_swin_to_resnet8.py'))
+    cls=dict(metric='accuracy/top1', name='top-1 (%)', factor=1, student='sfkd::mini/cls_mixer.py',
+             teacher=('sfkd::mini/cls_resnet.py', 'sfkd::mini/teachers/resnet.safetensors'),
+             sfkd='sfkd::mini/cls_resnet_to_mixer.py'),
+    det=dict(metric='coco/bbox_mAP', name='box AP (%)', factor=100, student='sfkd::mini/det_gfl_resnet8.py',
+             teacher=('sfkd::mini/det_gfl_swin.py', 'sfkd::mini/teachers/det_gfl_swin.safetensors'),
+             sfkd='sfkd::mini/det_swin_to_resnet8.py'),
+    seg=dict(metric='mIoU', name='mIoU (%)', factor=1, student='sfkd::mini/seg_fcn_resnet8.py',
+             teacher=('sfkd::mini/seg_segformer_swin.py', 'sfkd::mini/teachers/seg_segformer_swin.safetensors'),
+             sfkd='sfkd::mini/seg_swin_to_resnet8.py'))
 
 
-def run(arguments: list[str], log: Path, title: str, done: str, metric: str,
+def run(tool: str, arguments: list[str], log: Path, title: str, done: str, metric: str,
         factor: float = 1) -> list[tuple[int, float]]:
     """Run one of the tools, everything it prints going to a log file; to the screen goes one line an epoch and one that
     says it is `done`.
@@ -37,9 +37,9 @@ def run(arguments: list[str], log: Path, title: str, done: str, metric: str,
     started, curve, eta, loss = time.time(), [], '', ''
     # One thread a process: on a few cores a second one costs more than it brings at this size, and the data loader
     # needs a core
-    environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
+    environment = {'OMP_NUM_THREADS': '1', **os.environ}
     with open(log, 'w') as file:
-        process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, text=True,
+        process = subprocess.Popen([sys.executable, str(TOOLS / tool), *arguments], env=environment, text=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for line in process.stdout:
             file.write(line)
@@ -58,7 +58,7 @@ def run(arguments: list[str], log: Path, title: str, done: str, metric: str,
 
 
 def score(config: str, checkpoint: str, out: Path, title: str, metric: str) -> float:
-    run(['tools/test.py', config, checkpoint, '--work-dir', str(out / 'test'), '--out', str(out / 'score.json')],
+    run('test.py', [config, checkpoint, '--work-dir', str(out / 'test'), '--out', str(out / 'score.json')],
         out / 'test.log', title, 'scored', metric)
     return json.loads((out / 'score.json').read_text())[metric]
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--epochs', type=int, help='fewer than the config says, for a quick look')
     args = parser.parse_args()
-    pair, out = PAIRS[args.task], ROOT / 'work_dirs/quickstart' / args.task
+    pair, out = PAIRS[args.task], Path('work_dirs/quickstart') / args.task
     out.mkdir(parents=True, exist_ok=True)
     (out / 'summary.json').unlink(missing_ok=True)
     metric, factor, started = pair['metric'], pair['factor'], time.time()
@@ -98,7 +98,7 @@ def main() -> None:
     for step, (name, title) in enumerate(dict(student='student alone', sfkd='student, SFKD').items(), 2):
         print(f'{step}/3 {title}: {pair[name]}', flush=True)
         begun, folder = time.time(), out / name
-        curves[title] = run(['tools/train.py', pair[name], '--work-dir', str(folder), *options], folder / 'train.log',
+        curves[title] = run('train.py', [pair[name], '--work-dir', str(folder), *options], folder / 'train.log',
                             title, 'trained', metric, factor)
         seconds[name] = time.time() - begun
         last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
@@ -113,14 +113,14 @@ def main() -> None:
           f'  teacher            {teacher:6.2f}\n'
           f"  student alone      {student:6.2f}            {seconds['student']:5.0f} s of training\n"
           f"  student with SFKD  {sfkd:6.2f}  ({sfkd - student:+.2f})  {seconds['sfkd']:5.0f} s of training\n"
-          f"whole run {summary['seconds']:.0f} s; {out.relative_to(ROOT)}/summary.json, curves.png; "
-          f"the student as a stock checkpoint: {(out / 'sfkd/student_latest.pth').relative_to(ROOT)}")
+          f"whole run {summary['seconds']:.0f} s; {out}/summary.json, curves.png; "
+          f"the student as a stock checkpoint: {out / 'sfkd/student_latest.pth'}")
     if args.task != 'cls':
         last = {name: out / name / Path((out / name / 'last_checkpoint').read_text().strip()).name
                 for name in ('student', 'sfkd')}
-        run(['tools/draw_predictions.py', str(out / 'predictions.png'), 'teacher', *pair['teacher'], 'alone',
-             pair['student'], str(last['student']), 'SFKD', pair['sfkd'],
-             str(last['sfkd'])], out / 'draw.log', 'pictures', 'drawn', metric)
+        run('draw_predictions.py', [str(out / 'predictions.png'), 'teacher', *pair['teacher'], 'alone',
+                                    pair['student'], str(last['student']), 'SFKD', pair['sfkd'], str(last['sfkd'])],
+            out / 'draw.log', 'pictures', 'drawn', metric)
 
 
 if __name__ == '__main__':

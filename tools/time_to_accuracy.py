@@ -20,6 +20,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import budget
 from sfkd.openmmlab.running import (
     build_runner,
@@ -64,7 +65,7 @@ class TrainingClock(Hook):
 
 
 def configured(args: argparse.Namespace, variant: str, seed: int, folder: Path) -> Config:
-    epochs = args.epochs or Config.fromfile(args.config).train_cfg.max_epochs
+    epochs = args.epochs or read_config(args.config, 'config').train_cfg.max_epochs
     options = {'randomness.seed': seed, **budget(epochs), 'default_hooks.checkpoint.save_best': None}
     config = load_config(args.config, str(folder), options | VARIANTS[variant])
     if variant == ALONE:

@@ -3,4 +3,4 @@ _base_ = 'resnet4.py'
 custom_imports = dict(imports=['sfkd'])
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, input_size=28,
-    teacher='configs/fashion/swin.py', teacher_ckpt='configs/fashion/teachers/swin.safetensors')
+    teacher='sfkd::fashion/swin.py', teacher_ckpt='sfkd::fashion/teachers/swin.safetensors')

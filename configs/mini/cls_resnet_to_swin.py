@@ -3,4 +3,4 @@ _base_ = 'cls_swin.py'
 custom_imports = dict(imports=['sfkd'])
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, input_size=64,
-    teacher='configs/mini/cls_resnet.py', teacher_ckpt='configs/mini/teachers/resnet.safetensors')
+    teacher='sfkd::mini/cls_resnet.py', teacher_ckpt='sfkd::mini/teachers/resnet.safetensors')

@@ -5,4 +5,4 @@ _base_ = 'cls_resnet8.py'
 custom_imports = dict(imports=['sfkd'])
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, input_size=64,
-    teacher='configs/mini/cls_swin.py', teacher_ckpt='configs/mini/teachers/swin.safetensors')
+    teacher='sfkd::mini/cls_swin.py', teacher_ckpt='sfkd::mini/teachers/swin.safetensors')

@@ -6,7 +6,7 @@ model = dict(
     backbone=dict(
         _delete_=True, type='mmpretrain.SwinTransformer', img_size=64, patch_size=4, window_size=4, out_indices=(0, 1, 2), drop_path_rate=0.0,
         arch=dict(embed_dims=32, depths=[2, 2, 2], num_heads=[2, 4, 8]),
-        init_cfg=dict(type='Pretrained', checkpoint='configs/mini/teachers/swin.safetensors', prefix='backbone.')),
+        init_cfg=dict(type='Pretrained', checkpoint='sfkd::mini/teachers/swin.safetensors', prefix='backbone.')),
     neck=dict(in_channels=[32, 64, 128], out_channels=64, start_level=1, add_extra_convs='on_output'),
     bbox_head=dict(in_channels=64, feat_channels=64))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))

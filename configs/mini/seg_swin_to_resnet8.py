@@ -3,4 +3,4 @@ _base_ = 'seg_fcn_resnet8.py'
 custom_imports = dict(imports=['sfkd'])
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, input_size=128,
-    teacher='configs/mini/seg_segformer_swin.py', teacher_ckpt='configs/mini/teachers/seg_segformer_swin.safetensors')
+    teacher='sfkd::mini/seg_segformer_swin.py', teacher_ckpt='sfkd::mini/teachers/seg_segformer_swin.safetensors')

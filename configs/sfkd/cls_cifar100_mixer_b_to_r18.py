@@ -5,5 +5,5 @@ _base_ = 'students/cifar100_r18.py'
 custom_imports = dict(imports=['sfkd'])
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, logit_weight=1.0,
-    teacher='configs/sfkd/teachers/cifar100_mixer_b.py',
+    teacher='sfkd::sfkd/teachers/cifar100_mixer_b.py',
     teacher_ckpt='work_dirs/cifar100_mixer_b/epoch_50.pth')  # bash tools/dist_train.sh configs/sfkd/teachers/cifar100_mixer_b.py 8

@@ -1,6 +1,4 @@
-"""Short real trainings of what stock recipes ask of a model by the names of its parts, on the embedded benchmark and
-from the root of the repository.
-"""
+"""Short real trainings of what stock recipes ask of a model by the names of its parts, on the embedded benchmark."""
 from __future__ import annotations
 
 import contextlib
@@ -31,14 +29,15 @@ from ..datasets import generate_cls, generate_det, generate_seg
 from ..errors import ConfigError
 from ..openmmlab.building import build_model, initialise, read_config
 from ..openmmlab.running import build_runner, load_config
+from ..shipped import CONFIGS, TOOLS
 from .seam import OURS, optim_wrapper, options_of_weights, weight_names
 from .stock import one_line
 
-PAIRS = dict(cls='configs/mini/cls_resnet_to_mixer.py', det='configs/mini/det_swin_to_resnet8.py',
-             seg='configs/mini/seg_swin_to_resnet8.py')
-ALONE = dict(cls='configs/mini/cls_mixer.py', det='configs/mini/det_gfl_resnet8.py',
-             seg='configs/mini/seg_fcn_resnet8.py')
-FLAGSHIP = 'configs/sfkd/seg_pspnet_r101_to_pspnet_r18.py'
+PAIRS = dict(cls='sfkd::mini/cls_resnet_to_mixer.py', det='sfkd::mini/det_swin_to_resnet8.py',
+             seg='sfkd::mini/seg_swin_to_resnet8.py')
+ALONE = dict(cls='sfkd::mini/cls_mixer.py', det='sfkd::mini/det_gfl_resnet8.py',
+             seg='sfkd::mini/seg_fcn_resnet8.py')
+FLAGSHIP = 'sfkd/seg_pspnet_r101_to_pspnet_r18.py'
 LIBRARY = dict(cls='mmpretrain', det='mmdet', seg='mmseg')
 SMALL_CONVNEXT = dict(arch=dict(depths=[1, 1, 3, 1], channels=[8, 16, 24, 32]), init_cfg=None)
 #: mmdet's tools as they are; only, where mmcv has no compiled operators, sfkd gives it torch's before mmdet asks.
@@ -142,7 +141,7 @@ def score_of(config: Config, file: Path) -> dict[str, float]:
     config.test_dataloader, config.test_evaluator, config.test_cfg = config.val_dataloader, config.val_evaluator, {}
     config.dump(file.with_suffix('.config.py'))
     out = file.with_suffix('.json')
-    run(sys.executable, 'tools/test.py', file.with_suffix('.config.py'), file, '--work-dir', file.parent / 'scored',
+    run(sys.executable, TOOLS / 'test.py', file.with_suffix('.config.py'), file, '--work-dir', file.parent / 'scored',
         '--out', out)
     return json.loads(out.read_text())
 
@@ -204,7 +203,7 @@ def sync_bn(folder: Path, data: Path) -> Findings:
     """A student with synchronised batch statistics in one process, and mmengine's conversion to them."""
     weights, count, losses = {}, {}, {}
     for kind in ('SyncBN', 'BN'):
-        config = without_validation(configured('configs/mini/cls_resnet_to_resnet8.py', folder / kind, data))
+        config = without_validation(configured('sfkd::mini/cls_resnet_to_resnet8.py', folder / kind, data))
         config.model.student.backbone.norm_cfg = dict(type=kind)
         runner, record = trained(config)
         weights[kind], losses[kind] = student_weights(runner.model), record.losses
@@ -227,10 +226,10 @@ def sync_bn(folder: Path, data: Path) -> Findings:
 
 def sync_bn_two_processes(folder: Path, data: Path) -> Findings:
     """``sync_bn='torch'`` in two processes on a CPU: torch refuses."""
-    config = without_validation(configured('configs/mini/cls_resnet_to_resnet8.py', folder, data))
+    config = without_validation(configured('sfkd::mini/cls_resnet_to_resnet8.py', folder, data))
     config.sync_bn = 'torch'
     config.dump(folder / 'config.py')
-    text = run('bash', 'tools/dist_train.sh', folder / 'config.py', 2, '--work-dir', folder / 'run', fails=True)
+    text = run('bash', TOOLS / 'dist_train.sh', folder / 'config.py', 2, '--work-dir', folder / 'run', fails=True)
     said = re.findall(r'ValueError: (SyncBatchNorm .*)', text)
     return {"two processes on a CPU with sync_bn='torch': converted, and torch refuses before the first step":
             (bool(said), said[0] if said else text[-200:])}
@@ -293,7 +292,7 @@ def amp_bfloat16(folder: Path, data: Path) -> Findings:
 
 def amp_of_another_wrapper(folder: Path, data: Path) -> Findings:
     """``--amp`` where the config has an optimiser wrapper of its own."""
-    text = run(sys.executable, 'tools/train.py', PAIRS['cls'], '--amp', '--work-dir', folder, '--cfg-options',
+    text = run(sys.executable, TOOLS / 'train.py', PAIRS['cls'], '--amp', '--work-dir', folder, '--cfg-options',
                'optim_wrapper.type=ApexOptimWrapper', fails=True)
     said = re.findall(r'- (--amp: optim_wrapper.type .*)', text)
     return {'--amp with another optim_wrapper than mmengine\'s plain one: an error, not a replacement':
@@ -341,13 +340,13 @@ def stock_tools(task: str, folder: Path, data: Path) -> Findings:
     full = folder / f'epoch_{config.train_cfg.max_epochs}.pth'
     scores = [score(run(*start, tools / 'test.py', configs[name], full, '--work-dir', folder / name))
               for name in ('pair', 'alone')]
-    ours = score(run(sys.executable, 'tools/test.py', configs['pair'], full, '--work-dir', folder / 'ours'))
+    ours = score(run(sys.executable, TOOLS / 'test.py', configs['pair'], full, '--work-dir', folder / 'ours'))
     library, more = LIBRARY[task], {}
     if task == 'seg':  # OneDL's mmseg has a package name that mmengine does not know
-        read = f"from mmengine import Config; Config.fromfile('{FLAGSHIP}')"
+        read = f"from mmengine import Config; Config.fromfile('{CONFIGS / FLAGSHIP}')"
         refused = re.findall(r'ModuleNotFoundError: .*', run(sys.executable, '-c', read, fails=True))
         run(sys.executable, '-c', f'import sfkd; {read}')
-        more[f'{FLAGSHIP}, whose base is mmseg::, is read once sfkd is imported, and not before'] = (
+        more[f'configs/{FLAGSHIP}, whose base is mmseg::, is read once sfkd is imported, and not before'] = (
             bool(refused), ''.join(refused))
     return {
         f"{library}'s own train.py with {PAIRS[task]}": ('distill.' in text and full.exists(), 'trains and distils'),

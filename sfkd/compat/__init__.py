@@ -12,7 +12,8 @@ else finds ``mmcv._ext``, that name is the stand-in of :mod:`sfkd.compat.mmcv_op
   like are no such modules.)
 
 :func:`install` also lets a config's ``mmseg::`` find mmseg where it was not installed under the name mmsegmentation, as
-OneDL's is not, and ``mmcls::`` find mmpretrain, which had that name before 1.0.
+OneDL's is not, ``mmcls::`` find mmpretrain, which had that name before 1.0, and ``sfkd::`` our own configs, without a
+scope: mmengine would look in that of ``sfkd`` for what they name, which is mmpretrain's, mmdet's or mmseg's.
 
 mmpretrain's vision-language models derive from classes of transformers, and ask for functions beside them that version
 5 no longer has; mmpretrain 1.3 then cannot be imported at all. Beside such a transformers, :func:`install` has
@@ -30,8 +31,11 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
+from mmengine.config import Config
 from mmengine.config import utils as config_utils
 from mmengine.utils import is_installed
+
+from ..shipped import PREFIX, located
 
 NAME = 'mmcv._ext'
 
@@ -70,8 +74,8 @@ class _Corrected(importlib.machinery.SourceFileLoader):
 
 
 def install() -> None:
-    """Let ``mmcv._ext`` be the stand-in where there is no compiled one, ``mmseg::`` be found, and mmpretrain be
-    imported beside transformers 5; calling it again changes nothing.
+    """Let ``mmcv._ext`` be the stand-in where there is no compiled one, ``mmseg::`` and ``sfkd::`` be found, and
+    mmpretrain be imported beside transformers 5; calling it again changes nothing.
     """
     if any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         return
@@ -86,6 +90,9 @@ def install() -> None:
     # its name since 1.0, which configs of mmrazor do not know
     if not is_installed('mmcls') and is_installed('mmpretrain'):
         config_utils.MODULE2PACKAGE['mmcls'] = 'mmpretrain'
+    others = Config._get_cfg_path
+    Config._get_cfg_path = staticmethod(
+        lambda path, base: (located(path, '_base_'), None) if path.startswith(PREFIX) else others(path, base))
     early = _without_operators()
     if early:
         warnings.warn(f'import sfkd before {", ".join(early)}: without mmcv\'s operators they now have functions that '

@@ -12,20 +12,22 @@ from torch import nn
 from ..distillation import Normalisation
 from ..errors import ConfigError
 from ..registry import MODELS
+from ..shipped import located
 
 
 def read_config(path: str, where: str) -> Config:
     """Read a config file.
 
     Args:
-        path: a file, or ``library::folder/config.py`` for one that an installed library ships.
+        path: a file, or ``library::folder/config.py`` for one that an installed library ships (of ``sfkd::`` the
+            ``.py`` may be left out).
         where: the config key that named it, for the message.
 
     Raises:
         ConfigError: if there is no such file.
     """
-    file = path
-    if '::' in path:
+    file = located(path, where)
+    if '::' in file:
         try:
             file, _ = Config._get_cfg_path(path, '')
         except (ImportError, FileNotFoundError, AssertionError, ValueError) as error:

@@ -17,6 +17,7 @@ from ..distillation.distillation import as_size
 from ..distillation.precision import check_precision
 from ..errors import ConfigError, Problems, nearest
 from ..registry import register_entry_point
+from ..shipped import located
 from .building import build_model, initialise, normalisation_of
 from .masks import picture_mask, rows_of, taught_mask
 
@@ -235,5 +236,6 @@ def _check_checkpoint(teacher, checkpoint: str | None) -> None:
             'own init_cfg loads')
     if not isinstance(checkpoint, str | None):
         raise ConfigError(f"teacher_ckpt: {checkpoint!r} is no file, address or 'init'")
-    if checkpoint not in (None, 'init') and '://' not in checkpoint and not Path(checkpoint).is_file():
-        raise ConfigError(f"teacher_ckpt: there is no checkpoint '{checkpoint}'")
+    if checkpoint not in (None, 'init') and '://' not in checkpoint:
+        if not Path(located(checkpoint, 'teacher_ckpt')).is_file():
+            raise ConfigError(f"teacher_ckpt: there is no checkpoint '{checkpoint}'")

@@ -1,16 +1,14 @@
 """How a pair may be taught: the methods that comparisons name, as configs in configs/peers/ and configs/ablation/."""
 from __future__ import annotations
 
-from pathlib import Path
-
 from mmengine.config import DictAction
 
+from .. import shipped
 from ..errors import ConfigError, nearest
 from .running import is_distillation, load_config, student_config
 
-ROOT = Path(__file__).resolve().parents[2]
 #: Other methods; those of them that take class maps, which classifiers have none of; parts of ours alone.
-PEERS, DENSE_PEERS, ABLATION = ({path.stem: path for path in sorted(ROOT.glob(f'configs/{folder}/*.py'))}
+PEERS, DENSE_PEERS, ABLATION = ({path.stem: path for path in sorted((shipped.CONFIGS / folder).glob('*.py'))}
                                 for folder in ('peers', 'peers/dense', 'ablation'))
 CONFIGS = PEERS | DENSE_PEERS | ABLATION
 METHODS = ['alone', 'sfkd', *CONFIGS]

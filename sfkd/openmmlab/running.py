@@ -6,6 +6,7 @@ import contextlib
 import copy
 import ctypes
 import gc
+import importlib.util
 import inspect
 import logging
 import os
@@ -24,6 +25,7 @@ from mmengine.runner import Runner
 from ..checkpoint import forbid_unsafe_loading, read_checkpoint
 from ..errors import ConfigError
 from ..registry import MODELS
+from ..shipped import TOOLS
 from . import mmrazor
 from .building import merged, read_config
 from .distiller import Distiller
@@ -34,7 +36,7 @@ from .workers import end_with_parent
 PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
              'teacher_precision', 'teacher_compile', 'data_preprocessor')
 #: Hooks of every distillation run, unless the config names the same type itself.
-DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook')
+DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook', 'ProgressHook')
 
 
 @contextlib.contextmanager
@@ -137,7 +139,7 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
     ``work_dirs/<name>``).
 
     Args:
-        path: the config file.
+        path: the config, as :func:`~sfkd.openmmlab.building.read_config` takes it.
         work_dir, options: from the command line.
         method: a config file of ``configs/peers/``: how the pair in ``path`` is distilled, in place of what ``path``
             says about that.
@@ -145,19 +147,20 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
     A config of mmrazor becomes one of ours (mmrazor.py).
 
     Raises:
-        ConfigError: if there is no such file, if ``method`` is given and the config has no pair, or if mmrazor's cannot
-            be expressed.
+        ConfigError: if there is no such file, if its library is not installed, if ``method`` is given and the config
+            has no pair, or if mmrazor's cannot be expressed.
     """
-    for file in (path, method):
-        if file is not None and not Path(file).is_file():
-            raise ConfigError(f"there is no config file '{file}'")
-    config = Config.fromfile(path)
+    config = read_config(path, 'config')
+    scope = config.get('default_scope')
+    if scope in ('mmpretrain', 'mmdet', 'mmseg') and importlib.util.find_spec(scope) is None:
+        raise ConfigError(f"default_scope: '{scope}' is not installed; get the libraries of configs and tools with: "
+                          "pip install 'sfkd[mm]'")
     if method is not None:
         if not is_distillation(config):
             raise ConfigError(
                 f"--method: '{path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
         config.model = dict(
-            Config.fromfile(method).model, **{key: config.model[key]
+            read_config(method, '--method').model, **{key: config.model[key]
                                               for key in PAIR_KEYS if key in config.model})
     if options:
         config.merge_from_dict(options)
@@ -194,9 +197,9 @@ def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test'
 def _remedy(path: Path) -> str:
     if 'digits_wild' in path.parts:
         task = path.parts[path.parts.index('digits_wild') + 1:][:1]
-        return f'make it with: python tools/make_digits_wild.py {"".join(task)}'.rstrip()
+        return f'make it with: sfkd make {"".join(task)}'.rstrip()
     if path.name == 'fashion_mnist':
-        return 'get it with: bash tools/get_fashion_mnist.sh'
+        return f"get it with: bash {TOOLS / 'get_fashion_mnist.sh'}"
     return 'see docs/data.md for how to lay it out, or set data_root'
 
 

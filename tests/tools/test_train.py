@@ -119,7 +119,7 @@ def test_another_method_for_the_same_pair(tool, small, tmp_path):
     written = Config.fromfile(tmp_path / 'cls_resnet_to_mixer.py').model
     assert written.type == 'Distiller' and written.losses[0].type == 'ChannelWiseDivergence'
     assert written.losses[0].weight == 0.5
-    assert written.teacher_ckpt == 'configs/mini/teachers/resnet.safetensors'
+    assert written.teacher_ckpt == 'sfkd::mini/teachers/resnet.safetensors'
     assert written.student.backbone.type == 'MlpMixer'
     text = tool('tools/train.py', ALONE, '--method', 'configs/peers/cwd.py', status=2)
     assert 'trains a model alone' in text and 'Traceback' not in text
@@ -136,7 +136,7 @@ def test_two_processes_train_and_test(tool, small, tmp_path):
 
 
 @pytest.mark.parametrize('options, message', [
-    (['train_dataloader.dataset.data_root=data/nowhere/digits_wild/cls'], 'python tools/make_digits_wild.py cls'),
+    (['train_dataloader.dataset.data_root=data/nowhere/digits_wild/cls'], 'make it with: sfkd make cls'),
     (['model.teacher_ckpt=nowhere.pth'], "model.teacher_ckpt: there is no checkpoint 'nowhere.pth'"),
     (['model.teacher_ckpt=init', 'model.teacher=configs/mini/cls_mixer.py', 'model.teacher_ckpt=README.md'],
      'damaged or no checkpoint'),
