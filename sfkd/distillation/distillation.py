@@ -156,16 +156,16 @@ class Distillation(nn.Module):
         self._check(student_features, pictures)
         taught._losses = self.compare(student_features, teacher_features, taught_mask)
 
-    @staticmethod
-    def _check(features: dict[str, Tensor], pictures: int) -> None:
+    def _check(self, features: dict[str, Tensor], pictures: int) -> None:
         """Raise where the student ran on others than the block's pictures, or where nothing would teach it."""
         for path, feature in features.items():
             if len(feature) != pictures:
                 raise RuntimeError(f"the student ran on {len(feature)} pictures (tap '{path}'), the with block's are "
                                    f'{pictures}: give both the same')
-        if torch.is_grad_enabled() and not any(feature.requires_grad for feature in features.values()):
-            raise RuntimeError('the student ran without gradients (no_grad, or all of it is frozen), so only the '
-                               'connectors would learn: leave no_grad out, or put it around the whole with block')
+        if torch.is_grad_enabled() and not any(feature.requires_grad for feature in features.values()) and any(
+                p.requires_grad for p in self.taps.network.parameters()):  # an averaged copy has none
+            raise RuntimeError('the student ran without gradients, so only the connectors would learn: leave no_grad '
+                               'out, or put it around the whole with block')
 
     @contextlib.contextmanager
     def _watch(self) -> Iterator[None]:

@@ -90,7 +90,7 @@ def unwrapped(network: nn.Module) -> nn.Module:
             network = network.module
         elif hasattr(network, '_orig_mod'):  # of torch.compile
             network = network._orig_mod
-        elif isinstance(getattr(network, '_forward_module', None), nn.Module):  # of Fabric, whose module is the plain one
+        elif isinstance(getattr(network, '_forward_module', None), nn.Module):  # of Fabric
             network = network.module
         else:
             return network
