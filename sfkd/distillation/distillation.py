@@ -151,7 +151,9 @@ class Distillation(nn.Module):
                 x if x is None else x[:count] for x in (images, picture_mask, taught_mask, rows))
         # First, so that its memory is free again when the student's activations pile up
         teacher_features = self.teacher(images, picture_mask, rows)                   # {path: (N, C', h', w')}
-        with self._watch(), self.taps.capture(images.shape[2:]) as student_features:  # {path: (N, C, h, w)}
+        # A student may train in mixed precision of which the block knows nothing (Accelerate's, in its forward)
+        full = None if torch.is_autocast_enabled(images.device.type) else images.dtype
+        with self._watch(), self.taps.capture(images.shape[2:], full) as student_features:  # {path: (N, C, h, w)}
             yield taught
         self._check(student_features, pictures)
         taught._losses = self.compare(student_features, teacher_features, taught_mask)

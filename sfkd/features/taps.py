@@ -154,9 +154,9 @@ class Taps:
         dtype = full if half else None
         if torch.is_inference_mode_enabled():
             return _kept(tapped, dtype), None
+        source = tapped if getattr(tapped, '_base', None) is None else tapped._base
         if dtype is not None:
             tapped = tapped.to(dtype, memory_format=torch.contiguous_format)
-        source = tapped if getattr(tapped, '_base', None) is None else tapped._base
         return tapped.clone() if path in self.copied else tapped, source
 
 

@@ -95,6 +95,19 @@ def test_autocast_and_a_scaler_train_as_float32_nearly_does():
     assert not torch.equal(values[torch.bfloat16], values[torch.float32])
 
 
+def test_autocast_within_the_block_is_as_good_as_around_it():
+    images, labels = batch()
+    student, teacher = networks()
+    distillation = companion(student.eval(), teacher)
+    expected = loss_of(student, distillation, images, labels)[1].losses
+    with distillation(images) as taught, torch.autocast('cpu', torch.bfloat16):
+        loss = F.cross_entropy(student(images), labels)
+    (loss + taught.loss).backward()
+    assert all(value.dtype is torch.float32 for value in taught.losses.values())
+    torch.testing.assert_close(taught.losses, expected, rtol=0.05, atol=0.02)
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in distillation.parameters())
+
+
 def test_a_student_that_recomputes_its_activations_gets_the_same_gradients():
     found = []
     for checkpointing in (False, True):
