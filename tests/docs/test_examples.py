@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import timm
 import torch
 from safetensors.torch import load_file
@@ -82,6 +83,7 @@ def test_accelerate_loop(tmp_path):
         'student.pth', 'model.safetensors', 'model_1.safetensors', 'optimizer.bin', 'random_states_0.pkl'}
 
 
+@pytest.mark.long
 def test_transformers_trainer(tmp_path):
     from transformers import ResNetForImageClassification
     printed = run('transformers_trainer', '--steps', 2, '--out', tmp_path / 'two')
