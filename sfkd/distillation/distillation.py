@@ -5,11 +5,14 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import Problems
 from ..features.padding import TaughtCells
+from ..features.probe import unwrapped
 from ..features.taps import Taps
+from .agreement import Agreement
 from .anchor import anchor_on
 from .assembly import as_size, assemble
 from .counting import StepCount
@@ -54,7 +57,7 @@ class Distillation(nn.Module):
         (loss + taught.loss).backward()
 
     Args:
-        student: any module whose ``forward`` takes pictures (N, 3, H, W).
+        student: any module whose ``forward`` takes pictures (N, 3, H, W), also within DDP or ``torch.compile``.
         teacher: the same, or a :class:`Teacher` (own normalisation, own size of pictures). Becomes frozen and eval.
         pairs: 'auto' (stage with stage, by stride or relative depth, see features/matching.py), 'head' (each of the
             student's stages with the teacher's class scores), 'classes' (the class maps of two segmentors or one-stage
@@ -92,6 +95,7 @@ class Distillation(nn.Module):
         if losses is None:
             method = sfkd()
             connector, losses = connector or method['connector'], method['losses']
+        student = unwrapped(student)
         self.teacher = teacher_of(teacher, student_mean=student_mean, student_std=student_std,
                                   teacher_mean=teacher_mean, teacher_std=teacher_std)
         self.input_size = as_size(input_size)
@@ -104,6 +108,7 @@ class Distillation(nn.Module):
         problems.raise_all()
         self.every, self.share = every, share
         self.steps = StepCount() if every > 1 else None
+        self.agreement = Agreement()
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)
         self.anchor = anchor_on(pairs, anchor, self.teacher, teachers_size) if anchor else None
         self.taps = Taps.on(student, [pair.student_stage for pair in self.pairs])
@@ -122,26 +127,47 @@ class Distillation(nn.Module):
             picture_mask: (N, 1, H, W), 1 where there is picture; None where nothing is padded.
             taught_mask: (N, 1, H, W), 1 where there is something to teach; None where that is everywhere.
             rows: of the teacher cache, one a picture.
+
+        Raises:
+            RuntimeError: if the student did not run just once within the context, on as many pictures, with gradients;
+                or if the connectors' weights are no longer those of the other processes.
         """
         taught = Taught()
         if not self.pairs:
             yield taught
             taught._losses = {}
             return
+        if self.training and torch.is_grad_enabled():
+            self.agreement.check(self)
         if self._rests():
-            with self._watch():
+            with self._watch(), self.taps.capture(images.shape[2:]):  # or a compiled student would run without taps on
                 yield taught
             taught._losses = self._nothing()
             return
+        pictures = len(images)
         if self.share < 1:
             count = math.ceil(self.share * len(images))
             images, picture_mask, taught_mask, rows = (
                 x if x is None else x[:count] for x in (images, picture_mask, taught_mask, rows))
         # First, so that its memory is free again when the student's activations pile up
         teacher_features = self.teacher(images, picture_mask, rows)                   # {path: (N, C', h', w')}
-        with self._watch(), self.taps.capture(images.shape[2:]) as student_features:  # {path: (N, C, h, w)}
+        # A student may train in mixed precision of which the block knows nothing (Accelerate's, in its forward)
+        full = None if torch.is_autocast_enabled(images.device.type) else images.dtype
+        with self._watch(), self.taps.capture(images.shape[2:], full) as student_features:  # {path: (N, C, h, w)}
             yield taught
+        self._check(student_features, pictures)
         taught._losses = self.compare(student_features, teacher_features, taught_mask)
+
+    def _check(self, features: dict[str, Tensor], pictures: int) -> None:
+        """Raise where the student ran on others than the block's pictures, or where nothing would teach it."""
+        for path, feature in features.items():
+            if len(feature) != pictures:
+                raise RuntimeError(f"the student ran on {len(feature)} pictures (tap '{path}'), the with block's are "
+                                   f'{pictures}: give both the same')
+        if torch.is_grad_enabled() and not any(feature.requires_grad for feature in features.values()) and any(
+                p.requires_grad for p in self.taps.network.parameters()):  # an averaged copy has none
+            raise RuntimeError('the student ran without gradients, so only the connectors would learn: leave no_grad '
+                               'out, or put it around the whole with block')
 
     @contextlib.contextmanager
     def _watch(self) -> Iterator[None]:

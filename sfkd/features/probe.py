@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.weak import TensorWeakRef
 
 from .. import randomness
@@ -82,6 +83,19 @@ def trunk_of(network: nn.Module) -> str:
     return 'backbone' if isinstance(getattr(network, 'backbone', None), nn.Module) else ''
 
 
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network that DDP, ``torch.compile`` or Lightning's Fabric has wrapped; the network itself where none has."""
+    while True:
+        if isinstance(network, (DistributedDataParallel, nn.DataParallel)):
+            network = network.module
+        elif hasattr(network, '_orig_mod'):  # of torch.compile
+            network = network._orig_mod
+        elif isinstance(getattr(network, '_forward_module', None), nn.Module):  # of Fabric
+            network = network.module
+        else:
+            return network
+
+
 def random_pictures(network: nn.Module, image_size: tuple[int, int]) -> torch.Tensor:
     """(2, 3, H, W), always the same, of the type and on the device of a network's weights."""
     pictures = torch.randn(PICTURES, 3, *image_size, generator=torch.Generator().manual_seed(0))
@@ -136,7 +150,9 @@ def _dry(network: nn.Module, learns: bool) -> Iterator[None]:
     try:
         # Nothing will go backward, so nothing is kept for it
         drop = lambda _: None
-        with randomness.preserved(), torch.set_grad_enabled(learns), saved_tensors_hooks(drop, drop):
+        # A network that compiles itself (network.compile()) is not to compile the dry run
+        with (randomness.preserved(), torch.set_grad_enabled(learns), saved_tensors_hooks(drop, drop),
+              torch.compiler.set_stance('force_eager')):
             yield
     finally:
         for module, training in modes:

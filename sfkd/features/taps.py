@@ -118,7 +118,8 @@ class Taps:
                 raise _AllTapped
         hooks = []
         for module in self.modules:
-            hook = lambda _, __, output, module=module: note(module, output)
+            # a compiled network leaves its code here, or it would run the hooks of its first pass in all others
+            hook = torch.compiler.disable(lambda _, __, output, module=module: note(module, output))
             hooks.append(self.network.get_submodule(module).register_forward_hook(hook))
         try:
             yield reading.outputs
@@ -153,9 +154,9 @@ class Taps:
         dtype = full if half else None
         if torch.is_inference_mode_enabled():
             return _kept(tapped, dtype), None
+        source = tapped if getattr(tapped, '_base', None) is None else tapped._base
         if dtype is not None:
             tapped = tapped.to(dtype, memory_format=torch.contiguous_format)
-        source = tapped if getattr(tapped, '_base', None) is None else tapped._base
         return tapped.clone() if path in self.copied else tapped, source
 
 
@@ -176,7 +177,8 @@ class _Reading:
             if owner != module:
                 continue
             if path in outputs and not indices:
-                raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: name the call, "
+                raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: run the network once in a "
+                                   f"with block, or, where it calls this module again and again, name the call, "
                                    f"'{path}[0]'")
             part = None if path in outputs else pick(self.calls[module], indices)
             if part is not None:
@@ -189,7 +191,8 @@ class _Reading:
         for path in self.taps.paths:
             if path not in self.outputs:
                 raise RuntimeError(f"tap '{path}' of {type(self.taps.network).__name__} did not run in this forward "
-                                   'pass')
+                                   'pass. Run the network once within the with block; one that is compiled must not '
+                                   'have run before outside of it, or its code has no tap (torch.compiler.reset())')
             if path in self.versions and self.outputs[path]._version != self.versions[path]:
                 raise RuntimeError(f"the output of tap '{path}' was overwritten in place by a later layer: tap the "
                                    'module after it')
