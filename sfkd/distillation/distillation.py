@@ -124,7 +124,8 @@ class Distillation(nn.Module):
         """
         taught = Taught()
         if not self.pairs:
-            yield taught
+            with self._watch():
+                yield taught
             taught._losses = {}
             return
         if self._rests():
