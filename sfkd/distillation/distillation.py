@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..errors import Problems
 from ..features.padding import TaughtCells
-from ..features.taps import Taps
+from ..features.probe import probe
+from ..features.taps import Taps, split_path
 from .anchor import anchor_on
 from .assembly import as_size, assemble
 from .counting import StepCount
@@ -195,6 +196,20 @@ class Distillation(nn.Module):
         super()._apply(fn, recurse)
         self.teacher.apply_(fn)  # it is no child, and is moved and cast with the connectors
         return self
+
+    def untaught(self) -> list[str]:
+        """Paths of the student's layers that run after the deepest pair: without losses of its own they stay what they
+        are. Of a student with ``backbone`` and ``neck``, those of these two.
+        """
+        network, tapped = self.taps.network, set(self.taps.modules)
+        ended = list(dict.fromkeys(
+            split_path(path)[0] for path in probe(network, self.input_size, learns=True).outputs))
+        if not tapped <= set(ended):
+            return []  # one is behind them
+        last = max(map(ended.index, tapped))
+        around = {path for path in ended if any(tap.startswith(f'{path}.') for tap in tapped)}
+        return [path for path in ended[last + 1:]
+                if path not in around and next(network.get_submodule(path).parameters(recurse=False), None) is not None]
 
     def summary(self) -> str:
         """How many pairs and weights there are, and a line for each pair."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,10 +50,10 @@ class Distiller:
         teacher_precision, teacher_compile: what the teacher computes in, and whether it is compiled, see
             :class:`~sfkd.distillation.Teacher`.
         data_preprocessor: default for a student whose own config has none (mmengine's runner passes it).
-        task_weight: by what the student's own losses are multiplied. 0: they are not computed, no label is looked at, and
-            the student runs no further than to its features, or to its scores where these are taught. What lies behind
-            gets no gradient then (a head keeps its weights), of which DDP must know: ``find_unused_parameters=True``,
-            which tools/train.py sets by itself.
+        task_weight: by what the student's own losses are multiplied. 0: they are not computed, no label is looked at,
+            and the student runs no further than to its features, or to its scores where these are taught. What lies
+            behind gets no gradient then (a head keeps its weights), of which DDP must know: ``find_unused_parameters
+            = True`` in the config, which tools/train.py sets by itself.
         student_options: what of the student's config is to be different, merged as a config's own override is:
             ``dict(bbox_head=dict(num_classes=10))``.
 
@@ -119,6 +120,10 @@ class Distiller:
         companion.task_weight = task_weight  # there, as the student's own attributes stay the stock model's
         self.distillation = companion
         print_log(companion.summary(), 'current')
+        if not task_weight and (rest := companion.untaught()):
+            print_log(f"model.task_weight: 0, and nothing teaches the {len(rest)} layers of the student that run after the "
+                      f"deepest pair, first of them '{rest[0]}'; name a pair behind them in model.pairs", 'current',
+                      level=logging.WARNING)
 
     def loss(self, inputs: Tensor, data_samples: list, **kwargs) -> dict[str, Tensor]:
         """Task losses of the student, and of each pair the distillation losses.
@@ -257,17 +262,17 @@ def _times(weight: float, loss: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
 
 def _check_task_weight(weight: float, taught: bool, anchor: dict | None, every: int) -> None:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-        raise ConfigError(f'task_weight: {weight!r} is no number from 0 on; 0 trains without labels, 1 (the default) as '
-                          "in the student's own config")
+        raise ConfigError(f'task_weight: {weight!r} is no number from 0 on; 0 trains without labels, 1 (the default) as in '
+                          "the student's own config")
     if weight:
         return
     problems = Problems()
     if not taught:
-        problems.found.append('task_weight: 0, and every weight of the distillation is 0 too: nothing is left to learn; '
-                              'give one of them another weight')
+        problems.found.append('task_weight: 0, and every weight of the distillation is 0 too: nothing is left to learn; give '
+                              'one of them another weight')
     if every != 1:
-        problems.found.append(f'every: {every!r} with task_weight=0 leaves steps in which nothing is learned; leave out '
-                              'one of the two')
+        problems.found.append(f'every: {every!r} with task_weight=0 leaves steps in which nothing is learned; leave '
+                              'out one of the two')
     if isinstance(anchor, dict) and 'share' in anchor:
         problems.found.append("anchor: a share of the task's gradient, which there is not with task_weight=0; give "
                               'anchor=dict(weight=...)')
