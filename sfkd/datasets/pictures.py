@@ -86,6 +86,8 @@ class PictureFolder(BaseDataset):
 
     def prepare_data(self, idx: int) -> Any:
         """What the pipeline or the transform makes of a picture, or of the next one that can be read."""
+        if idx >= len(self):
+            raise IndexError(f'{idx} of {len(self)} pictures')  # by which a for loop ends
         for index in (*range(idx, len(self)), *range(idx)):
             if self.unreadable[index]:
                 continue

@@ -80,7 +80,8 @@ def distil(student: str, teacher: str, pictures: str, out: str, *, teacher_weigh
           f'px, on {training.device}')
     print(companion.summary())
     if rest := companion.untaught():
-        print(f"  behind the deepest pair, and not trained: '{rest[0]}'" + f' and {len(rest) - 1} more' * (len(rest) > 1))
+        more = f' and {len(rest) - 1} layers more' if len(rest) > 1 else ''
+        print(f"  behind the deepest pair, and not trained: '{rest[0]}'{more}")
     if resume:
         training.resume()
     training.run()

@@ -121,8 +121,8 @@ class Distiller:
         self.distillation = companion
         print_log(companion.summary(), 'current')
         if not task_weight and (rest := companion.untaught()):
-            print_log(f"model.task_weight: 0, and nothing teaches the {len(rest)} layers of the student that run after the "
-                      f"deepest pair, first of them '{rest[0]}'; name a pair behind them in model.pairs", 'current',
+            print_log(f"model.task_weight: 0, and nothing teaches the {len(rest)} layers of the student that run after "
+                      f"the deepest pair, first of them '{rest[0]}'; name a pair behind them in model.pairs", 'current',
                       level=logging.WARNING)
 
     def loss(self, inputs: Tensor, data_samples: list, **kwargs) -> dict[str, Tensor]:
@@ -262,14 +262,14 @@ def _times(weight: float, loss: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
 
 def _check_task_weight(weight: float, taught: bool, anchor: dict | None, every: int) -> None:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-        raise ConfigError(f'task_weight: {weight!r} is no number from 0 on; 0 trains without labels, 1 (the default) as in '
-                          "the student's own config")
+        raise ConfigError(f'task_weight: {weight!r} is no number from 0 on; 0 trains without labels, 1 (the default) '
+                          "as in the student's own config")
     if weight:
         return
     problems = Problems()
     if not taught:
-        problems.found.append('task_weight: 0, and every weight of the distillation is 0 too: nothing is left to learn; give '
-                              'one of them another weight')
+        problems.found.append('task_weight: 0, and every weight of the distillation is 0 too: nothing is left to '
+                              'learn; give one of them another weight')
     if every != 1:
         problems.found.append(f'every: {every!r} with task_weight=0 leaves steps in which nothing is learned; leave '
                               'out one of the two')
