@@ -49,7 +49,8 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def write_gradients(out: str) -> None:
-    from mmpretrain.structures import DataSample  # after sfkd: beside transformers 5
+    # after sfkd, with which it can be imported beside transformers 5
+    from mmpretrain.structures import DataSample
     init_default_scope('mmpretrain')
     plain, padded = build(logit_weight=1.0), OnPadded(build())
     # halves of unlike statistics
@@ -71,7 +72,8 @@ def write_gradients(out: str) -> None:
         sum(wrapped(images[part], [DataSample()] * len(images[part]), mode='loss').values()).backward()
     weight = trained(build(anchor=dict(share=0.1), every=2), images[part], samples[part])
     if rank == 0:
-        torch.save(dict(plain=gradients(plain), padded=gradients(padded), alone=gradients(alone), loss=loss, weight=weight), out)
+        found = {name: gradients(model) for name, model in dict(plain=plain, padded=padded, alone=alone).items()}
+        torch.save(dict(found, loss=loss, weight=weight), out)
 
 
 def trained(distiller: nn.Module, images: Tensor, samples: list) -> Tensor:

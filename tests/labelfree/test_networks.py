@@ -16,7 +16,7 @@ def test_timms_normalisation_and_names():
     assert found.mean == found.std == (0.5, 0.5, 0.5) and found.size is None
     assert found.call == "timm.create_model('vit_tiny_patch16_224')"
     assert list(found.module.state_dict()) == list(timm.create_model('vit_tiny_patch16_224').state_dict())
-    assert network_of('timm:test_resnet', '--teacher', 64).mean == IMAGENET[0]
+    assert network_of('timm:resnet10t', '--teacher', 64).mean == IMAGENET[0]
 
 
 def test_one_size_alone():
