@@ -10,4 +10,11 @@ from .version import __version__
 
 compat.install()  # imports nothing: only if mmcv asks for its compiled operators and has none
 
-__all__ = ['SFKD', 'Distillation', 'Distiller', '__version__']
+__all__ = ['SFKD', 'Distillation', 'Distiller', 'PictureFolder', '__version__']
+
+
+def __getattr__(name: str):
+    if name == 'PictureFolder':  # not above: its package loads scikit-learn
+        from .datasets import PictureFolder
+        return PictureFolder
+    raise AttributeError(f"module 'sfkd' has no attribute '{name}'")

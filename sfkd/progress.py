@@ -1,15 +1,10 @@
 """How long a training takes: an estimate from its first steps, and a line on a terminal that follows it. For any loop::
 
-    estimate, bar = Estimate(epochs * len(loader), len(loader)), Bar()
+    progress = Progress(epochs * len(loader), len(loader))
     for epoch in range(epochs):
-        estimate.begin()
         for images, labels in loader:
             ...
-            estimate.step()
-            if estimate.is_due():
-                print(estimate)
-            bar.show(estimate.line(loss.item()))
-    bar.clear()
+            progress.step(loss.item())
 """
 from __future__ import annotations
 
@@ -24,6 +19,8 @@ from typing import TextIO
 STEPS = 3
 #: Seconds between two pictures of the line.
 INTERVAL = 0.1
+#: Seconds between two lines in a file.
+FILE_INTERVAL = 30.0
 WIDTH = 24
 
 
@@ -115,6 +112,37 @@ class Bar:
     def _write(self, line: str) -> None:
         self.stream.write(f'\r{line}\x1b[K')
         self.stream.flush()
+
+
+class Progress:
+    """What a plain loop says of itself: after three steps how long all will take, then on a terminal one line that
+    stays in its place, in a file a line now and then, and the last.
+
+    Args:
+        total, per_epoch, done, clock: see :class:`Estimate`.
+        stream: standard error by default.
+    """
+
+    def __init__(self, total: int, per_epoch: int, done: int = 0, stream: TextIO | None = None,
+                 clock: Callable[[], float] = time.perf_counter):
+        self.estimate, self.bar, self.clock = Estimate(total, per_epoch, done, clock), Bar(stream), clock
+        self.written = clock()
+
+    def step(self, loss: float) -> None:
+        """A step has ended."""
+        self.estimate.step()
+        if self.estimate.is_due():
+            self._print(str(self.estimate))
+        last = self.estimate.done == self.estimate.total
+        if last or not self.bar.visible and self.clock() - self.written >= FILE_INTERVAL:
+            self._print(self.estimate.line(loss))
+        else:
+            self.bar.show(self.estimate.line(loss))
+
+    def _print(self, text: str) -> None:
+        self.bar.clear()
+        print(text, file=self.bar.stream, flush=True)
+        self.written = self.clock()
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sfkd.progress import Bar, Estimate, duration
+from sfkd.progress import Bar, Estimate, Progress, duration
 
 
 class Clock:
@@ -93,3 +93,14 @@ def test_no_line_where_nobody_looks(monkeypatch):
     bar.show('text')
     bar.clear()
     assert not bar.visible and stream.getvalue() == ''
+
+
+def test_a_file_gets_the_estimate_a_line_now_and_then_and_the_last():
+    stream, clock = io.StringIO(), Clock()
+    progress = Progress(8, 4, stream=stream, clock=clock)
+    for i in range(8):
+        clock.now += 10
+        progress.step(1 / (i + 1))
+    estimate, *lines = stream.getvalue().splitlines()
+    assert estimate.startswith('a step takes 10 s, an epoch (4 steps) 40 s, the whole training (2 epochs, 8 steps) 1 min')
+    assert [line.split()[1] for line in lines] == ['6/8', '8/8'] and lines[-1].endswith('loss 0.125  0 s left')

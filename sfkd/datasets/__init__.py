@@ -8,11 +8,12 @@ from .digits_wild import (
                           generate_seg,
                           overlay,
 )
+from .pictures import PictureFolder
 from .replay import ReplayedDataset
 from .scenes import CLASSES, SPLITS, PlacedDigit, Scene, SceneGenerator, split_digits
 
 __all__ = [
-    'CLASSES', 'DEFAULT_COUNTS', 'MAKE_COMMAND', 'SEG_CLASSES', 'SPLITS', 'PlacedDigit',
+    'CLASSES', 'DEFAULT_COUNTS', 'MAKE_COMMAND', 'SEG_CLASSES', 'SPLITS', 'PictureFolder', 'PlacedDigit',
     'ReplayedDataset', 'Scene', 'SceneGenerator', 'contact_sheet', 'generate_cls', 'generate_det', 'generate_seg',
     'overlay', 'split_digits'
 ]

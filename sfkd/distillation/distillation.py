@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..errors import Problems
 from ..features.padding import TaughtCells
-from ..features.probe import unwrapped
-from ..features.taps import Taps
+from ..features.probe import probe, unwrapped
+from ..features.taps import Taps, split_path
 from .agreement import Agreement
 from .anchor import anchor_on
 from .assembly import as_size, assemble
@@ -134,7 +134,8 @@ class Distillation(nn.Module):
         """
         taught = Taught()
         if not self.pairs:
-            yield taught
+            with self._watch():
+                yield taught
             taught._losses = {}
             return
         if self.training and torch.is_grad_enabled():
@@ -221,6 +222,20 @@ class Distillation(nn.Module):
         super()._apply(fn, recurse)
         self.teacher.apply_(fn)  # it is no child, and is moved and cast with the connectors
         return self
+
+    def untaught(self) -> list[str]:
+        """Paths of the student's layers that run after the deepest pair: without losses of its own they stay what they
+        are. Of a student with ``backbone`` and ``neck``, those of these two.
+        """
+        network, tapped = self.taps.network, set(self.taps.modules)
+        ended = list(dict.fromkeys(
+            split_path(path)[0] for path in probe(network, self.input_size, learns=True).outputs))
+        if not tapped <= set(ended):
+            return []  # one is behind them
+        last = max(map(ended.index, tapped))
+        around = {path for path in ended if any(tap.startswith(f'{path}.') for tap in tapped)}
+        return [path for path in ended[last + 1:]
+                if path not in around and next(network.get_submodule(path).parameters(recurse=False), None) is not None]
 
     def summary(self) -> str:
         """How many pairs and weights there are, and a line for each pair."""

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
 
 from ..errors import ConfigError
 from ..registry import HOOKS
@@ -25,6 +26,7 @@ class DataCheckHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
+        from ..datasets import PictureFolder
         from ..datasets.checking import (  # not above: its package loads scikit-learn
             check_dataset,
             classes_of,
@@ -38,6 +40,9 @@ class DataCheckHook(Hook):
                 if not hasattr(leaf, 'get_data_info'):
                     continue
                 where = f'{split}_dataloader.dataset'
+                if split == 'train' and isinstance(leaf, PictureFolder) and _asks_for_labels(model):
+                    problems.append(f'{where}: a PictureFolder has no labels, which the losses of this '
+                                    f"{type(model).__name__} ask for; distil with model.task_weight=0, or give labels")
                 named(leaf, classes, where)
                 if is_main_process():
                     found = check_dataset(leaf, classes, where)
@@ -50,6 +55,10 @@ class DataCheckHook(Hook):
         broadcast_object_list(shared)
         if shared[0]:
             raise ConfigError(shared[0])
+
+
+def _asks_for_labels(model: nn.Module) -> bool:
+    return getattr(getattr(model, 'distillation', None), 'task_weight', 1) != 0
 
 
 def _uneven(runner: Runner) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,6 +51,10 @@ class Distiller:
         teacher_precision, teacher_compile: what the teacher computes in, and whether it is compiled, see
             :class:`~sfkd.distillation.Teacher`.
         data_preprocessor: default for a student whose own config has none (mmengine's runner passes it).
+        task_weight: by what the student's own losses are multiplied. 0: they are not computed, no label is looked at,
+            and the student runs no further than to its features, or to its scores where these are taught. What lies
+            behind gets no gradient then (a head keeps its weights), of which DDP must know: ``find_unused_parameters
+            = True`` in the config, which tools/train.py sets by itself.
         student_options: what of the student's config is to be different, merged as a config's own override is:
             ``dict(bbox_head=dict(num_classes=10))``.
 
@@ -86,6 +92,7 @@ class Distiller:
                  teacher_input_size: int | tuple[int, int] | None = None,
                  teacher_precision: str = 'auto',
                  teacher_compile: bool = False,
+                 task_weight: float = 1.0,
                  data_preprocessor: dict | None = None,
                  student_options: dict | None = None):
         with randomness.preserved():  # the student's training must not depend on what is built beside it
@@ -99,6 +106,8 @@ class Distiller:
                              as_size(teacher_input_size) if teacher_input_size else None,
                              'auto' if problems.found else teacher_precision, teacher_compile)
             with problems.collected('model.'):
+                _check_task_weight(task_weight, teaches(pairs, losses, logits), anchor, every)
+            with problems.collected('model.'):
                 _check_checkpoint(teacher, teacher_ckpt)
             with problems.collected('model.'):
                 if teaches(pairs, losses, logits):
@@ -109,8 +118,13 @@ class Distiller:
             problems.raise_all()
             if companion.pairs and teacher_ckpt not in (None, 'init'):
                 frozen.load(teacher_ckpt)
+        companion.task_weight = task_weight  # there, as the student's own attributes stay the stock model's
         self.distillation = companion
         print_log(companion.summary(), 'current')
+        if not task_weight and (rest := companion.untaught()):
+            print_log(f"model.task_weight: 0, and nothing teaches the {len(rest)} layers of the student that run after "
+                      f"the deepest pair, first of them '{rest[0]}'; name a pair behind them in model.pairs", 'current',
+                      level=logging.WARNING)
 
     def loss(self, inputs: Tensor, data_samples: list, **kwargs) -> dict[str, Tensor]:
         """Task losses of the student, and of each pair the distillation losses.
@@ -121,7 +135,7 @@ class Distiller:
 
         Returns:
             dict: ``{student losses..., 'distill.<pair>.loss_<name>': scalar}``; a student loss called 'loss' becomes
-                'task.loss'.
+                'task.loss'. With ``task_weight=0`` the second alone.
         """
         return self._taught(super().loss, inputs, data_samples, **kwargs)
 
@@ -136,15 +150,28 @@ class Distiller:
     def _taught(self, stock_losses: Callable[..., dict[str, Tensor]], inputs: Tensor, data_samples: list | None,
                 **kwargs) -> dict[str, Tensor]:
         companion = self.distillation
-        if companion.watching or not companion.pairs:               # watching: forward has called loss
+        weight = companion.task_weight
+        if companion.watching or not companion.pairs and weight == 1:  # watching: forward has called loss
             return stock_losses(inputs, data_samples, **kwargs)
         picture = picture_mask(inputs, data_samples)                # (N, 1, H, W), or None: nothing is padded
-        teaches = taught_mask(picture, data_samples)  # the teacher sees what has no label, but does not teach it
+        # The teacher sees what has no label, but does not teach it
+        teaches = taught_mask(picture, data_samples) if weight else picture
         with companion(inputs, picture, teaches, rows_of(data_samples)) as taught:
-            losses = stock_losses(inputs, data_samples, **kwargs)
+            losses = stock_losses(inputs, data_samples, **kwargs) if weight else self._show(inputs, data_samples)
+        if weight != 1:
+            losses = {key: _times(weight, value) if 'loss' in key else value for key, value in losses.items()}
         if 'loss' in losses:  # mmengine logs the total under this name
             losses['task.loss'] = losses.pop('loss')
         return losses | taught.losses
+
+    def _show(self, inputs: Tensor, data_samples: list | None) -> dict[str, Tensor]:
+        """Run the student for the taps alone: no further than its neck, where none of them lies behind."""
+        parts = {path.partition('.')[0] for path in self.distillation.taps.modules}
+        if parts <= {'backbone', 'neck'} and hasattr(self, 'extract_feat'):
+            self.extract_feat(inputs)
+        else:
+            super().forward(inputs, data_samples, mode='tensor')
+        return {}
 
     # ---- the student as a stock model ----
 
@@ -227,6 +254,30 @@ def _parameters(function: Callable) -> list[str]:
 
 def _image_size(network: nn.Module):
     return getattr(getattr(network, 'backbone', None), 'img_size', None)
+
+
+def _times(weight: float, loss: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    """A loss, or one a level, times a weight."""
+    return [weight * part for part in loss] if isinstance(loss, (list, tuple)) else weight * loss
+
+
+def _check_task_weight(weight: float, taught: bool, anchor: dict | None, every: int) -> None:
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+        raise ConfigError(f'task_weight: {weight!r} is no number from 0 on; 0 trains without labels, 1 (the default) '
+                          "as in the student's own config")
+    if weight:
+        return
+    problems = Problems()
+    if not taught:
+        problems.found.append('task_weight: 0, and every weight of the distillation is 0 too: nothing is left to '
+                              'learn; give one of them another weight')
+    if every != 1:
+        problems.found.append(f'every: {every!r} with task_weight=0 leaves steps in which nothing is learned; leave '
+                              'out one of the two')
+    if isinstance(anchor, dict) and 'share' in anchor:
+        problems.found.append("anchor: a share of the task's gradient, which there is not with task_weight=0; give "
+                              'anchor=dict(weight=...)')
+    problems.raise_all()
 
 
 def _check_checkpoint(teacher, checkpoint: str | None) -> None:

@@ -34,7 +34,7 @@ from .workers import end_with_parent
 
 #: What a distillation config says about the pair; the rest of its model is the method.
 PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
-             'teacher_precision', 'teacher_compile', 'data_preprocessor')
+             'teacher_precision', 'teacher_compile', 'task_weight', 'data_preprocessor')
 #: Hooks of every distillation run, unless the config names the same type itself.
 DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook', 'ProgressHook')
 
@@ -312,6 +312,8 @@ def build_runner(config: Config, launcher: str = 'none') -> Runner:
     saving = (config.get('default_hooks') or {}).get('checkpoint')
     if saving and saving.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
         saving.type = 'sfkd.ResumableCheckpointHook'
+    if not config.model.get('task_weight', 1):  # a head without a loss gets no gradient, for which DDP would wait
+        config.find_unused_parameters = True
     if launcher == 'pytorch' and not torch.cuda.is_available():
         config.setdefault('model_wrapper_cfg', dict(
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,

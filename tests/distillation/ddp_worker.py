@@ -4,7 +4,6 @@ import sys
 import torch
 import torch.distributed as dist
 from mmengine.registry import init_default_scope
-from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -50,6 +49,8 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def write_gradients(out: str) -> None:
+    # after sfkd, with which it can be imported beside transformers 5
+    from mmpretrain.structures import DataSample
     init_default_scope('mmpretrain')
     plain, padded = build(logit_weight=1.0), OnPadded(build())
     # halves of unlike statistics
@@ -64,9 +65,15 @@ def write_gradients(out: str) -> None:
     loss = wrapped(images[part] * mask[part], mask[part])
     loss.backward()
     dist.all_reduce(loss := loss.detach() / world)
+    alone = build(task_weight=0)
+    wrapped = DistributedDataParallel(alone, find_unused_parameters=True)
+    for _ in range(2):  # the second would find out that the first still waits for the head
+        alone.zero_grad()
+        sum(wrapped(images[part], [DataSample()] * len(images[part]), mode='loss').values()).backward()
     weight = trained(build(anchor=dict(share=0.1), every=2), images[part], samples[part])
     if rank == 0:
-        torch.save(dict(plain=gradients(plain), padded=gradients(padded), loss=loss, weight=weight), out)
+        found = {name: gradients(model) for name, model in dict(plain=plain, padded=padded, alone=alone).items()}
+        torch.save(dict(found, loss=loss, weight=weight), out)
 
 
 def trained(distiller: nn.Module, images: Tensor, samples: list) -> Tensor:

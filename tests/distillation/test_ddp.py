@@ -24,13 +24,19 @@ def one_and_two(tmp_path_factory) -> tuple[dict, dict]:
     return run(1, folder / 'one.pth'), run(2, folder / 'two.pth')
 
 
-@pytest.mark.parametrize('batch', ['plain', 'padded'])
+@pytest.mark.parametrize('batch', ['plain', 'padded', 'alone'])
 def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(one_and_two, batch):
     one, two = (found[batch] for found in one_and_two)
     assert one.keys() == two.keys()
     assert all(gradient.abs().max() > 0 for gradient in one.values() if batch == 'plain')
     for name in one:
         assert two[name] == pytest.approx(one[name], rel=1e-8, abs=1e-10), name
+
+
+def test_without_the_tasks_losses_nobody_waits_for_the_head(one_and_two):
+    for found in one_and_two:
+        assert {name for name in found['plain'] if name not in found['alone']} >= {'head.fc.weight', 'head.fc.bias'}
+        assert 'backbone.patch_embed.projection.weight' in found['alone']
 
 
 def test_the_padded_loss_is_the_mean_over_the_joined_cells(one_and_two):

@@ -1,0 +1,147 @@
+"""PictureFolder: any folder tree, in OpenMMLab's pipelines and in plain PyTorch, whatever lies in it."""
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from sfkd import PictureFolder
+from sfkd.datasets.checking import check_dataset, named
+from sfkd.errors import ConfigError
+from sfkd.registry import DATASETS
+
+FILES = ['b.JPG', 'a/2.png', 'a/10.png', 'a/deep/er/x.webp', 'c.bmp']
+
+
+def value(name: str) -> int:
+    return 20 * FILES.index(name) + 10
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Pictures of one grey value each, which says which it is, and what is none."""
+    for name in FILES:
+        file = tmp_path / 'tree' / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((12, 16, 3), value(name), np.uint8)).save(file)
+    (tmp_path / 'tree/notes.txt').write_text('no picture')
+    (tmp_path / 'tree/._b.jpg').write_text('what a Mac leaves')
+    (tmp_path / 'tree/a/loop').symlink_to(tmp_path / 'tree')
+    return tmp_path / 'tree'
+
+
+def grey(picture: Image.Image) -> int:
+    return int(np.asarray(picture)[6, 8, 0])
+
+
+def test_every_picture_once_in_the_order_of_names(tree):
+    data = PictureFolder(tree, transform=grey)
+    assert [data.get_data_info(i)['img_path'] for i in range(len(data))] == [
+        str(tree / name) for name in ('b.JPG', 'c.bmp', 'a/10.png', 'a/2.png', 'a/deep/er/x.webp')]
+    assert list(data) == pytest.approx([value(name) for name in (
+        'b.JPG', 'c.bmp', 'a/10.png', 'a/2.png', 'a/deep/er/x.webp')], abs=2)
+    with pytest.raises(IndexError):
+        data[5]
+
+
+def test_a_picture_is_rgb_whatever_its_file_is(tmp_path):
+    Image.new('L', (4, 4), 7).save(tmp_path / '1.png')
+    Image.new('RGBA', (4, 4), (1, 2, 3, 100)).save(tmp_path / '2.png')
+    Image.new('CMYK', (4, 4)).save(tmp_path / '3.jpg')
+    assert [picture.mode for picture in PictureFolder(tmp_path)] == ['RGB'] * 3
+    assert PictureFolder(tmp_path)[0].getpixel((1, 1)) == (7, 7, 7)
+
+
+def spoil(tree):
+    whole = (tree / 'c.bmp').read_bytes()
+    (tree / 'a/2.png').write_bytes(b'')
+    (tree / 'a/10.png').write_text('text')
+    (tree / 'c.bmp').write_bytes(whole[:80])
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """What this process and its data workers log: a file, which they share."""
+    handler, logger = logging.FileHandler(tmp_path / 'log'), MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield lambda: [line for line in (tmp_path / 'log').read_text().splitlines() if line.startswith('PictureFolder')]
+    logger.removeHandler(handler)
+    handler.close()
+
+
+def test_what_cannot_be_read_is_named_once_and_replaced(tree, logged):
+    spoil(tree)
+    data = PictureFolder(tree, transform=grey)
+    assert len(data) == 5
+    expected = [value('b.JPG'), *[value('a/deep/er/x.webp')] * 4]  # the next one that can be read
+    assert list(data) == pytest.approx(expected, abs=2) and list(data) == list(data)
+    assert len(logged()) == 3
+    reasons = {'c.bmp': 'truncated', 'a/10.png': 'cannot identify', 'a/2.png': 'an empty file'}
+    for line, (name, why) in zip(logged(), reasons.items()):
+        assert str(tree / name) in line and why in line and 'another picture takes its place' in line
+
+
+def test_workers_of_a_later_epoch_do_not_name_it_again(tree, logged):
+    spoil(tree)
+    loader = DataLoader(PictureFolder(tree, transform=grey), 2, num_workers=1)
+    seen = [torch.cat(list(loader)).tolist() for _ in range(3)]
+    assert seen[0] == seen[1] == seen[2] and len(seen[0]) == 5
+    assert sum('an empty file' in line for line in logged()) == 1
+
+
+def test_a_mistake_of_the_transform_is_no_broken_picture(tree):
+    with pytest.raises(ZeroDivisionError):
+        PictureFolder(tree, transform=lambda picture: 1 / 0)[0]
+
+
+def test_nothing_to_read(tree, tmp_path):
+    with pytest.raises(ConfigError, match="data_root: there is no folder '.*nowhere'"):
+        PictureFolder(tmp_path / 'nowhere')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ConfigError, match="data_root: there is no picture in '.*empty' and below"):
+        PictureFolder(tmp_path / 'empty')
+    with pytest.raises(ConfigError, match='leave out one of the two'):
+        PictureFolder(tree, [dict(type='LoadImageFromFile')], transform=grey)
+    for name in FILES:
+        (tree / name).write_bytes(b'')
+    with pytest.raises(ConfigError, match='none of the 5 pictures .* can be read'):
+        PictureFolder(tree)[0]
+
+
+RESIZE = dict(type='RandomResize', scale=(32, 24), ratio_range=(0.8, 1.2), keep_ratio=True)
+PIPELINES = dict(
+    mmpretrain=[dict(type='RandomResizedCrop', scale=8), dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')],
+    mmdet=[RESIZE, dict(type='RandomFlip', prob=0.5),
+           dict(type='PhotoMetricDistortion'), dict(type='PackDetInputs')],
+    mmseg=[RESIZE, dict(type='RandomCrop', crop_size=(8, 8)),
+           dict(type='RandomFlip', prob=0.5), dict(type='PackSegInputs')])
+
+
+@pytest.mark.parametrize('scope', PIPELINES)
+def test_in_the_pipelines_of_the_three_libraries(tree, scope, logged):
+    __import__(f'{scope}.datasets')
+    spoil(tree)
+    with DefaultScope.overwrite_default_scope(scope):
+        data = DATASETS.build(dict(type='sfkd.PictureFolder', data_root=str(tree),
+                                   pipeline=[dict(type='LoadImageFromFile'), *PIPELINES[scope]]))
+    named(data, 10, 'train_dataloader.dataset')  # as DataCheckHook does
+    items = [data[i] for i in range(len(data))]
+    assert {item['inputs'].shape[0] for item in items} == {3} and all(item['inputs'].any() for item in items)
+    assert [item['data_samples'].img_path for item in items[1:]] == [str(tree / 'a/deep/er/x.webp')] * 4
+    assert len(logged()) == 3
+    assert 'gt_label' not in items[0]['data_samples'] and 'gt_sem_seg' not in items[0]['data_samples']
+    assert check_dataset(data, 10, 'here') == ([], [])
+    (tree / 'b.JPG').unlink()
+    assert '1 of 5 files (img_path) are not there' in check_dataset(data, 10, 'here')[0][0]
+
+
+def test_neither_mmcv_nor_torchvision_is_imported(tree):
+    code = (f"import sys, sfkd; data = sfkd.PictureFolder({str(tree)!r}, transform=lambda x: x.size); "
+            "assert data[0] == (16, 12); sys.exit(bool({'mmcv', 'torchvision'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, '-c', code]).returncode == 0
