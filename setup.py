@@ -22,5 +22,5 @@ setup(
     packages=find_packages(include=['sfkd', 'sfkd.*']),
     python_requires='>=3.10,<3.13',
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('tests', 'docs', 'optional')},
+    extras_require={name: requirements(name) for name in ('tests', 'docs', 'optional', 'onnx')},
 )

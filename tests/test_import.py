@@ -27,7 +27,7 @@ def test_entry_points_resolve_in_every_scope(scope, name, cls):
 
 #: from the ground up, as docs/architecture.md has them; a room imports from those before it alone
 ROOMS = ('errors', 'version', 'randomness', 'registry', 'unpickling', 'checkpoint', 'ops', 'datasets', 'compat',
-         'features', 'connectors', 'losses', 'distillation', 'openmmlab', 'analysis')
+         'features', 'connectors', 'losses', 'distillation', 'export', 'openmmlab', 'analysis')
 PACKAGE = Path(sfkd.__file__).parent
 
 
