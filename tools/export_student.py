@@ -1,5 +1,5 @@
-"""Take the student out of a distillation checkpoint, as a checkpoint that its stock config loads strictly, or as an ONNX
-file (docs/export.md).
+"""Take the student out of a distillation checkpoint, as a checkpoint that its stock config loads strictly, or as an
+ONNX file (docs/export.md).
 
 Of a plain config's checkpoint the model itself is taken (to publish a teacher, say).
 """

@@ -78,7 +78,7 @@ def export_model(model: nn.Module, path: str | Path, input_size: int | Size | No
         model: a classifier or segmentor, or with ``backbone`` a detector too.
         path, input_size, dynamic_size: see :func:`sfkd.export.export_onnx`; without a size the segmentor's training
             size, the backbone's ``img_size``, or 224.
-        backbone: write the ends of the backbone's stages; of a detector, what its neck gives, the rest being for mmdeploy.
+        backbone: write the ends of the backbone's stages; of a detector, what its neck gives.
         classes: their names.
 
     Returns:
