@@ -95,12 +95,12 @@ def _compare(model: nn.Module, file: str, sizes: Sequence[Size]) -> float:
         where = _what(size, size is not sizes[0])
         for count in CHECKED:
             pictures = torch.randn(count, 3, *size, generator=generator)
-            with torch.no_grad():
-                expected = tree_leaves(model(pictures))
             try:
+                with torch.no_grad():
+                    expected = tree_leaves(model(pictures))
                 found = session.run(None, {'images': pictures.numpy()})
             except Exception as error:
-                raise ConfigError(f'{where}: onnxruntime cannot run the exported file on {count} pictures: '
+                raise ConfigError(f'{where}: the network or the exported file does not run on {count} pictures: '
                                   f'{_reason(error)}{_way_out(size is not sizes[0])}') from error
             for name, ours, theirs in zip(names, expected, map(torch.from_numpy, found), strict=True):
                 if theirs.shape != ours.shape:
