@@ -1,4 +1,4 @@
-"""From a checkpoint to an ONNX file, by the command; what is in the file is tested in tests/openmmlab/test_exporting.py."""
+"""From a checkpoint to an ONNX file, by the command; tests/openmmlab/test_exporting.py has what is in the file."""
 import json
 
 import numpy as np
