@@ -30,5 +30,5 @@ setup(
     entry_points=dict(console_scripts=['sfkd = sfkd.command:main']),
     python_requires='>=3.10,<3.13',
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('mm', 'tests', 'docs', 'optional')},
+    extras_require={name: requirements(name) for name in ('mm', 'tests', 'docs', 'optional', 'onnx')},
 )

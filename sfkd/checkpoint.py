@@ -1,11 +1,13 @@
 """Checkpoints: read without running foreign code, written so that an interruption leaves the old file whole."""
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -287,13 +289,7 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
     path = Path(path)
     if path.suffix not in ('.pth', '.safetensors'):
         raise ConfigError(f"'{path}' must end in .pth or .safetensors")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    except OSError as error:
-        raise ConfigError(f"cannot write '{path}': {error.strerror}") from error
-    os.close(handle)
-    try:
+    with written_whole(path) as temporary:
         if path.suffix == '.pth':
             torch.save(checkpoint, temporary)
         else:
@@ -303,6 +299,24 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
                     key: value.clone(memory_format=torch.contiguous_format)
                     for key, value in weights_of(checkpoint).items()
                 }, temporary)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[str]:
+    """Within the context, write the file whose name is its value; afterwards it has the name ``path``. Where that
+    fails, what was there before is as it was.
+
+    Raises:
+        ConfigError: if the disk does not take it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    except OSError as error:
+        raise ConfigError(f"cannot write '{path}': {error.strerror}") from error
+    os.close(handle)
+    try:
+        yield temporary
         os.chmod(temporary, 0o644)
         _sync(temporary)
         os.replace(temporary, path)

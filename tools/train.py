@@ -12,11 +12,13 @@ from mmengine.registry import OPTIM_WRAPPERS
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.amp import CPUAmpOptimWrapper
 from sfkd.openmmlab.running import (
+    LOGGERS,
     build_runner,
     check_data,
     errors_for_people,
     leaving_together,
     load_config,
+    log_to,
     prepare_process,
     prepare_resume,
     tool_parser,
@@ -33,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-validate', action='store_true')
     parser.add_argument('--test', action='store_true',
                         help='in the end score the last epoch on the test split: <work dir>/score.json')
+    parser.add_argument('--log-to', nargs='+', choices=LOGGERS, default=[], metavar='LOGGER',
+                        help=f"draw the curves there too: {', '.join(LOGGERS)} (docs/logging.md)")
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the total batch size')
     return parser.parse_args()
 
@@ -66,6 +70,7 @@ def train(args: argparse.Namespace) -> None:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.amp:
         use_mixed_precision(config)
+    log_to(config, args.log_to)
     prepare_resume(config, args.resume)
     if args.auto_scale_lr:
         config.setdefault('auto_scale_lr', {})['enable'] = True

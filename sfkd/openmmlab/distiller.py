@@ -114,7 +114,7 @@ class Distiller:
                     _check_backbones(student=self, teacher=network)
                 companion = Distillation(self, frozen, pairs, stages=stages, connector=connector, losses=losses,
                                          logits=logits, anchor=anchor, every=every, share=share,
-                                         input_size=input_size or _image_size(self) or _image_size(network) or 224)
+                                         input_size=input_size or image_size_of(self) or image_size_of(network) or 224)
             problems.raise_all()
             if companion.pairs and teacher_ckpt not in (None, 'init'):
                 frozen.load(teacher_ckpt)
@@ -252,7 +252,8 @@ def _parameters(function: Callable) -> list[str]:
             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and name != 'self']
 
 
-def _image_size(network: nn.Module):
+def image_size_of(network: nn.Module) -> int | tuple[int, int] | None:
+    """The size of pictures that a backbone was made for, where it has one."""
     return getattr(getattr(network, 'backbone', None), 'img_size', None)
 
 

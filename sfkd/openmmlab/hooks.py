@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
+from mmengine.visualization import LocalVisBackend
 
 from .. import randomness
 from ..checkpoint import stock_checkpoint, write_checkpoint
@@ -120,6 +122,23 @@ class InvalidLossHook(Hook):
         raise FloatingPointError(
             f'iteration {first:.0f}: not finite: {", ".join(terms)}; the last checkpoint is kept. Lower the learning '
             'rate or the weight of these terms, or train without --amp')
+
+
+@HOOKS.register_module()
+class CurveGroupsHook(Hook):
+    """Has loggers that group curves by what is before a slash (TensorBoard, W&B, MLflow) show one group ``distill`` and
+    one ``task``. The names in mmengine's own files, and everywhere else, stay what they are.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        for backend in runner.visualizer._vis_backends.values():
+            if not isinstance(backend, LocalVisBackend):
+                backend.add_scalars = functools.partial(self._add, backend.add_scalars)
+
+    @staticmethod
+    def _add(add_scalars, scalars: dict, *args, **kwargs) -> None:
+        add_scalars({re.sub(r'^(distill|task)\.', r'\1/', name): value for name, value in scalars.items()},
+                    *args, **kwargs)
 
 
 @HOOKS.register_module()

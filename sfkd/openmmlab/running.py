@@ -14,7 +14,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -36,7 +36,9 @@ from .workers import end_with_parent
 PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
              'teacher_precision', 'teacher_compile', 'task_weight', 'data_preprocessor')
 #: Hooks of every distillation run, unless the config names the same type itself.
-DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook', 'ProgressHook')
+DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook', 'ProgressHook', 'CurveGroupsHook')
+#: The packages that can draw a run's curves, and mmengine's way to each.
+LOGGERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlflow='MLflowVisBackend')
 
 
 @contextlib.contextmanager
@@ -201,6 +203,25 @@ def _remedy(path: Path) -> str:
     if path.name == 'fashion_mnist':
         return f"get it with: bash {TOOLS / 'get_fashion_mnist.sh'}"
     return 'see docs/data.md for how to lay it out, or set data_root'
+
+
+def log_to(config: Config, names: Sequence[str]) -> None:
+    """Have a run's curves go to other loggers too, beside those that its config names.
+
+    Args:
+        config: of the run.
+        names: some of ``LOGGERS``.
+
+    Raises:
+        ConfigError: where one is not installed.
+    """
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise ConfigError(f"--log-to: not installed; pip install {' '.join(missing)}")
+    os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # MLflow 3 keeps runs in files only where told to
+    config.setdefault('visualizer', dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]))
+    backends = config.visualizer.vis_backends
+    present = {backend.type for backend in backends}
+    backends += [dict(type=LOGGERS[name]) for name in names if LOGGERS[name] not in present]
 
 
 def is_distillation(config: Config) -> bool:

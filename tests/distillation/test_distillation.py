@@ -1,6 +1,7 @@
 """The companion by itself: torchvision's networks, a plain training loop, no model of mmengine's."""
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -194,3 +195,20 @@ def test_a_teacher_object_has_its_own_normalisation():
     with pytest.raises(ConfigError, match='teacher_mean: a Teacher knows how its pictures are normalised'):
         Distillation(student, Teacher(teacher), input_size=SIZE, **IMAGENET, teacher_mean=[0.5] * 3,
                      teacher_std=[0.5] * 3)
+
+
+def test_its_losses_are_curves_of_tensorboard_by_the_line_in_the_docs(tmp_path):
+    reader = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    from torch.utils.tensorboard import SummaryWriter
+    line, = (line for line in Path('docs/logging.md').read_text().splitlines() if 'writer.add_scalar' in line)
+    student, teacher = networks()
+    distillation = Distillation(student, teacher, input_size=SIZE, stages=[-1])
+    with distillation(batch()[0]) as taught:
+        student(batch()[0])
+    with SummaryWriter(str(tmp_path)) as writer:
+        exec(line, dict(taught=taught, writer=writer, step=7))
+    events = reader.EventAccumulator(str(tmp_path)).Reload()
+    assert events.Tags()['scalars'] == ['distill/layer4.loss_spatial', 'distill/layer4.loss_frequency']
+    for name, value in taught.losses.items():
+        event, = events.Scalars(name.replace('distill.', 'distill/'))
+        assert event.step == 7 and event.value == pytest.approx(float(value.detach()), rel=1e-6)
