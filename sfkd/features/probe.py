@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.weak import TensorWeakRef
 
 from .. import randomness
+from ..errors import ConfigError
 from .layouts import LayoutError, as_map, describe
 
 PICTURES = 2
@@ -95,6 +97,10 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
             there.
         learns: the network is to be taught. What no gradient reaches (frozen stages, the inside of reversible blocks)
             is then no stage.
+
+    Raises:
+        ConfigError: if the network fails before any of its modules has made a map of the pictures: its ``forward``
+            takes something else, or pictures of another size. What fails later has its own error.
     """
     parts = [name for name in ('neck', 'backbone') if isinstance(getattr(network, name, None), nn.Module)]
     recorder = _Recorder(image_size, learns, end=None if head or not parts else parts[0])
@@ -103,6 +109,13 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
     try:
         with _dry(network, learns), contextlib.suppress(_Enough):
             network(random_pictures(network, image_size))
+    except Exception as error:
+        if any(isinstance(output, Stage) for output in recorder.outputs.values()):
+            raise
+        raise ConfigError(
+            f"'{type(network).__name__}' takes no pictures {(PICTURES, 3, *image_size)}: {type(error).__name__}: "
+            f'{error}. Its forward is {inspect.signature(network.forward)}; give a module whose forward takes pictures '
+            '(N, 3, H, W) alone, and their size as input_size=') from error
     finally:
         for hook in hooks:
             hook.remove()

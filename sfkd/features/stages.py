@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from torch import nn
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
 from .probe import Probe, Stage, trunk_of
 from .taps import split_path
@@ -14,6 +15,7 @@ OCTAVES = 4  # of strides, which have stages: 4 to 32 of most networks, 1 to 8 o
 MIN_SHARE = 0.02  # of the trunk's modules: what is less is a step of the stem, or a pooling layer between stages
 MIN_GRID = 2  # a 1x1 map has no space left to decompose
 LAST_SCALE = 32  # where a classifier's last stage is; what dilates beyond does not stand for a stride
+FIXED_GRID = _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd  # whose stride depends on the pictures: VGG's gives 7x7 of any
 RUNS = 4  # of blocks, into which an isotropic network is cut
 
 
@@ -29,8 +31,9 @@ def stages(network: nn.Module, probed: Probe) -> list[Stage]:
     own = {path: output for path, output in probed.outputs.items() if path.startswith(f'{trunk}.') or not trunk}
     order = {path: i for i, path in enumerate(own)}
     mapped = {split_path(path)[0] for path, output in own.items() if isinstance(output, Stage)}
-    layers = set(_layers(network.get_submodule(trunk), trunk, mapped))
-    every = [output for path, output in own.items() if split_path(path)[0] in layers and isinstance(output, Stage)]
+    layers = set(_layers(network.get_submodule(trunk), trunk, mapped, _count(network.get_submodule(trunk)) / 2))
+    every = [output for path, output in own.items() if split_path(path)[0] in layers and isinstance(output, Stage)
+             and not isinstance(network.get_submodule(split_path(path)[0]), FIXED_GRID)]
     maps = list(_undilated(network, [stage for stage in every if min(stage.grid) >= MIN_GRID]))
     # A 1x1 map does not tell at which stride the network would end on larger pictures
     last = max((stage.scale for stage in maps), default=LAST_SCALE) if len(maps) == len(every) else LAST_SCALE
@@ -112,22 +115,26 @@ def pyramid(probed: Probe) -> list[Stage]:
                   key=lambda level: level.stride)
 
 
-def _layers(module: nn.Module, path: str, mapped: set[str]) -> Iterator[str]:
+def _layers(module: nn.Module, path: str, mapped: set[str], most: float) -> Iterator[str]:
     """Paths of a trunk's own layers: its children, and the children of those that only hold layers.
 
-    Those are plain containers, a wrapper's only child (mmpretrain's around a timm model), and modules that give no map
-    themselves because the trunk calls their parts.
+    Those are plain containers, modules that give no map themselves because the trunk calls their parts, and what holds
+    most of the trunk (mmpretrain's wrapper around a timm model, the encoder of torchvision's ViT).
 
     Args:
         module, path: where to look.
         mapped: paths of the modules that gave maps.
+        most: a layer of more modules than this holds most of the trunk.
     """
-    children = dict(module.named_children())
-    for name, child in children.items():
+    for name, child in module.named_children():
         name = f'{path}.{name}' if path else name
         yield name
-        if _holds(child) or name not in mapped or len(children) == 1 and not _holds(module):
-            yield from _layers(child, name, mapped)
+        if _holds(child) or name not in mapped or _count(child) > most:
+            yield from _layers(child, name, mapped, most)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(1 for _ in module.modules())
 
 
 def _holds(module: nn.Module) -> bool:
