@@ -113,7 +113,7 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
         if any(isinstance(output, Stage) for output in recorder.outputs.values()):
             raise
         raise ConfigError(
-            f"'{type(network).__name__}' takes no pictures {(PICTURES, 3, *image_size)}: {type(error).__name__}: "
+            f"'{type(network).__name__}' does not take pictures of {(PICTURES, 3, *image_size)}: {type(error).__name__}: "
             f'{error}. Its forward is {inspect.signature(network.forward)}; give a module whose forward takes pictures '
             '(N, 3, H, W) alone, and their size as input_size=') from error
     finally:
