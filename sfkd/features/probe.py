@@ -112,10 +112,10 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
     except Exception as error:
         if any(isinstance(output, Stage) for output in recorder.outputs.values()):
             raise
-        raise ConfigError(
-            f"'{type(network).__name__}' does not take pictures of {(PICTURES, 3, *image_size)}: {type(error).__name__}: "
-            f'{error}. Its forward is {inspect.signature(network.forward)}; give a module whose forward takes pictures '
-            '(N, 3, H, W) alone, and their size as input_size=') from error
+        shape, takes = (PICTURES, 3, *image_size), inspect.signature(network.forward)
+        raise ConfigError(f"'{type(network).__name__}' does not take pictures of {shape}: {type(error).__name__}: "
+                          f'{error}. Its forward is {takes}; give a module whose forward takes pictures (N, 3, H, W) '
+                          'alone, and their size as input_size=') from error
     finally:
         for hook in hooks:
             hook.remove()
