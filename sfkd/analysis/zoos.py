@@ -136,6 +136,11 @@ class Transformers(Zoo):
     """
 
     library = 'transformers'
+    #: Registered with the classifiers, but none for pictures on a grid.
+    NONE = dict(PerceiverForImageClassificationLearned='its latents lie on no grid',
+                ShieldGemma2ForImageClassification='a language model',
+                TimmWrapperForImageClassification="timm's networks, see there",
+                TimmBackbone="timm's networks, see there")
     #: Vision models that transformers lists neither as classifiers nor as backbones.
     TOWERS = ('SiglipVisionModel', 'Siglip2VisionModel', 'CLIPVisionModel', 'Aimv2VisionModel', 'BlipVisionModel',
               'ChineseCLIPVisionModel', 'InternVLVisionModel', 'MLCDVisionModel', 'DPTModel', 'GLPNModel', 'YolosModel',
@@ -148,7 +153,8 @@ class Transformers(Zoo):
                                   for kind in ('IMAGE_CLASSIFICATION', 'BACKBONE'))
         found = [*classifiers.values(), *(name for key, name in backbones.items() if key not in classifiers),
                  *cls.TOWERS]
-        return list(dict.fromkeys(name if isinstance(name, str) else name[0] for name in found))
+        first = dict.fromkeys(name if isinstance(name, str) else name[0] for name in found)
+        return [name for name in first if name not in cls.NONE]
 
     def network(self, family: str, size: int) -> tuple[str, nn.Module]:
         kind = getattr(importlib.import_module('transformers'), family)

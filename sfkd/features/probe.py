@@ -75,10 +75,11 @@ class Probe:
 
 
 def trunk_of(network: nn.Module) -> str:
-    """The path of the part whose stages are paired: OpenMMLab's ``backbone``; '' (the whole network) where there is
-    none.
+    """The path of the part whose stages are paired: OpenMMLab's ``backbone``, or what a model of transformers names as
+    its base; '' (the whole network) where there is neither.
     """
-    return 'backbone' if isinstance(getattr(network, 'backbone', None), nn.Module) else ''
+    names = 'backbone', getattr(network, 'base_model_prefix', '')
+    return next((name for name in names if name and isinstance(getattr(network, name, None), nn.Module)), '')
 
 
 def random_pictures(network: nn.Module, image_size: tuple[int, int]) -> torch.Tensor:
