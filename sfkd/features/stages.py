@@ -56,7 +56,7 @@ def stages(network: nn.Module, probed: Probe) -> list[Stage]:
         return list(ends.values())
     (octave, _), = ends.items()
     blocks = [stage for stage in maps if _octave(stage.scale) == octave and order[stage.path] >= MIN_SHARE * len(own)]
-    return _runs(blocks, _depth(trunk)) if blocks else list(ends.values())
+    return _runs(blocks, _depth(trunk)) if blocks else []  # the one map is of the stem
 
 
 def _runs(maps: list[Stage], depth: int) -> list[Stage]:

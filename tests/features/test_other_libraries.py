@@ -137,3 +137,97 @@ def test_what_fails_behind_the_first_maps_has_its_own_error():
     network.fc = nn.Linear(5, 5)
     with pytest.raises(RuntimeError, match='mat1 and mat2'):
         probe(network, (64, 64))
+
+
+def test_the_base_of_a_model_of_transformers_is_its_trunk():
+    torch.manual_seed(0)
+    network = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(
+        depths=(1, 1, 1, 1), hidden_sizes=(8, 16, 24, 32), decoder_hidden_size=16, num_labels=5))
+    found = stages(network, probe(network, (64, 96)))
+    assert all(stage.path.startswith('segformer.') for stage in found)  # and not its decode_head's class maps
+    assert [(stage.stride, stage.channels) for stage in found] == [(4, 8), (8, 16), (16, 24), (32, 32)]
+    images = pictures(64, 96)
+    (last, ), output = tapped(network, images, [found[-1].path])
+    assert torch.equal(last.flatten(), network.segformer(images).last_hidden_state.flatten())
+    assert output.logits.shape == (2, 5, 16, 24)
+
+
+# ---- kinds of networks, made by hand ----
+
+class StageThenDownsampling(nn.Module):
+    """As LeViT has it: blocks, and then what makes the grid of the next stage."""
+
+    def __init__(self, channels, down):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3)])
+        self.down = nn.Conv2d(channels, 2 * channels, 2, stride=2) if down else None
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x).relu()
+        return x if self.down is None else self.down(x)
+
+
+def test_a_stage_that_ends_with_the_downsampling_to_the_next_is_looked_into():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4),
+                            *(StageThenDownsampling(4 * 2 ** i, down=i < 3) for i in range(4)))
+    paths = paths_with(cnn(), network, (64, 96))
+    assert paths == ['1.blocks.2', '2.blocks.2', '3.blocks.2', '4']
+    images = pictures(64, 96)
+    found, output = tapped(network, images, paths)
+    assert torch.equal(found[-1], output)
+    for stage, block, finer in zip((1, 2, 3), found, found[1:]):
+        assert torch.equal(network[stage].down(block.relu()), network[:stage + 1](images))
+        assert block.shape[2] == 2 * finer.shape[2]
+
+
+class BlockOfWindows(nn.Module):
+    """As DETR's ViTs have it: what goes from block to block has its windows in the batch."""
+
+    def __init__(self, maps):
+        super().__init__()
+        self.mixed = nn.Conv2d(8, 8, 3, padding=1)
+        self.maps = maps
+
+    def forward(self, windows):
+        x = windows.unflatten(0, (2, -1)).permute(0, 2, 3, 1, 4).flatten(3)  # (2, 8, h, w)
+        x = self.mixed(x) if self.maps else torch.tanh(x)
+        return into_windows(x)
+
+
+def into_windows(x):
+    """(N, 8, h, w) with each column a window: (N w, 8, h, 1)."""
+    return x.permute(0, 3, 1, 2).flatten(0, 1).unsqueeze(3)
+
+
+class Windowed(nn.Module):
+    def __init__(self, maps):
+        super().__init__()
+        self.embedding = nn.Conv2d(3, 8, 16, stride=16)
+        self.blocks = nn.ModuleList([BlockOfWindows(maps) for _ in range(8)])
+
+    def forward(self, x):
+        x = into_windows(self.embedding(x))
+        for block in self.blocks:
+            x = block(x)
+        return x.mean((2, 3))
+
+
+def test_blocks_that_give_no_map_count_by_their_parts():
+    torch.manual_seed(0)
+    network = Windowed(maps=True)
+    paths = paths_with(cnn(), network, 64)
+    assert paths == [f'blocks.{i}.mixed' for i in (1, 3, 5, 7)]
+    images = pictures(64, 64)
+    found, output = tapped(network, images, paths)
+    torch.testing.assert_close(found[-1].mean(2), output.unflatten(0, (2, 4)).transpose(1, 2))
+    torch.testing.assert_close(network.blocks[2].mixed(found[0]), tapped(network, images, ['blocks.2.mixed'])[0][0])
+
+
+def test_the_embedding_alone_is_no_stage():
+    network = Windowed(maps=False)
+    assert [path for path, output in probe(network, (64, 64)).outputs.items() if not isinstance(output, str)] == [
+        'embedding']
+    with pytest.raises(ConfigError, match="pairs: 'auto' found no stages"):
+        Distillation(cnn(), network, input_size=64)
