@@ -147,8 +147,10 @@ def _holding(trunk: nn.Module, path: str, outputs: dict[str, Stage | str]) -> Ca
     def holding(module: nn.Module, path: str) -> bool:
         own = [octave for name, octave in maps.items() if split_path(name)[0] == path]
         within = [octave for name, octave in maps.items() if name.startswith(f'{path}.')]
-        finer = sum(octave < min(own) for octave in within) if own else 0
-        return _holds(module) or not own or _count(module) > most or finer > len(within) / 2
+        if _holds(module) or not own or _count(module) > most:
+            return True
+        # A strided block, of which this may be so too, has no list of blocks in it
+        return any(map(_holds, module.children())) and sum(octave < min(own) for octave in within) > len(within) / 2
     return holding
 
 
