@@ -38,6 +38,12 @@ EXPLANATIONS = {
     'mmdet/simple_copy_paste': "mmcv's own SyncBN wants several processes when it is built",
     'mmdet/strong_baselines': "mmcv's own SyncBN wants several processes when it is built",
     'mmdet/dyhead': "gives offsets of another grid than the output's, which torchvision's operator refuses",
+    'transformers/ImageGPTForImageClassification': 'takes colours as tokens',
+    'transformers/Siglip2ForImageClassification': 'takes patches, of pictures of many shapes; the SigLIP2 of one '
+                                                  'size is a SiglipVisionModel',
+    'transformers/Siglip2VisionModel': 'takes patches, of pictures of many shapes; the SigLIP2 of one size is a '
+                                       'SiglipVisionModel',
+    'transformers/RfDetrDinov2Backbone': 'has windows in the batch from the embedding to the end',
     'mmdet/tridentnet': 'its forward wants data samples, in tensor mode too',
 }
 
@@ -151,13 +157,18 @@ def page(rows: list[dict]) -> str:
         if kinds[kind]:
             parts.append(step_section(title, what[kind], in_order(kinds[kind])))
         if kind == 'backbones' and kinds[kind]:
-            parts.append('Registered with the backbones, but none: ' + ', '.join(
-                f'`{name}` ({why})' for name, why in PARTS.items()) + '.\n')
+            parts.append(none_of(PARTS))
+        if kind == 'transformers' and kinds[kind]:
+            parts.append(none_of(Transformers.NONE))
     if kinds['seams']:
         parts.append(seam_section(in_order(kinds['seams'])))
     if kinds['trainings']:
         parts.append(training_section(kinds['trainings']))
     return '\n'.join(parts)
+
+
+def none_of(parts: dict[str, str]) -> str:
+    return 'Registered with them, but none: ' + ', '.join(f'`{name}` ({why})' for name, why in parts.items()) + '.\n'
 
 
 def in_order(rows: list[dict]) -> list[dict]:
