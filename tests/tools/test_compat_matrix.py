@@ -76,7 +76,8 @@ def test_the_page_counts_and_explains(rows):
     assert '| mmpretrain.LeNet5 | takes pictures of one channel: `RuntimeError' in page
     assert page.count('| mmdet/yolox |') == 1
     assert '**1 of the 1 that can be built here pass (100.0%)**, 1 cannot' in page  # transformers
-    assert '| transformers/Siglip2VisionModel | takes patches' in page and '`ShieldGemma2ForImageClassification`' in page
+    assert '| transformers/Siglip2VisionModel | takes patches' in page
+    assert '`ShieldGemma2ForImageClassification` (a language model)' in page
     assert '**2 of the 2 that can be built and distilled here pass (100.0%)**, 1 cannot' in page
     assert '| mmpretrain/arcface | `no classifier: ImageToImageRetriever` |' in page
     assert '| LearningRateDecayOptimizerConstructor | 16 | 4 | same |' in page
