@@ -149,8 +149,9 @@ def _holding(trunk: nn.Module, path: str, outputs: dict[str, Stage | str]) -> Ca
         within = [octave for name, octave in maps.items() if name.startswith(f'{path}.')]
         if _holds(module) or not own or _count(module) > most:
             return True
-        # A strided block, of which this may be so too, has no list of blocks in it
-        return any(map(_holds, module.children())) and sum(octave < min(own) for octave in within) > len(within) / 2
+        # A strided block, of which this may be so too, has no list of blocks in it, but a chain of layers at most
+        lists = any(isinstance(child, nn.ModuleList) for child in module.children())
+        return lists and sum(octave < min(own) for octave in within) > len(within) / 2
     return holding
 
 
