@@ -122,7 +122,8 @@ behind the student's first layer, at its pictures, are finite and not zero: that
 distillation alone. Nothing here says how well anything learns. Encoders that mmpretrain registers for self-supervised
 training only (their forward takes a mask) are not rows. A family is a folder of configs; several have one architecture.
 
-Made by `python tools/compat_matrix.py backbones`, `... models`, `... timm`, `... torchvision` and `... transformers`, with `--page docs/compatibility.md`; rows in
+Made by `python tools/compat_matrix.py backbones`, `... models`, `... timm`, `... torchvision` and `... transformers`,
+with `--page docs/compatibility.md`; rows in
 [results/compatibility.jsonl](results/compatibility.jsonl), pairs included. Look at one pair with `python
 tools/inspect_pair.py --student CONFIG --teacher CONFIG --picture pair.png`.
 """
