@@ -3,6 +3,8 @@ file as they are done, so that a run that was ended goes on where it was; the pa
 
   python tools/compat_matrix.py backbones      every registered backbone of mmpretrain, mmdet and mmseg, one step each
   python tools/compat_matrix.py models         a stock detector or segmentor of each config family of mmdet and mmseg
+  python tools/compat_matrix.py timm           the smallest network of each of its families; so do torchvision and
+                                               transformers
   python tools/compat_matrix.py seam           each config family with its own optimiser: names, groups, load_from; and
                                                real trainings with what stock recipes ask of a model
 """
@@ -19,6 +21,7 @@ from sfkd.analysis.compatibility import PARTS, Backbones, Models
 from sfkd.analysis.seam import Seam
 from sfkd.analysis.stock import LIBRARIES
 from sfkd.analysis.trainings import Trainings
+from sfkd.analysis.zoos import SIZES, Timm, Torchvision, Transformers, Zoo
 from sfkd.openmmlab.running import prepare_process
 
 #: What the libraries' own messages do not say.
@@ -35,15 +38,24 @@ EXPLANATIONS = {
     'mmdet/simple_copy_paste': "mmcv's own SyncBN wants several processes when it is built",
     'mmdet/strong_baselines': "mmcv's own SyncBN wants several processes when it is built",
     'mmdet/dyhead': "gives offsets of another grid than the output's, which torchvision's operator refuses",
+    'transformers/ImageGPTForImageClassification': 'takes colours as tokens',
+    'transformers/Siglip2ForImageClassification': 'takes patches, of pictures of many shapes; the SigLIP2 of one '
+                                                  'size is a SiglipVisionModel',
+    'transformers/Siglip2VisionModel': 'takes patches, of pictures of many shapes; the SigLIP2 of one size is a '
+                                       'SiglipVisionModel',
+    'transformers/RfDetrDinov2Backbone': 'has windows in the batch from the embedding to the end',
     'mmdet/tridentnet': 'its forward wants data samples, in tensor mode too',
 }
 
 
+ZOOS: dict[str, type[Zoo]] = dict(timm=Timm, torchvision=Torchvision, transformers=Transformers)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('kind', choices=['backbones', 'models', 'seam'])
+    parser.add_argument('kind', choices=['backbones', 'models', *ZOOS, 'seam'])
     parser.add_argument('--only', nargs='+', metavar='NAME',
-                        help='such as mmdet.ResNet, mmdet/retinanet, seam/mmdet/retinanet or seam/run/ema')
+                        help='such as mmdet.ResNet, mmdet/retinanet, timm/vgg, seam/mmdet/retinanet or seam/run/ema')
     parser.add_argument('--results', type=Path, default=Path('docs/results/compatibility.jsonl'),
                         help='rows that are there are not made again')
     parser.add_argument('--retry', action='store_true', help='make the rows that did not pass again')
@@ -69,7 +81,7 @@ def main() -> None:
     args = arguments()
     prepare_process()
     MMLogger.get_current_instance().setLevel('ERROR')
-    kind = dict(backbones=Backbones, models=Models, seam=SeamAndTrainings)[args.kind]
+    kind = dict(ZOOS, backbones=Backbones, models=Models, seam=SeamAndTrainings)[args.kind]
     names = args.only or kind.names()
     args.results.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
@@ -110,31 +122,45 @@ behind the student's first layer, at its pictures, are finite and not zero: that
 distillation alone. Nothing here says how well anything learns. Encoders that mmpretrain registers for self-supervised
 training only (their forward takes a mask) are not rows. A family is a folder of configs; several have one architecture.
 
-Made by `python tools/compat_matrix.py backbones` and `... models`, with `--page docs/compatibility.md`; rows in
+Made by `python tools/compat_matrix.py backbones`, `... models`, `... timm`, `... torchvision` and `... transformers`,
+with `--page docs/compatibility.md`; rows in
 [results/compatibility.jsonl](results/compatibility.jsonl), pairs included. Look at one pair with `python
 tools/inspect_pair.py --student CONFIG --teacher CONFIG --picture pair.png`.
 """
 
 
+ZOO = (f'with random weights and in plain PyTorch (`sfkd.Distillation`), at the first of {", ".join(map(str, SIZES))} '
+       'pixels at which all passes; the own loss of a student is the mean square of what it returns; students and '
+       "teachers of a CNN (torchvision's ResNet of four blocks) and of a ViT of four blocks")
+
+
 def page(rows: list[dict]) -> str:
-    kinds: dict[str, list[dict]] = dict(backbones=[], models=[], seams=[], trainings=[])
+    kinds: dict[str, list[dict]] = {key: [] for key in ('backbones', 'models', *ZOOS, 'seams', 'trainings')}
     for row in rows:
-        kinds['trainings' if row['name'].startswith('seam/run/') else 'seams' if row['name'].startswith('seam/')
-              else 'models' if '/' in row['name'] else 'backbones'].append(row)
+        library = row['name'].partition('/')[0]
+        kinds['trainings' if row['name'].startswith('seam/run/') else 'seams' if library == 'seam'
+              else library if library in ZOOS else 'models' if '/' in row['name'] else 'backbones'].append(row)
     partners = ' or '.join(path.partition('/')[2] for pair in Models.PARTNERS.values() for path in pair)
     what = dict(
         backbones='every backbone that the three libraries register, in the smallest stock config that has it, under a '
         'plain classification head; students of a stock Swin-T and ResNet-50, teachers of a ResNet-18 of a quarter of '
         'the width (CNN) and of a ViT of four blocks',
         models='a stock detector or segmentor of each config family, of its three smallest the first that passes; '
-        f'students and teachers of one of another family ({partners})')
+        f'students and teachers of one of another family ({partners})',
+        timm='a family is one of timm\'s modules, the row its network with the fewest weights, ' + ZOO,
+        torchvision='a family is one of torchvision\'s modules of classifiers or segmentors, the row its network with '
+        'the fewest weights, ' + ZOO,
+        transformers='every classifier of pictures and every backbone that transformers lists, and a few vision models '
+        'beside them, from their config classes, the isotropic ones four blocks of 64 channels deep, ' + ZOO)
     parts = [INTRODUCTION]
-    for kind, title in dict(backbones='Backbones', models='Whole models').items():
+    for kind, title in dict(backbones='Backbones', models='Whole models', timm='timm', torchvision='torchvision',
+                            transformers='transformers').items():
         if kinds[kind]:
             parts.append(step_section(title, what[kind], in_order(kinds[kind])))
-    if kinds['backbones']:
-        parts.append('Registered with the backbones, but none: ' + ', '.join(
-            f'`{name}` ({why})' for name, why in PARTS.items()) + '.\n')
+        if kind == 'backbones' and kinds[kind]:
+            parts.append(none_of(PARTS))
+        if kind == 'transformers' and kinds[kind]:
+            parts.append(none_of(Transformers.NONE))
     if kinds['seams']:
         parts.append(seam_section(in_order(kinds['seams'])))
     if kinds['trainings']:
@@ -142,11 +168,15 @@ def page(rows: list[dict]) -> str:
     return '\n'.join(parts)
 
 
+def none_of(parts: dict[str, str]) -> str:
+    return 'Registered with them, but none: ' + ', '.join(f'`{name}` ({why})' for name, why in parts.items()) + '.\n'
+
+
 def in_order(rows: list[dict]) -> list[dict]:
     """By library, then by name."""
     def rank(row: dict) -> tuple:
         library, name = re.split('[./]', row['name'].removeprefix('seam/'), maxsplit=1)
-        return LIBRARIES.index(library), name.lower()
+        return (*LIBRARIES, *ZOOS).index(library), name.lower()
     return sorted(rows, key=rank)
 
 

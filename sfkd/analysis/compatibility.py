@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from mmseg.models import BaseSegmentor
 from torch import nn
 
 from .. import SFKD
+from ..distillation.pair import Pair
 from .stock import LIBRARIES, configs, one_line, smallest_first, stock, stock_backbones
 from .trial import initialise, training_step, without_downloads, works
 
@@ -93,13 +95,23 @@ def small(kind: str, size: int) -> nn.Module:
 
 def role(student: nn.Module, teacher: nn.Module, size: int) -> dict:
     """What one training step of a pair gave: the pairs and both gradients, or why there is none."""
-    try:
+    def step():
         distiller = SFKD(student, teacher, input_size=size)
-        step = training_step(distiller)
+        return distiller.distillation.pairs, training_step(distiller)
+    return role_of(step)
+
+
+def role_of(run: Callable[[], tuple[Iterable[Pair], dict[str, float]]]) -> dict:
+    """A cell of the matrix.
+
+    Args:
+        run: gives a distillation's pairs and its one training step.
+    """
+    try:
+        pairs, step = run()
     except Exception as error:  # whatever any library raises is a result here
         return dict(passes=False, why=one_line(error))
-    found = dict(passes=works(step),
-                 pairs=[(pair.student_path, pair.teacher_path) for pair in distiller.distillation.pairs],
+    found = dict(passes=works(step), pairs=[(pair.student_path, pair.teacher_path) for pair in pairs],
                  **{key: float(f'{step[key]:.3g}')
                     for key in ('gradient', 'distillation_gradient')})
     return found if found['passes'] else dict(found, why='a loss or gradient is zero or not finite')

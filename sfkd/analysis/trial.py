@@ -4,14 +4,17 @@ it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import InstanceData, PixelData
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from ..distillation import Distillation
 from ..openmmlab.building import build_model
 from ..openmmlab.building import initialise as initialise_quietly
 from ..openmmlab.distiller import Distiller
@@ -101,10 +104,33 @@ def training_step(distiller: Distiller, count: int = PICTURES) -> dict[str, floa
     distiller.train()
     losses = distiller(images, data['data_samples'], mode='loss')
     taught = sum(value for key, value in losses.items() if key.startswith('distill.'))
-    alone, = torch.autograd.grad(taught, images, retain_graph=True)
     loss, terms = distiller.parse_losses(losses)
+    return _update(images, loss, taught, terms, distiller.parameters())
+
+
+def plain_step(student: nn.Module, distillation: Distillation, count: int = PICTURES) -> dict[str, float]:
+    """The same in plain PyTorch, of a student whose own loss is the mean square of whatever it returns.
+
+    Returns:
+        dict: as of :func:`training_step`.
+    """
+    torch.manual_seed(0)
+    images = torch.randn(count, 3, *distillation.input_size, requires_grad=True)
+    student.train()
+    with distillation(images) as taught:
+        outputs = student(images)
+    own = sum(output.square().mean() for output in tree_leaves(dict(outputs) if isinstance(outputs, dict) else outputs)
+              if torch.is_tensor(output) and output.requires_grad)
+    return _update(images, own + taught.loss, taught.loss, dict(taught.losses, own=own),
+                   [*student.parameters(), *distillation.parameters()])
+
+
+def _update(images: Tensor, loss: Tensor, taught: Tensor, terms: dict[str, Tensor],
+            parameters: Iterable[nn.Parameter]) -> dict[str, float]:
+    """One update from a loss, in which that of the distillation is; the terms, and both gradients at the pictures."""
+    alone, = torch.autograd.grad(taught, images, retain_graph=True)
     loss.backward()
-    trained = [p for p in distiller.parameters() if p.requires_grad]
+    trained = [p for p in parameters if p.requires_grad]
     nn.utils.clip_grad_norm_(trained, 1.0)
     torch.optim.SGD(trained, 1e-3).step()
     return {**{key: value.item() for key, value in terms.items()}, 'gradient': images.grad.norm().item(),

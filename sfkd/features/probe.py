@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.weak import TensorWeakRef
 
 from .. import randomness
+from ..errors import ConfigError
 from .layouts import LayoutError, as_map, describe
 
 PICTURES = 2
@@ -77,10 +79,11 @@ class Probe:
 
 
 def trunk_of(network: nn.Module) -> str:
-    """The path of the part whose stages are paired: OpenMMLab's ``backbone``; '' (the whole network) where there is
-    none.
+    """The path of the part whose stages are paired: OpenMMLab's ``backbone``, or what a model of transformers names as
+    its base; '' (the whole network) where there is neither.
     """
-    return 'backbone' if isinstance(getattr(network, 'backbone', None), nn.Module) else ''
+    names = 'backbone', getattr(network, 'base_model_prefix', '')
+    return next((name for name in names if name and isinstance(getattr(network, name, None), nn.Module)), '')
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
@@ -112,6 +115,10 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
             there.
         learns: the network is to be taught. What no gradient reaches (frozen stages, the inside of reversible blocks)
             is then no stage.
+
+    Raises:
+        ConfigError: if the network fails before any of its modules has made a map of the pictures: its ``forward``
+            takes something else, or pictures of another size. What fails later has its own error.
     """
     parts = [name for name in ('neck', 'backbone') if isinstance(getattr(network, name, None), nn.Module)]
     recorder = _Recorder(image_size, learns, end=None if head or not parts else parts[0])
@@ -121,6 +128,13 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
     try:
         with _dry(network, learns), contextlib.suppress(_Enough):
             returned = recorder.paths_of(network(random_pictures(network, image_size)))
+    except Exception as error:
+        if any(isinstance(output, Stage) for output in recorder.outputs.values()):
+            raise
+        shape, takes = (PICTURES, 3, *image_size), inspect.signature(network.forward)
+        raise ConfigError(f"'{type(network).__name__}' does not take pictures of {shape}: {type(error).__name__}: "
+                          f'{error}. Its forward is {takes}; give a module whose forward takes pictures (N, 3, H, W) '
+                          'alone, and their size as input_size=') from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from torch import nn
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd
 
 from .probe import Probe, Stage, trunk_of
 from .taps import split_path
@@ -14,6 +15,7 @@ OCTAVES = 4  # of strides, which have stages: 4 to 32 of most networks, 1 to 8 o
 MIN_SHARE = 0.02  # of the trunk's modules: what is less is a step of the stem, or a pooling layer between stages
 MIN_GRID = 2  # a 1x1 map has no space left to decompose
 LAST_SCALE = 32  # where a classifier's last stage is; what dilates beyond does not stand for a stride
+FIXED_GRID = _AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd  # whose stride depends on the pictures: VGG's gives 7x7 of any
 RUNS = 4  # of blocks, into which an isotropic network is cut
 
 
@@ -28,9 +30,9 @@ def stages(network: nn.Module, probed: Probe) -> list[Stage]:
     trunk = trunk_of(network)
     own = {path: output for path, output in probed.outputs.items() if path.startswith(f'{trunk}.') or not trunk}
     order = {path: i for i, path in enumerate(own)}
-    mapped = {split_path(path)[0] for path, output in own.items() if isinstance(output, Stage)}
-    layers = set(_layers(network.get_submodule(trunk), trunk, mapped))
-    every = [output for path, output in own.items() if split_path(path)[0] in layers and isinstance(output, Stage)]
+    layers = set(_layers(network.get_submodule(trunk), trunk, _holding(network.get_submodule(trunk), trunk, own)))
+    every = [output for path, output in own.items() if split_path(path)[0] in layers and isinstance(output, Stage)
+             and not isinstance(network.get_submodule(split_path(path)[0]), FIXED_GRID)]
     maps = list(_undilated(network, [stage for stage in every if min(stage.grid) >= MIN_GRID]))
     # A 1x1 map does not tell at which stride the network would end on larger pictures
     last = max((stage.scale for stage in maps), default=LAST_SCALE) if len(maps) == len(every) else LAST_SCALE
@@ -53,22 +55,25 @@ def stages(network: nn.Module, probed: Probe) -> list[Stage]:
     if len(ends) != 1:
         return list(ends.values())
     (octave, _), = ends.items()
-    return _runs([stage for stage in maps if _octave(stage.scale) == octave
-                  and order[stage.path] >= MIN_SHARE * len(own)], _depth(trunk))
+    blocks = [stage for stage in maps if _octave(stage.scale) == octave and order[stage.path] >= MIN_SHARE * len(own)]
+    return _runs(blocks, _depth(trunk)) if blocks else []  # the one map is of the stem
 
 
 def _runs(maps: list[Stage], depth: int) -> list[Stage]:
     """The last blocks of four runs, of the same length, of an isotropic network's blocks.
 
     Args:
-        maps: all its layers' maps; of a block with several outputs the last counts.
+        maps: all its layers' maps; of a block with several outputs, or layers, the last counts.
         depth: of the trunk's path. The blocks are the most numerous children of one module, rather below the trunk than
             its own.
     """
     containers: dict[str, dict[str, Stage]] = {}
     for stage in maps:
         block = split_path(stage.path)[0]
-        containers.setdefault(block.rpartition('.')[0], {})[block] = stage
+        while block:  # a block that gives no map itself counts by its parts
+            container = block.rpartition('.')[0]
+            containers.setdefault(container, {})[block] = stage
+            block = container
     blocks = list(max(containers.values(), key=lambda run: (next(iter(run)).count('.') > depth, len(run))).values())
     runs = min(RUNS, len(blocks))
     return [blocks[math.ceil(len(blocks) * (i + 1) / runs) - 1] for i in range(runs)]
@@ -119,22 +124,46 @@ def class_maps(probed: Probe) -> list[Stage]:
     return [probed.outputs[path] for path in probed.returned if isinstance(probed.outputs[path], Stage)]
 
 
-def _layers(module: nn.Module, path: str, mapped: set[str]) -> Iterator[str]:
+def _layers(module: nn.Module, path: str, holding: Callable[[nn.Module, str], bool]) -> Iterator[str]:
     """Paths of a trunk's own layers: its children, and the children of those that only hold layers.
-
-    Those are plain containers, a wrapper's only child (mmpretrain's around a timm model), and modules that give no map
-    themselves because the trunk calls their parts.
 
     Args:
         module, path: where to look.
-        mapped: paths of the modules that gave maps.
+        holding: whether a module at a path only holds layers.
     """
-    children = dict(module.named_children())
-    for name, child in children.items():
+    for name, child in module.named_children():
         name = f'{path}.{name}' if path else name
         yield name
-        if _holds(child) or name not in mapped or len(children) == 1 and not _holds(module):
-            yield from _layers(child, name, mapped)
+        if holding(child, name):
+            yield from _layers(child, name, holding)
+
+
+def _holding(trunk: nn.Module, path: str, outputs: dict[str, Stage | str]) -> Callable[[nn.Module, str], bool]:
+    """Whether a module of a trunk only holds layers: a plain container; what gives no map itself because the trunk
+    calls its parts; what holds most of the trunk (mmpretrain's wrapper around a timm model, the encoder of
+    torchvision's ViT); and a stage that ends with the downsampling to the next (LeViT's), most of which is finer than
+    what it gives.
+
+    Args:
+        trunk, path: of all layers.
+        outputs: of all of the trunk's modules.
+    """
+    maps = {path: _octave(output.stride) for path, output in outputs.items() if isinstance(output, Stage)}
+    most = _count(trunk) / 2
+
+    def holding(module: nn.Module, path: str) -> bool:
+        own = [octave for name, octave in maps.items() if split_path(name)[0] == path]
+        within = [octave for name, octave in maps.items() if name.startswith(f'{path}.')]
+        if _holds(module) or not own or _count(module) > most:
+            return True
+        # A strided block, of which this may be so too, has no list of blocks in it, but a chain of layers at most
+        lists = any(isinstance(child, nn.ModuleList) for child in module.children())
+        return lists and sum(octave < min(own) for octave in within) > len(within) / 2
+    return holding
+
+
+def _count(module: nn.Module) -> int:
+    return sum(1 for _ in module.modules())
 
 
 def _holds(module: nn.Module) -> bool:

@@ -14,6 +14,9 @@ BACKBONES = ['mmpretrain.MobileNetV3', 'mmpretrain.DistilledVisionTransformer', 
              'mmpretrain.EdgeNeXt', 'mmpretrain.Conformer', 'mmpretrain.XCiT',
              'mmdet.PyramidVisionTransformerV2', 'mmdet.TridentResNet', 'mmseg.MixVisionTransformer', 'mmseg.HRNet',
              'mmseg.MobileNetV3', 'mmseg.BiSeNetV2', 'mmseg.ERFNet', 'mmseg.PIDNet', 'mmpretrain.LeNet5']
+#: The smallest of its family, a segmentor, a model by its config class, and one that takes no pictures.
+ZOOS = dict(timm=['timm/starnet'], torchvision=['torchvision/lraspp'],
+            transformers=['transformers/DINOv3ViTBackbone', 'transformers/Siglip2VisionModel'])
 MODELS = ['mmdet/yolox', 'mmseg/bisenetv2']
 SEAMS = ['seam/mmpretrain/arcface', 'seam/mmdet/convnext', 'seam/mmseg/convnext']  # none, and two with layer decay
 
@@ -22,21 +25,23 @@ SEAMS = ['seam/mmpretrain/arcface', 'seam/mmdet/convnext', 'seam/mmseg/convnext'
 def rows(tool, tmp_path_factory):
     folder = tmp_path_factory.mktemp('matrix')
     results = folder / 'rows.jsonl'
-    for kind, names in (('backbones', BACKBONES), ('models', MODELS), ('seam', SEAMS)):
+    for kind, names in dict(ZOOS, backbones=BACKBONES, models=MODELS, seam=SEAMS).items():
         tool('tools/compat_matrix.py', kind, '--only', *names, '--results', results, '--page', folder / 'page.md')
     return [json.loads(line) for line in results.read_text().splitlines()], (folder / 'page.md').read_text(), results
 
 
 def test_every_family_of_the_slice_passes(rows):
     found = {row['name']: row for row in rows[0] if row['name'] not in SEAMS}
-    assert set(found) == {*BACKBONES, *MODELS}
+    assert set(found) == {*BACKBONES, *MODELS, *sum(ZOOS.values(), [])}
     # it takes pictures of one channel: no network for photographs
     assert 'channels' in found.pop('mmpretrain.LeNet5')['why']
+    # it takes patches and their places
+    assert 'pixel_attention_mask' in found.pop('transformers/Siglip2VisionModel')['why']
     failed = {name: row for name, row in found.items()
               if not all(role['passes'] for role in row.get('roles', [dict(passes=False)]).values())}
     assert not failed
     for name, row in found.items():
-        assert len(row['roles']) == (2 if '/' in name else 4)
+        assert len(row['roles']) == (2 if name in MODELS else 4)
         for role in row['roles'].values():
             assert role['gradient'] > 0 and role['distillation_gradient'] > 0 and len(role['pairs']) >= 2, (name, role)
 
@@ -56,12 +61,23 @@ def test_pairs_of_a_row_are_those_of_the_networks(rows):
         ('stages.0', 'stages.1', 'stages.2', 'norm3'))]
 
 
+def test_rows_of_other_libraries_are_of_the_smallest_network(rows):
+    found = {row['name']: row for row in rows[0]}
+    assert found['timm/starnet']['config'] == 'starnet_s050' and found['timm/starnet']['size'] == 64
+    assert found['torchvision/lraspp']['config'] == 'lraspp_mobilenet_v3_large'
+    roles = found['transformers/DINOv3ViTBackbone']['roles']
+    assert roles['student of CNN']['pairs'] == [[f'model.layer.{i}', f'layer{i + 1}'] for i in range(4)]
+
+
 def test_the_page_counts_and_explains(rows):
     page = rows[1]
     assert '**18 of the 18 that can be built here pass (100.0%)**, 1 cannot' in page
     assert '**2 of the 2 that can be built here pass' in page
     assert '| mmpretrain.LeNet5 | takes pictures of one channel: `RuntimeError' in page
     assert page.count('| mmdet/yolox |') == 1
+    assert '**1 of the 1 that can be built here pass (100.0%)**, 1 cannot' in page  # transformers
+    assert '| transformers/Siglip2VisionModel | takes patches' in page
+    assert '`ShieldGemma2ForImageClassification` (a language model)' in page
     assert '**2 of the 2 that can be built and distilled here pass (100.0%)**, 1 cannot' in page
     assert '| mmpretrain/arcface | `no classifier: ImageToImageRetriever` |' in page
     assert '| LearningRateDecayOptimizerConstructor | 16 | 4 | same |' in page
