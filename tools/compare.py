@@ -207,7 +207,8 @@ def switch(method: str) -> str:
     for i, loss in enumerate(model.get('logits', [])):
         if not loss.get('weight', 1.0):
             return f'logits.{i}.weight=1.0'
-    return f'logits.0.temperature={1.0 if model.logits[0].get("temperature", 1.0) == 4.0 else 4.0}'
+    kind = 'logits' if model.get('logits') else 'losses'  # the scores of whole pictures, or class maps
+    return f'{kind}.0.temperature={1.0 if model[kind][0].get("temperature", 1.0) == 4.0 else 4.0}'
 
 
 def interval(values: list[float]) -> str:
