@@ -35,9 +35,9 @@ from statistics import mean, stdev
 from threading import Lock
 
 from mmengine.config import Config
-from scipy.stats import t as student_t
 
 import sfkd
+from sfkd.analysis.intervals import interval
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS, budget
 
@@ -209,14 +209,6 @@ def switch(method: str) -> str:
             return f'logits.{i}.weight=1.0'
     kind = 'logits' if model.get('logits') else 'losses'  # the scores of whole pictures, or class maps
     return f'{kind}.0.temperature={1.0 if model[kind][0].get("temperature", 1.0) == 4.0 else 4.0}'
-
-
-def interval(values: list[float]) -> str:
-    """Mean and 95% confidence interval of a mean (Student's t)."""
-    if len(values) == 1:
-        return f'{mean(values):+6.2f}'
-    t = round(student_t.ppf(0.975, len(values) - 1), 2)  # as printed in tables of it
-    return f'{mean(values):+6.2f} ± {t * stdev(values) / math.sqrt(len(values)):.2f}'
 
 
 def percent(row: dict) -> float:
