@@ -40,8 +40,9 @@ ALONE = dict(cls='sfkd::mini/cls_mixer.py', det='sfkd::mini/det_gfl_resnet8.py',
 FLAGSHIP = 'sfkd/seg_pspnet_r101_to_pspnet_r18.py'
 LIBRARY = dict(cls='mmpretrain', det='mmdet', seg='mmseg')
 SMALL_CONVNEXT = dict(arch=dict(depths=[1, 1, 3, 1], channels=[8, 16, 24, 32]), init_cfg=None)
-#: mmdet's tools as they are; only, where mmcv has no compiled operators, sfkd gives it torch's before mmdet asks.
-WITH_OPERATORS = 'import sys, runpy, sfkd; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
+#: A library's tools as they are; only, sfkd is there before: for mmdet where mmcv has no compiled operators, and for
+#: mmpretrain, which mmseg needs, beside transformers 5.
+WITH_SFKD = 'import sys, runpy, sfkd; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
 
 #: What was looked at -> (whether it is as it should be, what was found).
 Findings = dict[str, tuple[bool, str]]
@@ -321,7 +322,7 @@ def save_best_list(folder: Path, data: Path) -> Findings:
 def stock_tools(task: str, folder: Path, data: Path) -> Findings:
     """A library's own train.py and test.py with a distillation config."""
     tools = Path(importlib.import_module(LIBRARY[task]).__file__).parent / '.mim/tools'
-    start = [sys.executable, '-c', WITH_OPERATORS] if task == 'det' else [sys.executable]
+    start = [sys.executable, '-c', WITH_SFKD]
     configs = {}
     for name, path in dict(pair=PAIRS[task], alone=ALONE[task]).items():
         config = configured(path, folder, data, epochs=8 if task == 'det' else 1, batch=2 if task == 'det' else 4)

@@ -16,7 +16,7 @@ from ..features.probe import UNTAUGHT, Probe, Stage, probe
 from ..features.stages import MIN_GRID, class_maps, stages
 from ..losses.base import takes_refined
 from ..registry import MODELS
-from .options import AUTOMATIC, WORDS, problems_of
+from .options import problems_of
 from .pair import Pair
 
 HEAD = 'head'  # the module whose output are a classifier's scores
@@ -85,11 +85,7 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
 # ---- what was asked for ----
 
 def _entries(pairs: str | Sequence[str | dict]) -> list[str | dict]:
-    entries = [pairs] if isinstance(pairs, str) else list(pairs)
-    if unknown := [entry for entry in entries if isinstance(entry, str) and entry not in AUTOMATIC]:
-        raise ConfigError([f"pairs: '{entry}' is neither {WORDS} nor a dict(student=path, teacher=path)"
-                           for entry in unknown])
-    return entries
+    return [pairs] if isinstance(pairs, str) else list(pairs)
 
 
 def _check_entries(entries: list[str | dict]) -> None:

@@ -25,7 +25,9 @@ def problems_of(pairs, connector, losses, logits, stages, **sizes) -> list[str]:
             found.append(f'{key}: {size!r} is neither a number of pixels nor (height, width)')
     if stages is not None and not (_is_list(stages) and all(map(_whole, stages))):
         found.append(f'stages: {stages!r} is no list of indices, such as [-1]')
-    if not isinstance(pairs, str):
+    if isinstance(pairs, str):
+        found += _entry('pairs', pairs)
+    else:
         if not _is_list(pairs):
             return [*found, f"pairs: {_shown(pairs)} is neither {WORDS} nor a list of dict(student=path, "
                     'teacher=path)']
@@ -46,6 +48,8 @@ def problems_of_rest(every, share) -> list[str]:
 
 def _entry(where: str, entry) -> Iterator[str]:
     if isinstance(entry, str):
+        if entry not in AUTOMATIC:
+            yield f"{where}: '{entry}' is neither {WORDS} nor a dict(student=path, teacher=path)"
         return
     if not isinstance(entry, Mapping):
         yield f"{where}: {_shown(entry)} is neither {WORDS} nor a dict(student=path, teacher=path)"

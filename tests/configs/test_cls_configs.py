@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 
 import sfkd  # noqa: F401
+from sfkd.openmmlab.building import read_config
 from sfkd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +91,7 @@ def test_cifar_recipe(path):
 @pytest.mark.parametrize('path', CIFAR_DISTILLATIONS, ids=name)
 def test_cifar_teacher_checkpoint_is_what_its_training_writes(path):
     model = Config.fromfile(path).model
-    teacher = Config.fromfile(model.teacher)
+    teacher = read_config(model.teacher, 'teacher')
     assert model.teacher_ckpt == f'work_dirs/{Path(model.teacher).stem}/epoch_{teacher.train_cfg.max_epochs}.pth'
     assert teacher.default_hooks.checkpoint.interval == 1
     assert teacher.model.head.num_classes == model.student.head.num_classes == 100

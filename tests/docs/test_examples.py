@@ -19,7 +19,8 @@ CONNECTORS = [f'pairs.{i}.connector.align.project.weight' for i in range(4)]
 def run(name: str, *arguments) -> str:
     """What an example prints."""
     command = [sys.executable, EXAMPLES / f'{name}.py', *map(str, arguments)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1',
+    alone = {key: value for key, value in os.environ.items() if key != 'LOCAL_RANK'}  # Accelerate looks for the others
+    environment = {**alone, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1',
                    'CUDA_VISIBLE_DEVICES': ''}
     done = subprocess.run(command, cwd=arguments[-1].parent, env=environment, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, timeout=300)

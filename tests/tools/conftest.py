@@ -1,4 +1,5 @@
 """Runs the tools as a user does: in processes of their own, on a small Digits in the Wild."""
+import importlib
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from sfkd.datasets.digits_wild import generate_cls
 
 ROOT = Path(__file__).resolve().parents[2]
+WITH_SFKD = 'import sys, runpy, sfkd; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
 
 
 @pytest.fixture(scope='session')
@@ -34,9 +36,22 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
+@pytest.fixture(name='stock_tool', scope='session')
+def a_stock_tool():
+    return stock_tool
+
+
 @pytest.fixture(name='free_port')
 def a_free_port() -> str:
     return free_port()
+
+
+def stock_tool(library: str, name: str) -> tuple:
+    """The start of a command that runs a library's own tool as it is; only, sfkd gives mmdet the operators that mmcv
+    may lack here, and lets mmpretrain be imported beside transformers 5.
+    """
+    folder = Path(importlib.import_module(library).__file__).parent
+    return '-c', WITH_SFKD, folder / f'.mim/tools/{name}.py'
 
 
 class Tool:

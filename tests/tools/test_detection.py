@@ -14,11 +14,6 @@ from sfkd.openmmlab.building import build_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR, ALONE = 'configs/mini/det_swin_to_resnet8.py', 'configs/mini/det_gfl_resnet8.py'
-# mmdet's own tool as it is; only, mmcv has no compiled operators here, and sfkd gives it torch's before mmdet asks for
-# them
-STOCK_TEST = ('-c',
-              'import sys, runpy, sfkd; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")',
-              Path(mmdet.__file__).parent / '.mim/tools/test.py')
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +43,7 @@ def trained(tool, small, tmp_path_factory) -> Path:
     return folder
 
 
-def test_an_exported_detector_scores_in_mmdets_own_tool_to_the_last_digit(tool, small, trained, tmp_path):
+def test_an_exported_detector_scores_in_mmdets_own_tool_to_the_last_digit(tool, stock_tool, small, trained, tmp_path):
     out = tmp_path / 'student.pth'
     tool('tools/export_student.py', PAIR, trained / 'epoch_4.pth', out)
     config = Config.fromfile(ROOT / ALONE)
@@ -61,7 +56,7 @@ def test_an_exported_detector_scores_in_mmdets_own_tool_to_the_last_digit(tool, 
         found = json.loads((tmp_path / f'{name}.bbox.json').read_text())
         return re.findall(r'coco/(bbox_mAP\w*): ([\d.]+)', text), sorted(found, key=lambda box: json.dumps(box))
     ours, boxes = scored('ours', 'tools/test.py', PAIR, trained / 'epoch_4.pth', '--out', tmp_path / 'score.json')
-    theirs, stock_boxes = scored('stock', *STOCK_TEST, ALONE, out)
+    theirs, stock_boxes = scored('stock', *stock_tool('mmdet', 'test'), ALONE, out)
     assert ours == theirs and [key for key, _ in ours] == ['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75']
     assert boxes == stock_boxes and len(boxes) > 100
     assert float(dict(ours)['bbox_mAP']) == json.loads((tmp_path / 'score.json').read_text())['coco/bbox_mAP'] > 0

@@ -46,11 +46,11 @@ def test_interrupted_and_resumed_ends_where_the_uninterrupted_run_does(tool, dig
     command = ['tools/distill.py', '--student', f'{nets}:student', '--teacher', f'{nets}:teacher', '--pictures',
                digits / 'train', '--input-size', 32, '--steps', 60, '--batch-size', 50, '--workers', 1, '--out']
     whole = tool(*command, tmp_path / 'whole.safetensors')
-    assert 'about' in whole and 'step 60/60' in whole and not (tmp_path / 'whole.resume.pth').exists()
+    assert 'the whole training' in whole and '] 60/60  epoch' in whole and not (tmp_path / 'whole.resume.pth').exists()
     assert Image.open(tmp_path / 'whole.png').size[0] > 300
     process = tool.start(*command, tmp_path / 'cut.safetensors')
     for line in process.stdout:
-        if line.startswith('about'):  # after three steps
+        if line.startswith('a step takes'):  # after three steps
             process.send_signal(signal.SIGTERM)
             break
     assert 'SIGTERM: the run has ended' in process.stdout.read() and process.wait() == 128 + signal.SIGTERM

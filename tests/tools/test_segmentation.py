@@ -55,9 +55,8 @@ def test_an_exported_student_is_the_stock_segmentor(exported):
     stock.load_state_dict(torch.load(exported, weights_only=False)['state_dict'], strict=True)
 
 
-def test_the_score_is_that_of_mmsegs_own_tool(tool, few, distilled, exported, tmp_path):
-    own = Path(mmseg.__file__).parent / '.mim/tools/test.py'
-    tool(own, ALONE, exported, '--work-dir', tmp_path / 'own', '--cfg-options', *few)
+def test_the_score_is_that_of_mmsegs_own_tool(tool, stock_tool, few, distilled, exported, tmp_path):
+    tool(*stock_tool('mmseg', 'test'), ALONE, exported, '--work-dir', tmp_path / 'own', '--cfg-options', *few)
     theirs = json.loads(next((tmp_path / 'own').glob('*/*.json')).read_text())
     assert theirs['mIoU'] > 1 and abs(theirs['mAcc'] - 100 / 11) > 0.1  # not one class everywhere
     tool('tools/test.py', PAIR, distilled, '--out', tmp_path / 'score.json', '--work-dir', tmp_path, '--cfg-options',

@@ -4,7 +4,6 @@ import signal
 import time
 from pathlib import Path
 
-import mmpretrain
 import pytest
 import torch
 from mmengine.config import Config
@@ -36,9 +35,8 @@ def distilled(tool, small, tmp_path_factory) -> Path:
     return folder
 
 
-def test_all_weights_zero_is_the_stock_training_bit_for_bit(tool, small, tmp_path, distilled):
-    stock_tool = Path(mmpretrain.__file__).parent / '.mim/tools/train.py'
-    tool(stock_tool, ALONE, '--work-dir', tmp_path / 'stock', '--cfg-options', *small)
+def test_all_weights_zero_is_the_stock_training_bit_for_bit(tool, stock_tool, small, tmp_path, distilled):
+    tool(*stock_tool('mmpretrain', 'train'), ALONE, '--work-dir', tmp_path / 'stock', '--cfg-options', *small)
     zero = [f'model.{name}_weight=0' for name in ('spatial', 'frequency', 'logit')]
     tool('tools/train.py', PAIR, '--work-dir', tmp_path / 'zero', '--cfg-options', *small, RANDOM_TEACHER, *zero)
     stock = weights(tmp_path / 'stock/epoch_1.pth')
@@ -89,12 +87,12 @@ def test_exported_student_is_the_stock_model(tool, tmp_path, distilled, suffix):
     assert all(torch.equal(a.pred_score, b.pred_score) for a, b in zip(ours, theirs))
 
 
-def test_scores_of_whole_and_exported_checkpoint_are_those_of_the_stock_tool(tool, small, tmp_path, distilled):
+def test_scores_of_whole_and_exported_checkpoint_are_those_of_the_stock_tool(tool, stock_tool, small, tmp_path,
+                                                                             distilled):
     def top1(text):
         return re.findall(r'accuracy/top1: ([\d.]+)', text)[-1]
     options = ['--work-dir', tmp_path, '--cfg-options', *small]
-    stock_tool = Path(mmpretrain.__file__).parent / '.mim/tools/test.py'
-    stock = top1(tool(stock_tool, ALONE, distilled / 'student_latest.pth', *options))
+    stock = top1(tool(*stock_tool('mmpretrain', 'test'), ALONE, distilled / 'student_latest.pth', *options))
     assert top1(tool('tools/test.py', PAIR, distilled / 'epoch_3.pth', *options)) == stock
     assert top1(tool('tools/test.py', PAIR, distilled / 'student_latest.pth', *options)) == stock
 
