@@ -70,7 +70,7 @@ class Estimate:
         left = f', {duration(self.remaining)} of it left' if self.done > self.steps else ''
         return (f'a step takes {duration(self.per_step)}, an epoch ({self.per_epoch} steps) '
                 f'{duration(self.per_epoch * self.per_step)}, the whole training ({epochs} epochs, {self.total} steps) '
-                f'{duration(self.total * self.per_step)}{left}; validation is not counted')
+                f'{duration(self.total * self.per_step)}{left}')
 
     def line(self, loss: float | None = None) -> str:
         """Where the training is, for :class:`Bar`."""

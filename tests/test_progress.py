@@ -29,8 +29,7 @@ def estimate(times, total=12, per_epoch=4, done=0):
 def test_the_first_step_is_in_no_estimate():
     found, _ = estimate([60, 1, 2])
     assert found.per_step == 1.5 and found.remaining == 9 * 1.5 and found.is_due()
-    assert str(found) == ('a step takes 1.5 s, an epoch (4 steps) 6 s, the whole training (3 epochs, 12 steps) 18 s; '
-                          'validation is not counted')
+    assert str(found) == ('a step takes 1.5 s, an epoch (4 steps) 6 s, the whole training (3 epochs, 12 steps) 18 s')
     assert not estimate([60, 1])[0].is_due() and not estimate([60, 1, 2, 1])[0].is_due()
 
 
@@ -45,7 +44,7 @@ def test_what_lies_between_two_epochs_is_no_step():
 
 def test_a_resumed_training_says_what_is_left():
     found, _ = estimate([60, 1, 1], done=5)
-    assert found.remaining == 4 and str(found).endswith('12 s, 4 s of it left; validation is not counted')
+    assert found.remaining == 4 and str(found).endswith('12 s, 4 s of it left')
 
 
 def test_the_line():

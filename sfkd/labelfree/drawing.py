@@ -10,16 +10,19 @@ from torch import Tensor, nn
 
 from ..connectors import Decomposed
 from ..distillation import Distillation
+from ..distillation.pair import Pair
 from .crops import as_tensor
 
 TILE, GAP, TITLE = 128, 4, 16  # pixels
+CELLS = 7  # a side, below which nobody sees a shape in a map
 
 
 @torch.no_grad()
 def draw_features(student: nn.Module, companion: Distillation, shown: list[Image.Image], pictures: Tensor,
                   file: str | Path) -> None:
     """Draw pictures beside the teacher's features and the student's, as colours: the three principal components of the
-    teacher's map of the deepest pair, and what the pair compares with it of the student's on the same three.
+    teacher's map of a pair, and what the pair compares with it of the student's on the same three. The pair is the
+    deepest with enough cells to see something.
 
     Args:
         student, companion: as they were trained; the student is in eval mode afterwards.
@@ -28,7 +31,7 @@ def draw_features(student: nn.Module, companion: Distillation, shown: list[Image
         file: of the picture.
     """
     student.eval()
-    pair = [pair for pair in companion.pairs if not pair.teacher_stage.is_scores][-1]
+    pair = _shown_pair([pair for pair in companion.pairs if not pair.teacher_stage.is_scores])
     theirs = companion.teacher(pictures)
     with companion.taps.capture(pictures.shape[2:]) as ours:
         student(pictures)
@@ -43,6 +46,12 @@ def draw_features(student: nn.Module, companion: Distillation, shown: list[Image
             sheet.paste(Image.fromarray(tile.permute(1, 2, 0).cpu().numpy()),
                         (x * (TILE + GAP), TITLE + y * (TILE + GAP)))
     sheet.save(file)
+
+
+def _shown_pair(pairs: list[Pair]) -> Pair:
+    def cells(pair: Pair) -> int:
+        return min(side for stage in pair.stages for side in stage.grid)
+    return next((pair for pair in reversed(pairs) if cells(pair) >= CELLS), max(pairs, key=cells))
 
 
 def colours(map: Tensor, reference: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class ProgressHook(Hook):
             return
         self.estimate.step()
         if self.estimate.is_due():
-            runner.logger.info(str(self.estimate))
+            runner.logger.info(f'{self.estimate}; validation is not counted')
         if self.bar.visible:
             loss = (outputs or {}).get('loss')
             self.bar.show(self.estimate.line(None if loss is None else float(loss)))
