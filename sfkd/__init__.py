@@ -4,6 +4,7 @@ Importing the package registers every component with mmengine. It imports torch 
 libraries.
 """
 from . import compat
+from .datasets import PictureFolder
 from .distillation import Distillation
 from .openmmlab import SFKD, Distiller
 from .version import __version__
@@ -11,10 +12,3 @@ from .version import __version__
 compat.install()  # imports nothing: only if mmcv asks for its compiled operators and has none
 
 __all__ = ['SFKD', 'Distillation', 'Distiller', 'PictureFolder', '__version__']
-
-
-def __getattr__(name: str):
-    if name == 'PictureFolder':  # not above: its package loads scikit-learn
-        from .datasets import PictureFolder
-        return PictureFolder
-    raise AttributeError(f"module 'sfkd' has no attribute '{name}'")

@@ -25,7 +25,8 @@ PathFinder.find_spec = staticmethod(
     lambda name, *rest: None if name.partition('.')[0] in hidden else stock(name, *rest))
 import torch
 from torch import nn
-from sfkd import Distillation
+import sfkd.labelfree
+from sfkd import Distillation, PictureFolder
 
 def cnn(width):
     sizes = [3, width, 2 * width, 4 * width, 8 * width]

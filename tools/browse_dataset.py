@@ -11,7 +11,7 @@ from mmengine.config import DictAction
 from mmengine.runner import set_random_seed
 
 from sfkd.analysis.drawing import annotate, build_dataset, picture
-from sfkd.datasets import contact_sheet
+from sfkd.datasets.digits_wild import contact_sheet
 from sfkd.openmmlab.running import errors_for_people, load_config, prepare_process
 
 

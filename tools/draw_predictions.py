@@ -15,7 +15,7 @@ from mmengine.dataset import pseudo_collate
 
 from sfkd.analysis.drawing import annotate, build_dataset, picture
 from sfkd.checkpoint import load_strictly
-from sfkd.datasets import contact_sheet
+from sfkd.datasets.digits_wild import contact_sheet
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model
 from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process, student_config

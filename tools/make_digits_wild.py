@@ -7,7 +7,8 @@ from pathlib import Path
 # A checkout works without being installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sfkd.datasets import DEFAULT_COUNTS, SPLITS, generate_cls, generate_det, generate_seg  # noqa: E402
+from sfkd.datasets.digits_wild import DEFAULT_COUNTS, generate_cls, generate_det, generate_seg  # noqa: E402
+from sfkd.datasets.scenes import SPLITS  # noqa: E402
 
 GENERATE = dict(cls=generate_cls, det=generate_det, seg=generate_seg)
 

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from ..datasets import overlay
+from ..datasets.digits_wild import overlay
 from ..errors import ConfigError
 from ..openmmlab.running import check_data
 

@@ -25,7 +25,7 @@ from mmengine.runner import Runner, save_checkpoint
 from torch import Tensor, nn
 
 from ..checkpoint import read_checkpoint
-from ..datasets import generate_cls, generate_det, generate_seg
+from ..datasets.digits_wild import generate_cls, generate_det, generate_seg
 from ..errors import ConfigError
 from ..openmmlab.building import build_model, initialise, read_config
 from ..openmmlab.running import build_runner, load_config

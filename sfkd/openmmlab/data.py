@@ -10,6 +10,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
+from ..datasets import PictureFolder
+from ..datasets.checking import check_dataset, classes_of, leaves_of, named
 from ..errors import ConfigError
 from ..registry import HOOKS
 
@@ -26,13 +28,6 @@ class DataCheckHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        from ..datasets import PictureFolder
-        from ..datasets.checking import (  # not above: its package loads scikit-learn
-            check_dataset,
-            classes_of,
-            leaves_of,
-            named,
-        )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         classes, problems, notes = classes_of(model), [], []
         for split, loop in dict(train=runner.train_loop, val=runner.val_loop).items():

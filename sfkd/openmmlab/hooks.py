@@ -16,6 +16,7 @@ from mmengine.visualization import LocalVisBackend
 
 from .. import randomness
 from ..checkpoint import stock_checkpoint, write_checkpoint
+from ..datasets import ReplayedDataset
 from ..distillation.cache import TeacherCache, digest_of, digest_of_data, digest_of_network, tap_shapes
 from ..distillation.precision import resolved
 from ..errors import ConfigError
@@ -190,9 +191,6 @@ class TeacherCacheHook(Hook):
         self.cache: TeacherCache | None = None
 
     def before_train(self, runner: Runner) -> None:
-        from ..datasets import (
-            ReplayedDataset,  # not above: its package loads scikit-learn, which 'import sfkd' does without
-        )
         student, dataset = unwrapped(runner), runner.train_loop.dataloader.dataset
         distillation = getattr(student, 'distillation', None)
         if distillation is None or not distillation.pairs:

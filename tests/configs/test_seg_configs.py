@@ -10,7 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, DefaultScope
 
 mmseg = pytest.importorskip('mmseg')
-from sfkd.datasets import generate_seg  # noqa: E402
+from sfkd.datasets.digits_wild import generate_seg  # noqa: E402
 from sfkd.openmmlab.building import build_model, read_config  # noqa: E402
 from sfkd.registry import MODELS  # noqa: E402
 

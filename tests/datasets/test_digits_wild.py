@@ -11,16 +11,9 @@ import torch
 from mmengine.config import Config
 from sklearn.datasets import load_digits
 
-from sfkd.datasets import (
-    CLASSES,
-    MAKE_COMMAND,
-    SPLITS,
-    SceneGenerator,
-    contact_sheet,
-    generate_cls,
-    scenes,
-    split_digits,
-)
+from sfkd.datasets import scenes
+from sfkd.datasets.digits_wild import MAKE_COMMAND, contact_sheet, generate_cls
+from sfkd.datasets.scenes import CLASSES, SPLITS, SceneGenerator, split_digits
 from sfkd.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,9 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
 from pycocotools.coco import COCO
 
-from sfkd.datasets import CLASSES, SEG_CLASSES, SPLITS, SceneGenerator, digits_wild, generate_det, generate_seg, overlay
+from sfkd.datasets import digits_wild
+from sfkd.datasets.digits_wild import SEG_CLASSES, generate_det, generate_seg, overlay
+from sfkd.datasets.scenes import CLASSES, SPLITS, SceneGenerator
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = dict(train=24, val=20, test=20)

@@ -15,8 +15,8 @@ from mmengine.registry import DefaultScope, init_default_scope
 from mmpretrain.structures import DataSample
 from torch import nn
 
-from sfkd.datasets import generate_cls, generate_det, generate_seg
 from sfkd.datasets.checking import SampleError, check_dataset, classes_of, leaves_of, named
+from sfkd.datasets.digits_wild import generate_cls, generate_det, generate_seg
 from sfkd.errors import ConfigError
 from sfkd.registry import DATASETS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sfkd.datasets import generate_cls
+from sfkd.datasets.digits_wild import generate_cls
 from sfkd.openmmlab.progress import ProgressHook
 from sfkd.openmmlab.running import build_runner, load_config
 

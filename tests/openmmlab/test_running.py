@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from sfkd import SFKD
-from sfkd.datasets import generate_cls
+from sfkd.datasets.digits_wild import generate_cls
 from sfkd.openmmlab.running import build_runner, is_distillation, load_config
 from sfkd.registry import MODELS, ROOT_MODELS, register_entry_point
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 mmdet = pytest.importorskip('mmdet')
-from sfkd.datasets import generate_det  # noqa: E402
+from sfkd.datasets.digits_wild import generate_det  # noqa: E402
 from sfkd.openmmlab.building import build_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

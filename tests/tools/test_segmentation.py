@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 mmseg = pytest.importorskip('mmseg')
-from sfkd.datasets import generate_seg  # noqa: E402
+from sfkd.datasets.digits_wild import generate_seg  # noqa: E402
 from sfkd.registry import MODELS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
