@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # usage: bash tools/run_tests.sh [pytest arguments]
-# From a bare checkout to the test result. By default ruff, then all tests but those marked long; those: bash tools/run_tests.sh -m long
+# From a bare checkout to the test result. By default ruff, then all tests but those marked long, two files at a time; those: bash tools/run_tests.sh -m long
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+# One thread a process: where another program has a core, two wait for each other ten times as long as they compute
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 if [[ $# -eq 0 ]]; then
   python -m ruff check .
+  set -- -n 2 --dist loadfile
 fi
 exec python -m pytest "$@"
