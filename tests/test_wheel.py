@@ -67,5 +67,5 @@ def test_the_plain_installation_asks_for_no_library_of_a_task(unpacked):
     required = [line.partition(': ')[2] for line in metadata.splitlines() if line.startswith('Requires-Dist')]
     plain = {line.partition('<')[0].partition('=')[0] for line in required if 'extra ==' not in line}
     assert plain == {'torch', 'onedl-mmengine', 'numpy', 'numba', 'pytorch-wavelets', 'PyWavelets', 'setuptools',
-                     'safetensors'}
+                     'safetensors', 'Pillow', 'opencv-python'}
     assert any(line.startswith('onedl-mmdetection') and line.endswith('extra == "mm"') for line in required)
