@@ -37,7 +37,7 @@ from threading import Lock
 from mmengine.config import Config
 
 import sfkd
-from sfkd.analysis.intervals import interval
+from sfkd.analysis.intervals import interval, spread
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS, budget
 

@@ -16,7 +16,7 @@ find_python() {
   return 1
 }
 
-wanted=$(cat "$top"/requirements/{runtime,mm,tests}.txt "$top/setup.py" | cksum)" $top"
+wanted=$(cat "$top"/requirements/*.txt "$top/setup.py" | cksum)" $top"
 if [[ ! -f $env/sfkd-installed || $(< "$env/sfkd-installed") != "$wanted" ]]; then
   python=$(find_python)
   echo "installing into $env (about 3 minutes, several GB; log: $env/install.log) ..."
