@@ -31,7 +31,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 from queue import Queue
-from statistics import mean, stdev
+from statistics import mean
 from threading import Lock
 
 from mmengine.config import Config
@@ -238,9 +238,7 @@ def table(rows: list[dict], baselines=BASELINES) -> str:
                 other = methods.get(baseline, {})
                 paired = [by_seed[seed] - other[seed] for seed in by_seed if seed in other]
                 differences.append(interval(paired) if paired and method != baseline else '')
-            values = list(by_seed.values())
-            spread = f' ± {stdev(values):.2f}' if len(values) > 1 else ''
-            lines.append(f'| {pair} | {method} | {len(values)} | {mean(values):.2f}{spread} | '
+            lines.append(f'| {pair} | {method} | {len(by_seed)} | {spread(list(by_seed.values()))} | '
                          f'{" | ".join(differences)} |')
     return '\n'.join(lines)
 
@@ -256,9 +254,7 @@ def ranks(rows: list[dict]) -> str:
     order = sorted(common, key=lambda method: mean(ranking[method] for ranking in place.values()))
 
     def cell(pair, method):
-        values = list(cells[pair][method].values())
-        spread = f' ± {stdev(values):.2f}' if len(values) > 1 else ''
-        return f'{mean(values):.2f}{spread} ({place[pair][method]})'
+        return f'{spread(list(cells[pair][method].values()))} ({place[pair][method]})'
     lines = ['| method | ' + ' | '.join(place) + ' | mean rank |', '|' + '---|' * (len(place) + 2)]
     return '\n'.join(lines + [f'| {method} | ' + ' | '.join(cell(pair, method) for pair in place)
                               + f' | {mean(ranking[method] for ranking in place.values()):.2f} |' for method in order])

@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from sfkd.analysis.intervals import spread
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import budget
 from sfkd.openmmlab.running import (
@@ -108,13 +109,12 @@ def table(rows: list[dict]) -> str:
         if not of:
             continue
         final = [row['scores'][-1] for row in of.values()]
-        spread = f' ± {stdev(final):.2f}' if len(final) > 1 else ''
         taken = {seed: seconds_to(row, alone[seed]['scores'][-1]) for seed, row in of.items()}
         there = {seed: seconds for seed, seconds in taken.items() if seconds is not None}
         reached = f'{mean(there.values()):.0f}' if there else 'never'
         reached += f' ({len(there)} of {len(of)})' if 0 < len(there) < len(of) else ''
         shares = [seconds / alone[seed]['seconds'][-1] for seed, seconds in there.items()]
-        lines.append(f"| {variant} | {len(of)} | {mean(final):.2f}{spread} | "
+        lines.append(f"| {variant} | {len(of)} | {spread(final)} | "
                      f"{mean(row['seconds'][-1] for row in of.values()):.0f} | {reached} | "
                      f"{f'{mean(shares):.2f}' if shares else ''} |")
     return '\n'.join(lines)
