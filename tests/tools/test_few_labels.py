@@ -69,6 +69,10 @@ def test_a_row_is_made_once(tool, monkeypatch, capsys):
     tool.main()
     rows = [json.loads(line) for line in Path('rows.jsonl').read_text().splitlines()]
     assert [row['start'] for row in rows] == ['random', 'imagenet'] and all(row['lr'] in tool.RATES for row in rows)
+    taught = torch.load('work_dirs/few_labels/imagenet_0_1.pth', weights_only=True)['state_dict']
+    begun = lessons(tool).student(0).state_dict()
+    changed = {key for key, value in taught.items() if not torch.equal(value, begun[key])}
+    assert 'backbone.layer3.0.conv1.weight' in changed and 'head.fc.weight' not in changed
     table = capsys.readouterr().out
     tool.main()
     assert len(Path('rows.jsonl').read_text().splitlines()) == 2
