@@ -87,6 +87,11 @@ def test_what_cannot_be_read_is_named_once_and_replaced(tree, logged):
         assert str(tree / name) in line and why in line and 'another picture takes its place' in line
 
 
+def test_the_first_takes_the_place_of_the_last(tree):
+    (tree / 'a/deep/er/x.webp').write_bytes(b'')
+    assert PictureFolder(tree, transform=grey)[4] == pytest.approx(value('b.JPG'), abs=2)
+
+
 def test_workers_of_a_later_epoch_do_not_name_it_again(tree, logged):
     spoil(tree)
     loader = DataLoader(PictureFolder(tree, transform=grey), 2, num_workers=1)

@@ -134,7 +134,8 @@ UNLABELLED = 'configs/mini/cls_swin_to_resnet8_without_labels.py'
 
 
 def test_a_backbone_that_learned_without_labels_goes_into_a_stock_config(tool, digits, tmp_path):
-    text = tool('tools/train.py', UNLABELLED, '--work-dir', tmp_path, '--cfg-options',
+    """In two processes, which must not wait for the head's gradients."""
+    text = tool('tools/dist_train.sh', UNLABELLED, 2, '--work-dir', tmp_path, '--cfg-options',
                 f'train_dataloader.dataset.data_root={digits}/train', 'train_dataloader.batch_size=20',
                 'train_cfg.max_epochs=1', 'param_scheduler.1.end=3', 'param_scheduler.1.T_max=2')
     assert 'distill.layer4.loss_spatial' in text and 'task.loss' not in text
