@@ -25,6 +25,7 @@ from mmengine.runner import Runner, save_checkpoint
 from torch import Tensor, nn
 
 from ..checkpoint import read_checkpoint
+from ..compat import WITH_SFKD
 from ..datasets.digits_wild import generate_cls, generate_det, generate_seg
 from ..errors import ConfigError
 from ..openmmlab.building import build_model, initialise, read_config
@@ -40,9 +41,6 @@ ALONE = dict(cls='sfkd::mini/cls_mixer.py', det='sfkd::mini/det_gfl_resnet8.py',
 FLAGSHIP = 'sfkd/seg_pspnet_r101_to_pspnet_r18.py'
 LIBRARY = dict(cls='mmpretrain', det='mmdet', seg='mmseg')
 SMALL_CONVNEXT = dict(arch=dict(depths=[1, 1, 3, 1], channels=[8, 16, 24, 32]), init_cfg=None)
-#: A library's tools as they are; only, sfkd is there before: for mmdet where mmcv has no compiled operators, and for
-#: mmpretrain, which mmseg needs, beside transformers 5.
-WITH_SFKD = 'import sys, runpy, sfkd; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
 
 #: What was looked at -> (whether it is as it should be, what was found).
 Findings = dict[str, tuple[bool, str]]

@@ -38,6 +38,8 @@ from mmengine.utils import is_installed
 from ..shipped import PREFIX, located
 
 NAME = 'mmcv._ext'
+#: ``python -c WITH_SFKD FILE ARGUMENTS`` runs another library's program as it is, with :func:`install` before it.
+WITH_SFKD = 'import sys, runpy, sfkd; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
 
 
 class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

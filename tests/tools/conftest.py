@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from sfkd.compat import WITH_SFKD
 from sfkd.datasets.digits_wild import generate_cls
 
 ROOT = Path(__file__).resolve().parents[2]
-WITH_SFKD = 'import sys, runpy, sfkd; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
 
 
 @pytest.fixture(scope='session')
