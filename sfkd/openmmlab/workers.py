@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import multiprocessing
 import os
 import pickle
 import signal
@@ -38,7 +39,11 @@ def end_with_parent() -> None:
     stay for ever.
     """
     if sys.platform == 'linux':
-        parent, set_parent_death_signal = os.getppid(), 1  # the number is that of sys/prctl.h
+        # What started a data worker can be gone before the worker gets here, and then another process is its parent
+        starter = multiprocessing.parent_process()
+        by_server = isinstance(multiprocessing.current_process(), multiprocessing.context.ForkServerProcess)
+        parent = os.getppid() if starter is None or by_server else starter.pid
+        set_parent_death_signal = 1  # the number is that of sys/prctl.h
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
         if os.getppid() != parent:  # gone before that
             os.kill(os.getpid(), signal.SIGKILL)

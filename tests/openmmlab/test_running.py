@@ -22,6 +22,19 @@ for _ in range(20):
 print(pages() - before)
 '''
 
+LATE = '''
+import multiprocessing, os, time
+from sfkd.openmmlab.workers import end_with_parent
+def work(parent):
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    end_with_parent()
+    print('goes on')
+if __name__ == '__main__':
+    multiprocessing.get_context({method!r}).Process(target=work, args=(os.getpid(), )).start()
+    os._exit(0)
+'''
+
 
 @pytest.mark.skipif(sys.platform != 'linux' or torch.cuda.is_available(), reason='for Linux without GPU')
 def test_freed_memory_is_kept_for_the_next_tensors():
@@ -32,6 +45,15 @@ def test_freed_memory_is_kept_for_the_next_tensors():
 
     default, kept = pages(''), pages('keep_freed_memory()')
     assert kept < default / 5
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='for Linux')
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_a_data_worker_whose_run_is_gone_before_it_begins_ends(tmp_path, method):
+    """Nobody would tell it: its parent is another process by then."""
+    (tmp_path / 'late.py').write_text(LATE.format(method=method))
+    done = subprocess.run([sys.executable, tmp_path / 'late.py'], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, '')
 
 
 @pytest.fixture
