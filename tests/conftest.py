@@ -101,6 +101,11 @@ def hook_count(network):
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules())
 
 
+def pytest_collection_modifyitems(items):
+    """The files with the longest tests first: of two processes that share the files neither waits at the end."""
+    items.sort(key=lambda item: item.path.parent.name != 'tools' and item.path.name != 'test_hostile_checkpoints.py')
+
+
 @pytest.fixture(scope='session', autouse=True)
 def quiet():
     """No line for every weight that is initialised."""

@@ -7,6 +7,6 @@ source "$(dirname "$0")/env.sh"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 if [[ $# -eq 0 ]]; then
   python -m ruff check .
-  set -- -n 2 --dist loadfile
+  set -- -n 2 --dist loadfile --no-loadscope-reorder
 fi
 exec python -m pytest "$@"
