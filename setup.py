@@ -26,7 +26,7 @@ setup(
     # links in the checkout, files in the wheel
     package_data={'sfkd': ['.mim/tools/*.py', '.mim/tools/dist_*.sh', '.mim/tools/slurm_train.sh',
                            '.mim/tools/get_fashion_mnist.sh', '.mim/configs/**/*.py', '.mim/configs/**/*.safetensors',
-                           '.mim/model-index.yml']},
+                           '.mim/configs/**/*.yml', '.mim/configs/**/*.log', '.mim/model-index.yml']},
     entry_points=dict(console_scripts=['sfkd = sfkd.command:main']),
     python_requires='>=3.10,<3.13',
     install_requires=requirements('runtime'),

@@ -16,7 +16,7 @@ def wheel(tmp_path_factory) -> Path:
     copy = tmp_path_factory.mktemp('checkout')
     for name in ('sfkd', 'tools', 'configs', 'requirements', 'tests'):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('setup.py', 'MANIFEST.in', 'README.md', 'LICENSE'):
+    for name in ('setup.py', 'MANIFEST.in', 'README.md', 'LICENSE', 'model-index.yml'):
         shutil.copy(ROOT / name, copy)
     done = subprocess.run([sys.executable, '-m', 'build', '--wheel', '--no-isolation'], cwd=copy, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -32,13 +32,14 @@ def unpacked(wheel, tmp_path_factory) -> Path:
     return folder
 
 
-def names_below(folder: Path, kinds=('.py', '.safetensors')) -> set[str]:
+def names_below(folder: Path, kinds=('.py', '.safetensors', '.yml', '.log')) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.suffix in kinds}
 
 
 def test_it_holds_the_package_the_tools_and_the_configs_once(wheel, unpacked):
     package = unpacked / 'sfkd'
     assert names_below(package / '.mim/configs') == names_below(ROOT / 'configs')
+    assert (package / '.mim/model-index.yml').read_text() == (ROOT / 'model-index.yml').read_text()
     tools = {path.name for path in (package / '.mim/tools').iterdir()}
     assert tools == {path.name for path in (ROOT / 'tools').glob('*.py')} | {
         'dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'get_fashion_mnist.sh'}

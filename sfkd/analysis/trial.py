@@ -84,12 +84,9 @@ def random_samples(student: nn.Module, size: tuple[int, int], count: int = PICTU
         gt_sem_seg=PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.long))) for _ in range(count)]
 
 
-def training_step(distiller: Distiller, count: int = PICTURES) -> dict[str, float]:
-    """One whole training step on random pictures: forward, losses, backward, update.
-
-    Returns:
-        dict: the losses by name, and the norms of two gradients at the pictures, behind the student's first layer: of
-        everything (``gradient``) and of the distillation alone (``distillation_gradient``).
+def random_batch(distiller: Distiller, count: int = PICTURES) -> tuple[Tensor, list]:
+    """Random pictures of the size of the dry run as the preprocessor gives them, and what they hold; the distiller is
+    made ready to train on them.
     """
     torch.manual_seed(0)
     for key in ('epoch', 'iter'):  # some heads ask the runner how far it is
@@ -99,10 +96,21 @@ def training_step(distiller: Distiller, count: int = PICTURES) -> dict[str, floa
         preprocessor.size, preprocessor.size_divisor = size, None
     data = preprocessor(dict(inputs=list(torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8)),
                              data_samples=random_samples(distiller.student, size, count)), training=True)
-    images = data['inputs'].requires_grad_()
     revert_sync_batchnorm(distiller)  # as mmengine's runner does where there is one process
     distiller.train()
-    losses = distiller(images, data['data_samples'], mode='loss')
+    return data['inputs'], data['data_samples']
+
+
+def training_step(distiller: Distiller, count: int = PICTURES) -> dict[str, float]:
+    """One whole training step on random pictures: forward, losses, backward, update.
+
+    Returns:
+        dict: the losses by name, and the norms of two gradients at the pictures, behind the student's first layer: of
+        everything (``gradient``) and of the distillation alone (``distillation_gradient``).
+    """
+    images, samples = random_batch(distiller, count)
+    images.requires_grad_()
+    losses = distiller(images, samples, mode='loss')
     taught = sum(value for key, value in losses.items() if key.startswith('distill.'))
     loss, terms = distiller.parse_losses(losses)
     return _update(images, loss, taught, terms, distiller.parameters())

@@ -1,0 +1,76 @@
+"""The zoo's rows are what they say; the longest of this, every row's build, is ``python tools/zoo.py check``."""
+import copy
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from sfkd.datasets.digits_wild import generate_cls
+from sfkd.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+LOG = """
+2026/11/22 21:31:20 - mmengine - INFO - Epoch(train)  [1][20/40]  lr: 1.0000e-03  loss: 2.4
+2026/11/22 21:31:33 - mmengine - INFO - Epoch(train)  [1][40/40]  lr: 1.0000e-03  loss: 2.3112
+2026/11/22 21:31:33 - mmengine - INFO - Epoch(val) [1][10/20]    time: 0.0641
+2026/11/22 21:31:34 - mmengine - INFO - Epoch(val) [1][20/20]    accuracy/top1: 10.7000
+2026/11/22 21:31:47 - mmengine - INFO - Epoch(train)  [2][40/40]  lr: 9.9847e-04  loss: 2.3082
+2026/11/22 21:31:47 - mmengine - INFO - Saving checkpoint at 3 epochs
+2026/11/22 21:31:57 - mmengine - INFO - Epoch(train)  [3][40/40]  lr: 9.9847e-04  loss: 2.2082
+"""
+
+
+@pytest.fixture(scope='module')
+def zoo() -> dict:
+    return runpy.run_path(str(ROOT / 'tools/zoo.py'))
+
+
+@pytest.fixture(scope='module')
+def rows(zoo) -> list[dict]:
+    return zoo['rows']()
+
+
+def test_openmmlabs_index_reads_it(rows):
+    import modelindex
+    index = modelindex.load(str(ROOT / 'model-index.yml'))
+    index.build_models_with_collections()
+    models = {model.name: model for model in index.models}
+    assert sorted(models) == sorted(row['Name'] for row in rows) and len(models) >= 25
+    measured = [model for model in models.values() if model.results]
+    assert len(measured) >= 12
+    for model in models.values():
+        assert model.full_model.paper['URL'].startswith('https://arxiv.org/')
+    assert not index.check(silent=True)
+
+
+def test_every_file_that_a_row_names_is_there_and_the_weights_are_small(rows):
+    keys = ('Config', 'Stock Config', 'Weights', 'Training Log')
+    missing = [row[key] for row in rows for key in keys if key in row and not (ROOT / row[key]).is_file()]
+    assert not missing
+    assert sum((ROOT / row['Weights']).stat().st_size for row in rows if 'Weights' in row) < 20 * 2 ** 20
+    for row in rows:
+        gpus = row['Metadata'].get('GPUs')
+        assert 'Weights' in row or row['Command'] == f"bash tools/dist_train.sh {row['Config']} {gpus}"
+
+
+def test_the_page_is_written_from_the_rows(zoo, rows):
+    assert (ROOT / 'docs/zoo.md').read_text() == zoo['page_of'](rows)
+
+
+def test_a_row_is_reproduced_or_its_mistake_named(zoo, rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generate_cls(tmp_path / 'data/digits_wild/cls')
+    row = next(row for row in rows if row['Name'] == 'mini/cls_resnet_to_mixer')
+    assert re.fullmatch(r'(\d+\.\d\d), as said (\d+\.\d\d)', zoo['checked'](row))
+    wrong = copy.deepcopy(row)
+    wrong['Results'][0]['Metrics']['Top 1 Accuracy'] += 9
+    with pytest.raises(ConfigError, match=r'scores \d+\.\d\d, not \d+\.\d\d within'):
+        zoo['checked'](wrong)
+    with pytest.raises(ConfigError, match='does not fit'):
+        zoo['checked'](row | {'Weights': 'configs/mini/teachers/swin.safetensors'})
+
+
+def test_what_is_kept_of_a_log(zoo):
+    lines = zoo['last_of_epochs'](LOG)
+    assert lines == [LOG.splitlines()[i] for i in (2, 4, 5, 7)]
