@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checkpoint import load_weights
 from ..errors import ConfigError
 from ..features.continuation import Continuation
-from ..features.probe import random_pictures
+from ..features.probe import random_pictures, run_of
 from ..features.taps import Taps
 from .precision import AUTO, check_precision, computing_in, resolved
 
@@ -42,7 +42,7 @@ class Shown(nn.Module):
 
     def __init__(self, network: nn.Module, modules: list[str]):
         super().__init__()
-        self.network, self.calls = network, []
+        self.network, self.modules, self.calls = network, tuple(modules), []
         self.hooks = [network.get_submodule(path).register_forward_hook(
             lambda _, __, output, path=path: self.calls.append((path, output))) for path in modules]
 
@@ -54,7 +54,7 @@ class Shown(nn.Module):
         Returns:
             list: (path, output) in the order of the calls.
         """
-        self.network(pictures)
+        run_of(self.network, self.modules)(pictures)
         calls, self.calls = self.calls, []  # nothing is held until the next pass
         return calls
 
@@ -243,7 +243,7 @@ class Teacher:
         if self._compiled is not None:
             return self.taps.read(self._compiled(inputs), size, full)
         with self.taps.capture(size, full) as features:
-            (self.network if self.rest is None else self.rest.record)(inputs)
+            (run_of(self.network, self.taps.modules) if self.rest is None else self.rest.record)(inputs)
         return features
 
     def _own(self, inputs: Tensor, mask: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -99,6 +99,14 @@ def unwrapped(network: nn.Module) -> nn.Module:
             return network
 
 
+def run_of(network: nn.Module, paths: Collection[str]) -> Callable:
+    """What to call with pictures for the outputs of some modules: OpenMMLab's ``extract_feat`` where they are of the
+    backbone and the neck, as what follows may want more than pictures (TridentNet: data samples); else the network.
+    """
+    inside = paths and all(path.partition('.')[0] in ('backbone', 'neck') for path in paths)
+    return getattr(network, 'extract_feat', network) if inside else network
+
+
 def random_pictures(network: nn.Module, image_size: tuple[int, int]) -> torch.Tensor:
     """(2, 3, H, W), always the same, of the type and on the device of a network's weights."""
     pictures = torch.randn(PICTURES, 3, *image_size, generator=torch.Generator().manual_seed(0))
@@ -127,7 +135,8 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
     returned: tuple[str, ...] = ()
     try:
         with _dry(network, learns), contextlib.suppress(_Enough):
-            returned = recorder.paths_of(network(random_pictures(network, image_size)))
+            run = network if head else run_of(network, parts)
+            returned = recorder.paths_of(run(random_pictures(network, image_size)))
     except Exception as error:
         if any(isinstance(output, Stage) for output in recorder.outputs.values()):
             raise

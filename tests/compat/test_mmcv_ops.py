@@ -281,6 +281,22 @@ def test_deform_conv(geometry, zero_offsets, modulated):
         assert gradcheck(layer, inputs, fast_mode=True)
 
 
+def test_modulated_deform_conv_reads_offsets_of_a_larger_grid_from_their_start():
+    """As DyHead gives them: mmcv's kernels count in the output's grid through each picture's memory."""
+    layer, (x, offset, mask), _ = deform_inputs(GEOMETRIES[0], False, True)
+    large = [torch.randn(2, planes.shape[1], 9, 8, dtype=x.dtype).requires_grad_() for planes in (offset, mask)]
+    read = [planes.reshape(2, -1)[:, :small[0].numel()].reshape(small.shape)
+            for planes, small in zip(large, (offset, mask))]
+    out = layer(x, *large)
+    expected = loop_deform(x, read[0], layer.weight, read[1], layer.bias, pad=(1, 1))
+    torch.testing.assert_close(out, expected)
+    grad, wanted = torch.randn_like(out), [x, *large, layer.weight, layer.bias]
+    for found, reference in zip(*(torch.autograd.grad(o, wanted, grad) for o in (out, expected))):
+        torch.testing.assert_close(found, reference)
+    with pytest.raises(RuntimeError, match='offset output dims'):
+        layer(x, offset[:, :, 1:], mask)
+
+
 def test_deform_conv_without_some_gradients_and_in_half_precision():
     layer, (x, offset), _ = deform_inputs(GEOMETRIES[0], False, False)
     out = layer(x.detach(), offset.detach())

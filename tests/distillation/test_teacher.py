@@ -9,7 +9,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from sfkd.distillation import Teacher
+from sfkd.distillation import Distillation, Teacher
 from sfkd.distillation.precision import fast_precision
 from sfkd.errors import ConfigError
 from sfkd.features.taps import Taps
@@ -383,6 +383,32 @@ def test_compiled_it_shows_the_same(zoo, precision):
         torch.testing.assert_close(found[1][path], features, rtol=tolerance, atol=tolerance)
     again = teacher(inputs)
     assert all(torch.equal(again[path], features) for path, features in found[1].items())
+
+
+class WantsSamples(nn.Module):
+    """As TridentNet: what follows the backbone wants samples, in a mere forward pass too."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, channels, 3, 2, 1), nn.ReLU(), nn.Conv2d(channels, channels, 3, 2, 1))
+
+    def extract_feat(self, inputs):
+        return self.backbone(inputs)
+
+    def forward(self, inputs, samples=None):
+        return self.extract_feat(inputs) * len(samples * 2)
+
+
+def test_what_follows_the_backbone_may_want_more_than_pictures():
+    student, teacher = WantsSamples(4), WantsSamples(6)
+    images = torch.randn(2, 3, 32, 32)
+    distillation = Distillation(student, teacher, input_size=32, teacher_precision='fp32')
+    path = distillation.pairs[0].stages[1].path
+    assert path.startswith('backbone')
+    with distillation(images) as taught:
+        student(images, [0, 1])
+    assert taught.loss > 0
+    torch.testing.assert_close(distillation.teacher(images)[path], teacher.backbone[:int(path[-1]) + 1](images))
 
 
 def test_compiled_with_an_anchor_is_refused(zoo):

@@ -61,12 +61,29 @@ def deform_conv_backward_parameters(input, offset, grad_output, grad_weight, col
     grad_weight += scale * found.to(grad_weight)
 
 
+def _as_read(planes: Tensor, grid: torch.Size) -> Tensor:
+    """(N, C, h, w) from (N, C, H, W) as mmcv's kernels read offsets and masks of a larger grid than the output's: from
+    the start of each picture's memory, as if they were of the output's.
+
+    DyHead gives such ones to the maps of the next level, and its published weights are trained with them.
+    """
+    if planes.shape[2:] == grid or planes.shape[2:].numel() < grid.numel():
+        return planes  # of a smaller grid mmcv reads beyond the end; torchvision's error says so
+    return planes.flatten(1)[:, :planes.shape[1] * grid.numel()].unflatten(1, (-1, *grid))
+
+
+def _put(gradient: Tensor, read: Tensor) -> None:
+    """Write a gradient where :func:`_as_read` took the values from; 0 where it took none."""
+    gradient.zero_().flatten(1)[:, :read[0].numel()] = read.flatten(1).to(gradient)
+
+
 def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, output, columns, kernel_h, kernel_w,
                                   stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group,
                                   with_bias) -> None:
     """Fill ``output`` (N, C', H', W')."""
     geometry = dict(stride=(stride_h, stride_w), pad=(pad_h, pad_w), dilation=(dilation_h, dilation_w))
     x, weight, offset, bias, mask = precise(input, weight, offset, bias, mask)
+    offset, mask = (_as_read(planes, output.shape[2:]) for planes in (offset, mask))
     output.copy_(_deform(x, weight, offset, bias if with_bias else None, mask, **geometry))
 
 
@@ -76,12 +93,14 @@ def modulated_deform_conv_backward(input, weight, bias, ones, offset, mask, colu
     """Fill the gradients of all five inputs (of four, without a bias)."""
     geometry = dict(stride=(stride_h, stride_w), pad=(pad_h, pad_w), dilation=(dilation_h, dilation_w))
     x, weight, shifts, mask = precise(input, weight, offset, mask)
-    found = pull_back(lambda x, weight, shifts, mask: _deform(x, weight, shifts, None, mask, **geometry),
-                      [x, weight, shifts, mask],
-                       grad_output)
-    for target, value in zip((grad_input, grad_weight, grad_offset, grad_mask), found):
-        target.copy_(value)
-    grad_offset *= _samples_inside(shifts, x.shape[-2:], (kernel_h, kernel_w), **geometry)
+    shifts, mask = (_as_read(planes, grad_output.shape[2:]) for planes in (shifts, mask))
+    to_input, to_weight, to_offset, to_mask = pull_back(
+        lambda x, weight, shifts, mask: _deform(x, weight, shifts, None, mask, **geometry), [x, weight, shifts, mask],
+        grad_output)
+    grad_input.copy_(to_input)
+    grad_weight.copy_(to_weight)
+    _put(grad_offset, to_offset * _samples_inside(shifts, x.shape[-2:], (kernel_h, kernel_w), **geometry))
+    _put(grad_mask, to_mask)
     if with_bias:
         grad_bias.copy_(grad_output.sum((0, 2, 3), dtype=x.dtype))
 
