@@ -43,7 +43,7 @@ DATASETS = {'mini': 'Digits in the Wild', 'fashion': 'Fashion-MNIST', 'cifar': '
             'det': 'COCO', 'seg': 'ADE20K'}
 PICTURES = {'CIFAR-100': 50_000, 'ImageNet-1K': 1_281_167, 'COCO': 117_266}  # of an epoch; mmdet leaves out empty ones
 FULL_SIZE = {'COCO': 800 * 1333}  # pixels, where configs have the dry run at less
-SUSTAINED = 20e12  # operations a second that a GPU is taken to make in mixed precision: an assumption, not a measurement
+SUSTAINED = 20e12  # operations a second of a GPU in mixed precision: an assumption, not a measurement
 #: Rows of one seed are compared with the score beside them: float16 weights and another processor move some pictures.
 TOLERANCE = 0.3
 
@@ -205,7 +205,8 @@ def plan(args: argparse.Namespace) -> None:
         row = {
             'Name': stem(file), 'Config': relative(file), 'Status': 'to be run',
             'Command': command[0],
-            'Metadata': {'Training Data': data, 'Method': 'SFKD', 'Teacher': teacher if isinstance(teacher, str) else teacher['name'],
+            'Metadata': {'Training Data': data, 'Method': 'SFKD',
+                         'Teacher': teacher if isinstance(teacher, str) else teacher['name'],
                          **steps, 'Batch Size': gpus * batch, 'GPUs': gpus,
                          'Training GFLOPs a Picture': round(a_picture / 1e9),
                          'Expected GPU Hours': round(a_picture * pictures / SUSTAINED / 3600, 1)}}
@@ -328,22 +329,26 @@ def waiting_line(row: dict) -> str:
     steps = f"{meta['Epochs']} epochs" if 'Epochs' in meta else f"{meta['Iterations']:,} iterations"
     teacher = meta['Teacher'].rpartition('/')[2].removesuffix('.py')
     return (f"| [{row['Name']}](../{row['Config']}) | {meta['Training Data']} | {teacher} "
-            f"{published(meta.get('Teacher Weights'))} | {row.get('Reported', '')} | {steps}, batch {meta['Batch Size']} | "
-            f"{meta['Training GFLOPs a Picture']:,} | {meta['Expected GPU Hours']:,} | `{row['Command']}` |")
+            f"{published(meta.get('Teacher Weights'))} | {row.get('Reported', '')} | "
+            f"{steps}, batch {meta['Batch Size']} | {meta['Training GFLOPs a Picture']:,} | {meta['Expected GPU Hours']:,} | `{row['Command']}` |")
 
 
 HEAD = """# Model zoo
 
-Written by `python tools/zoo.py page` from `configs/*/metafile.yml` ([model-index.yml](../model-index.yml), in OpenMMLab's format) and from the seeds in `docs/results`. \
-{measured} rows were measured with this code, {waiting} wait for data and GPUs.
+Written by `python tools/zoo.py page` from `configs/*/metafile.yml` ([model-index.yml](../model-index.yml), in
+OpenMMLab's format) and from the seeds in `docs/results`. {measured} rows were measured with this code, {waiting} wait
+for data and GPUs.
 
-`python tools/zoo.py check` builds every row's config, loads its weights strictly into the stock config, which knows nothing of distillation, and measures the score again. \
-"Over seeds" is mean ± standard deviation (number of seeds) of the same training, "minus alone" the difference of the means to the same student trained alone. Weights are in float16."""
+`python tools/zoo.py check` builds every row's config, loads its weights strictly into the stock config, which knows
+nothing of distillation, and measures the score again. "Over seeds" is mean ± standard deviation (number of seeds) of
+the same training, "minus alone" the difference of the means to the same student trained alone. Weights are in float16.
+"""
 WAITING = f"""## To be run
 
-Nobody has run these to the end with this code: no score is claimed. "GFLOPs a picture" is what one training step computes: student, teacher and connectors, forward and backward, counted by \
-`torch.utils.flop_counter` (`python tools/zoo.py plan`), for COCO scaled from the size of the config's dry run to 800 x 1333. The hours assume that a GPU sustains {SUSTAINED / 1e12:.0f} TFLOP/s in mixed precision \
-and waits for no data: an assumption, not a measurement."""
+Nobody has run these to the end with this code: no score is claimed. "GFLOPs a picture" is what one training step
+computes: student, teacher and connectors, forward and backward, counted by `torch.utils.flop_counter`
+(`python tools/zoo.py plan`), for COCO scaled from the size of the config's dry run to 800 x 1333. The hours assume that
+a GPU sustains {SUSTAINED / 1e12:.0f} TFLOP/s in mixed precision and waits for no data: an assumption, not a measurement."""
 
 
 def main() -> None:

@@ -390,7 +390,8 @@ class WantsSamples(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        self.backbone = nn.Sequential(nn.Conv2d(3, channels, 3, 2, 1), nn.ReLU(), nn.Conv2d(channels, channels, 3, 2, 1))
+        self.backbone = nn.Sequential(nn.Conv2d(3, channels, 3, 2, 1), nn.ReLU(),
+                                      nn.Conv2d(channels, channels, 3, 2, 1))
 
     def extract_feat(self, inputs):
         return self.backbone(inputs)
