@@ -330,7 +330,8 @@ def waiting_line(row: dict) -> str:
     teacher = meta['Teacher'].rpartition('/')[2].removesuffix('.py')
     return (f"| [{row['Name']}](../{row['Config']}) | {meta['Training Data']} | {teacher} "
             f"{published(meta.get('Teacher Weights'))} | {row.get('Reported', '')} | "
-            f"{steps}, batch {meta['Batch Size']} | {meta['Training GFLOPs a Picture']:,} | {meta['Expected GPU Hours']:,} | `{row['Command']}` |")
+            f"{steps}, batch {meta['Batch Size']} | {meta['Training GFLOPs a Picture']:,} | "
+            f"{meta['Expected GPU Hours']:,} | `{row['Command']}` |")
 
 
 HEAD = """# Model zoo
@@ -347,8 +348,9 @@ WAITING = f"""## To be run
 
 Nobody has run these to the end with this code: no score is claimed. "GFLOPs a picture" is what one training step
 computes: student, teacher and connectors, forward and backward, counted by `torch.utils.flop_counter`
-(`python tools/zoo.py plan`), for COCO scaled from the size of the config's dry run to 800 x 1333. The hours assume that
-a GPU sustains {SUSTAINED / 1e12:.0f} TFLOP/s in mixed precision and waits for no data: an assumption, not a measurement."""
+(`python tools/zoo.py plan`), for COCO scaled from the size of the config's dry run to 800 x 1333. The hours assume
+that a GPU sustains {SUSTAINED / 1e12:.0f} TFLOP/s in mixed precision and waits for no data: an assumption, not a
+measurement."""
 
 
 def main() -> None:

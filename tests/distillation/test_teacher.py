@@ -403,7 +403,7 @@ class WantsSamples(nn.Module):
 def test_what_follows_the_backbone_may_want_more_than_pictures():
     student, teacher = WantsSamples(4), WantsSamples(6)
     images = torch.randn(2, 3, 32, 32)
-    distillation = Distillation(student, teacher, input_size=32, teacher_precision='fp32')
+    distillation = Distillation(student, Teacher(teacher, precision='fp32'), input_size=32)
     path = distillation.pairs[0].stages[1].path
     assert path.startswith('backbone')
     with distillation(images) as taught:
