@@ -37,14 +37,12 @@ EXPLANATIONS = {
     'mmdet/ld': "reads its own teacher's config from a path within mmdet's checkout",
     'mmdet/simple_copy_paste': "mmcv's own SyncBN wants several processes when it is built",
     'mmdet/strong_baselines': "mmcv's own SyncBN wants several processes when it is built",
-    'mmdet/dyhead': "gives offsets of another grid than the output's, which torchvision's operator refuses",
     'transformers/ImageGPTForImageClassification': 'takes colours as tokens',
     'transformers/Siglip2ForImageClassification': 'takes patches, of pictures of many shapes; the SigLIP2 of one '
                                                   'size is a SiglipVisionModel',
     'transformers/Siglip2VisionModel': 'takes patches, of pictures of many shapes; the SigLIP2 of one size is a '
                                        'SiglipVisionModel',
     'transformers/RfDetrDinov2Backbone': 'has windows in the batch from the embedding to the end',
-    'mmdet/tridentnet': 'its forward wants data samples, in tensor mode too',
 }
 
 
