@@ -51,7 +51,23 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return link[0]
         return f'{link[1]}{posixpath.relpath(uri, posixpath.dirname(here) or ".")}{anchor}{link[3]}'
 
-    return _outside_of_code(markdown, lambda line: LINK.sub(turned, line))
+    return _outside_of_code(markdown, lambda line: LINK.sub(turned, line).replace(' ± ', '\u00a0±\u00a0'))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mend what the API reference shows of docstrings: roles of reStructuredText become code, and where one entry
+    describes several arguments their defaults are those of the signature, not "required".
+    """
+    if not page.file.src_uri.startswith('api/'):
+        return html
+    html = re.sub(r':(?:class|func|meth|attr|mod|data):<code>(?:~[\w.]*\.)?', '<code>', html)
+    html = re.sub(r'::</p>', ':</p>', html)
+    return re.sub(r'<tr class="doc-section-item">.*?</tr>', _without_required, html, flags=re.DOTALL)
+
+
+def _without_required(row: re.Match) -> str:
+    name = re.search(r'<code>([^<]*)</code>', row[0])
+    return re.sub(r'<em>required</em>', '', row[0]) if name and ', ' in name[1] else row[0]
 
 
 def _linked(markdown: str, here: str) -> Iterator[str]:
@@ -105,10 +121,10 @@ def _content(target: str) -> str:
     path = ROOT / target
     head = f'---\ntitle: {target}\nsearch:\n  exclude: true\n---\n'
     if path.is_dir():
-        names = sorted({name.removeprefix(f'{target}/').split('/')[0] for name in _tracked(target)},
-                       key=lambda name: ((path / name).is_file(), name))
-        rows = [f'- [{name}{"/" * (path / name).is_dir()}]({name}{"/" * (path / name).is_dir()})'
-                if _is_shown(path / name) else f'- {name}' for name in names]
+        names = sorted({name.removeprefix(f'{target}/').split('/')[0] for name in _tracked(target)})
+        rows = [f'- [{name}/]({name}/)' for name in names if (path / name).is_dir()]
+        rows += [f'- [{name}]({name})' if _is_shown(f'{target}/{name}') else f'- {name}'
+                 for name in names if not (path / name).is_dir()]
         return head + f'# {target}/\n\n' + '\n'.join(rows) + '\n'
     text = path.read_text(encoding='utf-8')
     if path.suffix == '.md':
@@ -117,8 +133,10 @@ def _content(target: str) -> str:
     return head + f'# {target}\n\n{fence}{LANGUAGES.get(path.suffix, "text")}\n{text.rstrip()}\n{fence}\n'
 
 
-def _is_shown(path: Path) -> bool:
-    return path.is_dir() or path.suffix in ('.md', *LANGUAGES, *SHOWN_AS_IT_IS[:2] * _is_inside(str(path), str(ROOT / 'docs')))
+def _is_shown(target: str) -> bool:
+    """Whether a file of a listed folder has a place on the site: text has, and pictures and rows among the pages."""
+    suffix = posixpath.splitext(target)[1]
+    return suffix in ('.md', *LANGUAGES) or _is_inside(target, 'docs') and suffix in SHOWN_AS_IT_IS
 
 
 def _is_source(uri: str) -> bool:
