@@ -127,8 +127,8 @@ def _content(target: str) -> str:
                  for name in names if not (path / name).is_dir()]
         return head + f'# {target}/\n\n' + '\n'.join(rows) + '\n'
     text = path.read_text(encoding='utf-8')
-    if path.suffix == '.md':
-        return head + text
+    if path.suffix == '.md':  # a list may follow a line of text on GitHub; Python-Markdown wants an empty line
+        return head + re.sub(r'^([A-Za-z][^\n]*)\n(?=- )', r'\1\n\n', text, flags=re.MULTILINE)
     fence = '`' * (1 + max(map(len, re.findall('`{3,}', text)), default=2))
     return head + f'# {target}\n\n{fence}{LANGUAGES.get(path.suffix, "text")}\n{text.rstrip()}\n{fence}\n'
 
