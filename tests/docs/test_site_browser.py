@@ -42,7 +42,9 @@ def address(site):
 def page():
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser.new_page()
+        opened = browser.new_page()
+        opened.set_default_timeout(120_000)  # a machine that trains beside it is slow
+        yield opened
         browser.close()
 
 
@@ -81,7 +83,7 @@ def test_search_finds(address: str, page, width: int):
         page.locator('label.md-header__button[for=__search]').click()
     page.locator('input.md-search__input').click()
     page.keyboard.type('TeacherReportHook')
-    page.wait_for_selector('.md-search-result__link', timeout=30_000)
+    page.wait_for_selector('.md-search-result__link')
     found = page.eval_on_selector_all('.md-search-result__link', 'links => links.map(link => link.href)')
     assert any('faq.html' in link or 'api/openmmlab.html' in link for link in found)
     assert not any('/source/' in link for link in found)
