@@ -51,7 +51,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return link[0]
         return f'{link[1]}{posixpath.relpath(uri, posixpath.dirname(here) or ".")}{anchor}{link[3]}'
 
-    return _outside_of_code(markdown, lambda line: LINK.sub(turned, line).replace(' ± ', '\u00a0±\u00a0'))
+    return _outside_of_code(markdown, lambda text: LINK.sub(turned, text).replace(' ± ', '\u00a0±\u00a0'))
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -73,7 +73,7 @@ def _without_required(row: re.Match) -> str:
 def _linked(markdown: str, here: str) -> Iterator[str]:
     """The repository's paths that a page links to."""
     found: list[str] = []
-    _outside_of_code(markdown, lambda line: found.extend(link[2] for link in LINK.finditer(line)) or line)
+    _outside_of_code(markdown, lambda text: found.extend(link[2] for link in LINK.finditer(text)) or text)
     for link in found:
         target, _ = _resolved(link, here)
         if target:
@@ -81,17 +81,22 @@ def _linked(markdown: str, here: str) -> Iterator[str]:
 
 
 def _outside_of_code(markdown: str, change: Callable[[str], str]) -> str:
-    lines, fence = [], None
+    """Change the text between fenced blocks, each stretch as one: a link may be broken over two lines."""
+    parts, text, fence = [], [], None
     for line in markdown.split('\n'):
         mark = FENCE.match(line)
-        if mark and fence is None:
+        if fence is None and mark is None:
+            text.append(line)
+            continue
+        if text:
+            parts.append(change('\n'.join(text)))
+            text = []
+        parts.append(line)
+        if fence is None:
             fence = mark[1]
         elif mark and mark[1].startswith(fence):
             fence = None
-        elif fence is None:
-            line = change(line)
-        lines.append(line)
-    return '\n'.join(lines)
+    return '\n'.join([*parts, *([change('\n'.join(text))] if text else [])])
 
 
 def _resolved(link: str, here: str) -> tuple[str | None, str]:
