@@ -6,6 +6,7 @@ are followed in turn.
 """
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 import subprocess
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = 'source'  # the folder of the site in which such pages lie
 LINK = re.compile(r'(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))')
 FENCE = re.compile(r'^ *(```+|~~~+)')
+ANSI = re.compile(r'\x1b\[[\d;]*m')  # colours of a terminal
 LANGUAGES = {'.py': 'python', '.sh': 'bash', '.yml': 'yaml', '.txt': 'text', '.toml': 'toml', '.patch': 'diff'}
 SHOWN_AS_IT_IS = ('.png', '.jpg', '.jsonl', '.patch')  # of the files among the pages: what a browser shows or keeps
 
@@ -132,16 +134,37 @@ def _content(target: str) -> str:
                  for name in names if not (path / name).is_dir()]
         return head + f'# {target}/\n\n' + '\n'.join(rows) + '\n'
     text = path.read_text(encoding='utf-8')
+    if path.suffix == '.ipynb':
+        return head + _notebook(json.loads(text))
     if path.suffix == '.md':  # a list may follow a line of text on GitHub; Python-Markdown wants an empty line
         return head + re.sub(r'^([A-Za-z][^\n]*)\n(?=- )', r'\1\n\n', text, flags=re.MULTILINE)
     fence = '`' * (1 + max(map(len, re.findall('`{3,}', text)), default=2))
     return head + f'# {target}\n\n{fence}{LANGUAGES.get(path.suffix, "text")}\n{text.rstrip()}\n{fence}\n'
 
 
+def _notebook(notebook: dict) -> str:
+    """An executed notebook as Markdown: text as it is, code, and what it printed and drew."""
+    parts = []
+    for cell in notebook['cells']:
+        source = ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown':
+            parts.append(source)
+            continue
+        parts.append(f'```python\n{source}\n```')
+        for output in cell['outputs']:
+            data = output.get('data', {})
+            if 'image/png' in data:  # no link of Markdown's, whose target would be sought in the repository
+                png = ''.join(data['image/png']).replace('\n', '')
+                parts.append(f'<img alt="what the cell above draws" src="data:image/png;base64,{png}">')
+            elif output.get('name') != 'stderr' and (text := ''.join(output.get('text', ()))).strip():
+                parts.append(f'```text\n{ANSI.sub("", text).rstrip()}\n```')
+    return '\n\n'.join(parts) + '\n'
+
+
 def _is_shown(target: str) -> bool:
     """Whether a file of a listed folder has a place on the site: text has, and pictures and rows among the pages."""
     suffix = posixpath.splitext(target)[1]
-    return suffix in ('.md', *LANGUAGES) or _is_inside(target, 'docs') and suffix in SHOWN_AS_IT_IS
+    return suffix in ('.md', '.ipynb', *LANGUAGES) or _is_inside(target, 'docs') and suffix in SHOWN_AS_IT_IS
 
 
 def _is_source(uri: str) -> bool:
