@@ -284,8 +284,7 @@ def _show_map(scene: Scene) -> tuple[np.ndarray, str]:
 
 
 def overlay(image: np.ndarray, label_map: np.ndarray, skip: Collection[int] = ()) -> np.ndarray:
-    """The picture with half of each labelled pixel's colour replaced by its label's; neighbouring labels have distant
-    hues.
+    """The picture with half of each labelled pixel's colour replaced by its label's.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -295,10 +294,18 @@ def overlay(image: np.ndarray, label_map: np.ndarray, skip: Collection[int] = ()
     Returns:
         (H, W, 3) uint8 RGB.
     """
+    return np.where(np.isin(label_map, list(skip))[..., None], image, image // 2 + label_colours(label_map) // 2)
+
+
+def label_colours(label_map: np.ndarray) -> np.ndarray:
+    """The colour of each label, (H, W, 3) uint8 RGB: hues of which neighbouring labels have distant ones.
+
+    Args:
+        label_map: (H, W) integers, 0 or more.
+    """
     hues = (label_map.astype(int) * 67 % 180).astype(np.uint8)
     full = np.full_like(hues, 255)
-    colours = cv2.cvtColor(np.dstack([hues, full, full]), cv2.COLOR_HSV2RGB)
-    return np.where(np.isin(label_map, list(skip))[..., None], image, image // 2 + colours // 2)
+    return cv2.cvtColor(np.dstack([hues, full, full]), cv2.COLOR_HSV2RGB)
 
 
 def contact_sheet(images: Sequence[np.ndarray],
