@@ -4,8 +4,8 @@
   python tools/report.py work_dirs/quickstart/cls
   python tools/report.py docs/results/results_cls.jsonl
 
-RUN is a work directory of tools/train.py, the folder of tools/quickstart.py, or a rows file of tools/compare.py. The page
-needs neither server nor network; docs/report.md says how to read it.
+RUN is a work directory of tools/train.py, the folder of tools/quickstart.py, or a rows file of tools/compare.py. The
+page needs neither server nor network; docs/report.md says how to read it.
 """
 import argparse
 import json
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from sfkd.analysis.report import RunReport, comparison
-from sfkd.analysis.runs import METRICS, read_run, scaled
+from sfkd.analysis.runs import read_run, scaled
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.running import errors_for_people, prepare_process
 

@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
 from ..ops import dwt2, gaussian_transfer
@@ -15,6 +17,8 @@ from ..ops import dwt2, gaussian_transfer
 BLUE, ORANGE, GREY = '#1f77b4', '#e6770b', '#777777'
 #: Of a student before training and after, and of the teacher.
 BEFORE, AFTER, TEACHER = ORANGE, BLUE, GREY
+MOSAIC = 160  # pixels
+LINE = (90, 90, 90)  # between bands
 
 
 def svg(draw: Callable, width: float = 4.8, height: float = 3.4) -> bytes:
@@ -51,7 +55,9 @@ def lines(curves: dict[str, Sequence[tuple[float, float]]], xlabel: str, ylabel:
             axes.plot(*zip(*points), **style)
         for name, y in (levels or {}).items():
             axes.axhline(y, color=GREY, linestyle='--', label=name)
-        axes.set(xlabel=xlabel, ylabel=ylabel, yscale='log' if log else 'linear')
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if log:
+            _logarithmic(axes)
         if all(float(x).is_integer() for points in curves.values() for x, _ in points):
             axes.xaxis.get_major_locator().set_params(integer=True)
         if len(curves) + len(levels or {}) > 6:
@@ -125,8 +131,8 @@ def spectrum(curves: dict[str, tuple[Tensor, Tensor]], gain: Callable[[Tensor], 
         for name, (radius, power) in curves.items():
             axes.plot(radius, power.clamp(min=1e-12), label=name, color=COLOURS.get(name),
                       linestyle='--' if name == 'teacher' else '-', marker='.')
-        axes.set(xlabel='spatial frequency (1: Nyquist)', ylabel='power', yscale='log', title=title,
-                 xlim=(0, furthest))
+        axes.set(xlabel='spatial frequency (1: Nyquist)', ylabel='power', title=title, xlim=(0, furthest))
+        _logarithmic(axes)
         axes.legend()
     return svg(draw, 4.6, 3.2)
 
@@ -142,7 +148,6 @@ def heat_map(table: np.ndarray, rows: Sequence[str], columns: Sequence[str], mar
         title: of the chart.
     """
     def draw(figure, axes):
-        from matplotlib.patches import Rectangle
         image = axes.imshow(table, vmin=0, vmax=1, cmap='YlGnBu', aspect='auto')
         for (i, j), value in np.ndenumerate(table):
             axes.text(j, i, '' if np.isnan(value) else f'{value:.2f}', ha='center', va='center', fontsize=8,
@@ -167,6 +172,13 @@ def dots(values: dict[str, Sequence[float]], xlabel: str, title: str) -> bytes:
         axes.set(xlabel=xlabel, title=title, yticks=range(len(values)), yticklabels=list(values))
         axes.invert_yaxis()
     return svg(draw, 4.8, 1.1 + 0.24 * max(len(values), 3))
+
+
+def _logarithmic(axes) -> None:
+    """A logarithmic y axis with plain numbers, also between powers of ten where it is short."""
+    axes.set_yscale('log')
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(LogFormatter(minor_thresholds=(2, 0.6)))
 
 
 # ---- maps ----
@@ -202,23 +214,25 @@ def band_limits(planes: Tensor, levels: int, wavelet: str) -> list[float]:
 
 
 def mosaic(plane: Tensor, levels: int, wavelet: str, limits: Sequence[float]) -> np.ndarray:
-    """The bands of a plane (h, w) as one picture: of each level LH below, HL to the right and HH across of what is
-    coarser, a thin line between them; each band with its own limit.
+    """The bands of a plane (h, w) as one picture, about ``MOSAIC`` pixels high: of each level LH below, HL to the right
+    and HH across of what is coarser, thin lines between them; each band with its own limit.
     """
-    low, *details = dwt2(plane[None, None], levels, wavelet).each()
-    tile = signed(low[0, 0], limits[0])
+    bands_of = [band[0, 0] for band in dwt2(plane[None, None], levels, wavelet).each()]
+    scale = max(1, MOSAIC // (2 * bands_of[1].shape[0]))
+    low, *details = (np.kron(signed(band, limit), np.ones((scale, scale, 1), np.uint8))
+                     for band, limit in zip(bands_of, limits))
     for j in reversed(range(levels)):
-        lh, hl, hh = (signed(details[3 * j + k][0, 0], limits[1 + 3 * j + k]) for k in range(3))
+        lh, hl, hh = details[3 * j:3 * j + 3]
         height, width = lh.shape[:2]
-        whole = np.full((2 * height + 1, 2 * width + 1, 3), 90, np.uint8)
-        whole[:height, :width] = _fitted(tile, height, width)
-        whole[-height:, :width], whole[:height, -width:], whole[-height:, -width:] = lh, hl, hh
-        tile = whole
-    return tile
+        whole = np.concatenate([np.concatenate([_fitted(low, height, width), hl], 1),
+                                np.concatenate([lh, hh], 1)])
+        whole[height], whole[:, width] = LINE, LINE
+        low = whole
+    return low
 
 
 def _fitted(tile: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture cut off, or stretched by repeating cells, to a size that differs by a few cells."""
+    """A picture stretched or cut off, by repeating or leaving out lines, to a size that differs by a few."""
     rows, columns = (np.linspace(0, have - 1, want).round().astype(int)
                      for have, want in zip(tile.shape, (height, width)))
     return tile[rows][:, columns]

@@ -94,11 +94,11 @@ class Pictures:
             size = max(2, PIXELS // (shape[1] * shape[2]))
             for start in range(0, len(members), size):
                 chosen = members[start:start + size]
-                batch = pseudo_collate([self._item(i) for i in chosen])
+                batch = pseudo_collate([self.item(i) for i in chosen])
                 data = preprocessor(batch, False)
                 yield chosen, data['inputs'], data['data_samples']
 
-    def _item(self, position: int) -> dict:
+    def item(self, position: int) -> dict:
         """A copy, with its boxes in the pixels of the picture that a network gets: a test pipeline loads them after it
         has resized the picture.
         """

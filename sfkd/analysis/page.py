@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 
 STYLE = '''
-:root { color-scheme: light dark; --back: #fff; --text: #1c1f24; --soft: #5b6470; --line: #d5dae1; --card: #f6f7f9; --mark: #1f5fae }
+:root { color-scheme: light dark; --back: #fff; --text: #1c1f24; --soft: #5b6470; --line: #d5dae1; --card: #f6f7f9;
+  --mark: #1f5fae }
 @media (prefers-color-scheme: dark) {
-  :root { --back: #15181d; --text: #e4e7eb; --soft: #a0a8b4; --line: #363c46; --card: #1e2229; --mark: #7fb2f0 }
+  :root { --back: #15181d; --text: #e4e7eb; --soft: #a0a8b4; --line: #363c46; --card: #1e2229;
+    --mark: #7fb2f0 }
   img.chart { filter: invert(1) hue-rotate(180deg) }
 }
 * { box-sizing: border-box }
@@ -24,10 +26,13 @@ p { margin: 0.5rem 0; max-width: 80ch }
 a { color: var(--mark) }
 nav a { display: inline-block; margin-right: 1rem }
 pre, code { font: 0.85rem/1.5 ui-monospace, monospace }
-pre { margin: 0.5rem 0; padding: 0.6rem 0.8rem; background: var(--card); border: 1px solid var(--line); white-space: pre-wrap }
+pre { margin: 0.5rem 0; padding: 0.6rem 0.8rem; background: var(--card); border: 1px solid var(--line);
+  white-space: pre-wrap }
 .missing { padding: 0.6rem 0.8rem; background: var(--card); border-left: 4px solid #e6770b; max-width: none }
 .charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)) }
-.tiles { display: grid; gap: 0.6rem; grid-template-columns: repeat(auto-fill, minmax(min(45%, 118px), 1fr)); margin: 0.4rem 0 1.2rem }
+.tiles { display: grid; gap: 0.6rem; grid-template-columns: repeat(auto-fill, minmax(min(30%, 118px), 1fr));
+  margin: 0.4rem 0 1.4rem }
+.tiles.middle { grid-template-columns: repeat(auto-fill, minmax(min(45%, 155px), 1fr)) }
 .tiles.wide { grid-template-columns: repeat(auto-fill, minmax(min(45%, 225px), 1fr)) }
 figure { margin: 0; min-width: 0 }
 figure img { display: block; width: 100%; height: auto }
@@ -38,8 +43,10 @@ figcaption { font-size: 0.85rem; line-height: 1.4; color: var(--soft); margin-to
 table { border-collapse: collapse; font-size: 0.9rem; margin: 0.5rem 0 }
 th, td { padding: 0.2rem 0.7rem 0.2rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap;
   font-variant-numeric: tabular-nums }
+th { white-space: normal; vertical-align: bottom }
 th:first-child, td:first-child { text-align: left }
-.swatch { display: inline-block; width: 0.9em; height: 0.9em; margin: 0 0.3em 0 0.8em; vertical-align: -0.1em; border: 1px solid var(--line) }
+.swatch { display: inline-block; width: 0.9em; height: 0.9em; margin: 0 0.3em 0 0.8em; vertical-align: -0.1em;
+  border: 1px solid var(--line) }
 '''
 
 
@@ -101,9 +108,9 @@ def charts(figures: Iterable[str]) -> str:
     return f'<div class="charts">{"".join(figures)}</div>'
 
 
-def tiles(figures: Iterable[str], wide: bool = False) -> str:
-    """Small pictures beside each other."""
-    return f'<div class="tiles{" wide" * wide}">{"".join(figures)}</div>'
+def tiles(figures: Iterable[str], size: str = '') -> str:
+    """Small pictures beside each other; larger ones with the size 'middle' or 'wide'."""
+    return f'<div class="tiles {size}">{"".join(figures)}</div>'
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -129,6 +136,7 @@ def document(title: str, head: str, sections: Sequence[tuple[str, str, str]]) ->
     links = ''.join(f'<a href="#{name}">{escaped(heading)}</a>' for name, heading, _ in sections)
     body = ''.join(f'<section id="{name}"><h2>{escaped(heading)}</h2>{content}</section>'
                    for name, heading, content in sections)
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f'<style>{STYLE}</style></head>\n<body><h1>{escaped(title)}</h1>{head}<nav>{links}</nav>{body}</body></html>\n')
+    return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<title>{escaped(title)}</title><style>{STYLE}</style></head>\n'
+            f'<body><h1>{escaped(title)}</h1>{head}<nav>{links}</nav>{body}</body></html>\n')

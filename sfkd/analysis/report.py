@@ -12,6 +12,7 @@ from statistics import mean
 import numpy as np
 from torch import Tensor
 
+from ..checkpoint import load_strictly
 from ..datasets.digits_wild import label_colours
 from ..distillation.pair import Pair
 from ..errors import ConfigError
@@ -20,6 +21,7 @@ from ..openmmlab.running import is_distillation
 from . import charts, page
 from .drawing import annotate, as_truth, picture
 from .examination import (
+    GRID,
     LeftOut,
     PairMaps,
     Pictures,
@@ -125,7 +127,7 @@ class RunReport:
         stages = compared_stages(distiller)
         paths = [[stage.path for stage in side] for side in stages]
         found = Measured(tuple([path.removeprefix('backbone.') for path in side] for side in paths), [
-            (paths[0].index(pair.student_path), paths[1].index(pair.teacher_path)) for pair in distiller.distillation.pairs
+            (paths[0].index(pair.student_path), paths[1].index(pair.teacher_path)) for pair in self._pairs()
             if pair.student_path in paths[0] and pair.teacher_path in paths[1]])
         found.positions, inputs, samples = batches[0]
         of_teacher = teacher_grams(distiller, stages[1], batches)
@@ -143,10 +145,10 @@ class RunReport:
             load_run(distiller, run.checkpoint)
             measure(AFTER)
         elif run.student is not None:
-            from ..checkpoint import load_strictly
             load_strictly(distiller.student, run.student)
             measure(AFTER, whole=False)
-            found.missing.append(f"there is no full checkpoint in '{run.folder}', and '{run.student}' holds no connectors")
+            found.missing.append(f"there is no full checkpoint in '{run.folder}', and '{run.student}' holds no "
+                                 'connectors')
         else:
             found.missing.append(f"there is no checkpoint in '{run.folder}'")
         return found
@@ -202,6 +204,8 @@ class RunReport:
                         f'({unit} {curve[-1][0]}), at best {best[1]:.2f} ({unit} {best[0]}).')
             if run.metric in self.teacher:
                 text.append(f'The teacher scores {scaled(run.metric, self.teacher[run.metric]):.2f} there.')
+            if self.alone is not None and (other := self.alone.curve(run.metric)):
+                text.append(f'The same student alone ended with {other[-1][1]:.2f} ({unit} {other[-1][0]}).')
         else:
             text.append('Nothing was scored on the way.')
         made = [f'python tools/train.py {run.config_file} --work-dir NEW{_as_it_was(run)}    # the run again']
@@ -279,22 +283,23 @@ class RunReport:
         return page.charts([page.chart(
             charts.paired_bars({name: {key: 100 * value for key, value in by_term.items()}
                                 for name, by_term in shares.items()}, 'share of the sum of all norms (%)'),
-            'The norm of the gradient of each weighted term in the weights of the student, as a share of the sum of these '
-            f'norms; task: all of its own losses together. {self._of_pictures()}, in train mode.{note}')
-        ]) + page.table(['pair', '', *self._term_names(), "cosine with the task's gradient"], rows) + self._missing()
+            'The norm of the gradient of each weighted term in the weights of the student, as a share of the sum of '
+            f'these norms; task: all of its own losses together. {self._of_pictures()}, in train mode.{note}')
+        ]) + page.table(['pair', 'training', *(f'{term} loss' for term in self._term_names()),
+                         "cosine of its terms' gradient with the task's"], rows) + self._missing()
 
     def similarity(self) -> str:
         found = self.measured
         titles = {BEFORE: 'before training', AFTER: 'after training'}
         caption = {
-            BEFORE: "Linear CKA of each stage of the student as it was before training (rows, shallow at the top) with each "
-                    "of the teacher's (columns, shallow at the left). A red frame: the pairs that are distilled.",
+            BEFORE: 'Linear CKA of each stage of the student as it was before training (rows, shallow at the top) with '
+                    "each of the teacher's (columns, shallow at the left). Red frames: the pairs that are distilled.",
             AFTER: 'The same of the trained student. What distillation aligns is darker in the frames than before.'}
         formula = ('CKA(K, L) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with linear kernels K = X Xᵀ of the pictures '
-                   '(Kornblith et al. 2019, arXiv 1905.00414) and the unbiased estimator of HSIC (Song et al. 2012; Nguyen et '
-                   'al. 2021, arXiv 2010.15327): 1 for maps that are equal up to rotation and scale, about 0 for unrelated '
-                   f'ones. Samples are the {len(self.pictures)} pictures, features whole maps, pooled to at most 16 x 16 '
-                   'cells.')
+                   '(Kornblith et al. 2019, arXiv 1905.00414) and the unbiased estimator of HSIC (Song et al. 2012; '
+                   'Nguyen et al. 2021, arXiv 2010.15327): 1 for maps that are equal up to rotation and scale, about 0 '
+                   f'for unrelated ones. Samples are the {len(self.pictures)} pictures, features whole maps, pooled to '
+                   f'at most {GRID} x {GRID} cells.')
         return page.charts(page.chart(charts.heat_map(table, *found.stages, found.paired, titles[when]), caption[when])
                            for when, table in found.cka.items()) + page.paragraph(formula) + self._missing()
 
@@ -307,13 +312,14 @@ class RunReport:
                        for when, own in by_when.items()}
             figures.append(page.chart(
                 charts.bands(series, maps.pair.name),
-                f'{_linked(maps.pair)}: what each band ({maps.wavelet}, {maps.levels} levels) adds to the mean square of '
-                'the map.'))
+                f'{_linked(maps.pair)}: what each band ({maps.wavelet}, {maps.levels} '
+                f'level{"s" * (maps.levels > 1)}) adds to the mean square of the map.'))
         return page.paragraph(
-            'Maps as the connector gives them: the teacher\'s, and the student\'s on the same grid and in the same channels'
-            f"{_standardised(self._pairs())}. LL is the low band, LH, HL and HH the details along the height, along the "
-            'width and along both; level 1 is the finest. A student whose bars are those of the teacher has its energy at '
-            f'the same scales; whether it is in the same places, the next section tells. {self._of_pictures()}.'
+            "Maps as the connector gives them: the teacher's, and the student's on the same grid and in the same "
+            f'channels{_standardised(self._pairs())}. LL is the low band, LH, HL and HH the details along the height, '
+            'along the width and along both; level 1 is the finest. A student whose bars are those of the teacher has '
+            'its energy at the same scales; whether it is in the same places, the next section tells. '
+            f'{self._of_pictures()}.'
         ) + page.charts(figures) + self._missing()
 
     def spectra(self) -> str:
@@ -321,11 +327,12 @@ class RunReport:
         for by_when in self._maps_by_pair():
             maps = next(iter(by_when.values()))
             curves = {'teacher': radial_spectrum(maps.teacher)}
-            curves |= {f'residual {when}': radial_spectrum(own.teacher - _compared(own)) for when, own in by_when.items()}
+            curves |= {f'residual {when}': radial_spectrum(own.teacher - _compared(own))
+                       for when, own in by_when.items()}
             gain = partial(gaussian_gain, sigma=maps.sigma) if maps.sigma and math.isfinite(maps.sigma) else None
             figures.append(page.chart(
                 charts.spectrum({name: found[:2] for name, found in curves.items()}, gain, maps.pair.name),
-                f'{_linked(maps.pair)}: power of the teacher\'s map and of teacher minus student, mean over pictures, '
+                f"{_linked(maps.pair)}: power of the teacher's map and of teacher minus student, mean over pictures, "
                 'channels and directions.' + (
                     f' Shaded: the share of the power that the Gaussian (sigma {maps.sigma:g}) keeps.' if gain else
                     ' No Gaussian: this method has no frequency loss here.')))
@@ -337,9 +344,9 @@ class RunReport:
         header = ['pair', 'of what', 'energy, teacher = 1', 'of it the Gaussian keeps']
         width = max(map(len, rows))
         return page.paragraph(
-            'The residual is what is left to learn. Where its curve lies as high as the teacher\'s, nothing of that frequency '
-            'is learned; after training it should lie lower, first where the Gaussian lets the loss see it. '
-            f'{self._of_pictures()}.') + page.charts(figures) + page.table(
+            'The residual is teacher minus student: what is left to learn. Where its curve lies as high as the '
+            "teacher's, or higher, nothing of that frequency is learned; after training it should lie lower, most of "
+            f'all where the Gaussian lets the frequency loss see it. {self._of_pictures()}.') + page.charts(figures) + page.table(
                 header[:width], [(*row, *[''] * (width - len(row))) for row in rows]) + self._missing()
 
     def maps(self) -> str:
@@ -361,7 +368,7 @@ class RunReport:
             filtered = {who: charts.smoothed(planes[who], last.sigma) for who in ('teacher', latest)}
             filtered['teacher minus student'] = filtered['teacher'] - filtered[latest]
         rows = []
-        for i in np.linspace(0, len(self.measured.positions) - 1, min(MAPPED, len(self.measured.positions))).astype(int):
+        for i in _spread(len(self.measured.positions), MAPPED):
             item = self.pictures.items[self.measured.positions[i]]
             rows.append(page.tiles([
                 page.photo(picture(item['inputs']), 'the picture'),
@@ -371,24 +378,25 @@ class RunReport:
                 *(page.map_tile(charts.signed(plane[i], limit), f'{who}: what the Gaussian keeps')
                   for who, plane in filtered.items())]))
         return page.paragraph(
-            f'The pair {chosen.name} ({_linked(chosen)}), a row a picture: maps of many channels along the first principal '
-            "component of the teacher's, the same for both networks; blue is below 0, red above, and one scale holds for all "
-            "maps. In the mosaics of bands the low band is in the upper left corner, LH (along the height) below it, HL "
-            '(along the width) to its right, HH across; each band has a scale of its own, the same for both networks.'
+            f'The pair {chosen.name} ({_linked(chosen)}), three pictures: maps of many channels seen along the first '
+            "principal component of the teacher's, for both networks; blue is below 0, red above, and one scale holds "
+            'for all maps. In the mosaics of bands the low band is in the upper left corner, LH (along the height) '
+            'below it, HL (along the width) to its right, HH across, coarse levels within the upper left quarter; each '
+            'band has a scale of its own, the same for both networks.'
         ) + ''.join(rows) + self._missing()
 
     def predictions(self) -> str:
         found, missing = self.predicted
         kind = kind_of(next(iter(found.values())))
         names = self.pictures.classes
-        count = min(len(self.pictures), 12 if kind == 'pred_label' else 6)
-        chosen = np.linspace(0, len(self.pictures) - 1, count).astype(int).tolist()
+        count = min(len(self.pictures), 14 if kind == 'pred_label' else 6)
+        chosen = _spread(len(self.pictures), count)
         make = dict(pred_label=_labelled, pred_instances=_drawn, pred_sem_seg=_drawn)[kind]
         text = f'{count} pictures of the {self.pictures.split} split, evenly spread. ' + dict(
-            pred_label='Beneath each: its class, and what each network takes for the likeliest class, with its score; a '
-                       'cross marks what is wrong.',
-            pred_instances=f'A row a picture: the truth, then what each network finds. Boxes of a score of {SCORE} or more '
-                           'are drawn, with class and score.',
+            pred_label='Beneath each: its class, and what each network takes for the likeliest class, with its score; '
+                       'a cross marks what is wrong.',
+            pred_instances=f'A row a picture: the truth, then what each network finds. Boxes of a score of {SCORE} or '
+                           'more are drawn, with class and score.',
             pred_sem_seg='A row a picture: the truth, then what each network sees, each class in its colour.')[kind]
         body = make(self.pictures, chosen, found, names)
         return page.paragraph(text) + body + ''.join(map(page.left_out, missing))
@@ -407,8 +415,8 @@ class RunReport:
                    pred_instances='Average precision by pycocotools, mean over IoU thresholds 0.50 to 0.95.',
                    pred_sem_seg='Intersection over union of the pixels.')[kind]
         return page.paragraph(
-            f'{KINDS[kind]} by class on {len(self.pictures)} of the {len(self.pictures.dataset)} pictures of the '
-            f'{self.pictures.split} split. {how} So few pictures give a rough picture of a class; more: --pictures N.'
+            f'{KINDS[kind][0].upper()}{KINDS[kind][1:]} by class on {len(self.pictures)} of the '
+            f'{len(self.pictures.dataset)} pictures of the {self.pictures.split} split. {how} So few pictures give a rough picture of a class; more: --pictures N.'
         ) + page.table(['class', unit, *judged], rows)
 
     # ---- what sections share ----
@@ -417,7 +425,8 @@ class RunReport:
         return self._distiller[0].distillation.pairs
 
     def _term_names(self) -> list[str]:
-        return list(dict.fromkeys(term for reports in self.measured.terms.values() for r in reports for term in r.losses))
+        found = self.measured.terms.values()
+        return list(dict.fromkeys(term for reports in found for report in reports for term in report.losses))
 
     def _maps_by_pair(self) -> list[dict[str, PairMaps]]:
         """``{when: maps}`` of each pair."""
@@ -442,6 +451,11 @@ def _made(make: Callable[[], str]) -> str:
         return page.left_out(str(reason))
     except ConfigError as error:
         return page.left_out(' '.join(error.problems))
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """So many of a number of positions, evenly spread."""
+    return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
 
 
 def _described(model: dict) -> str:
@@ -478,7 +492,8 @@ def _compared(maps: PairMaps) -> Tensor:
 def _labelled(pictures: Pictures, chosen: Sequence[int], found: dict[str, list], names: Sequence[str]) -> str:
     tiles = []
     for i in chosen:
-        image, truth = annotate(picture(pictures.items[i]['inputs']), pictures.items[i]['data_samples'], names, SIDE // 2)
+        item = pictures.items[i]
+        image, truth = annotate(picture(item['inputs']), item['data_samples'], names, SIDE // 2)
         lines = [f'<b>{page.escaped(truth)}</b>']
         for who, samples in found.items():
             label = int(samples[i].pred_label)
@@ -486,32 +501,28 @@ def _labelled(pictures: Pictures, chosen: Sequence[int], found: dict[str, list],
             wrong = '' if name == truth else ' ✗'
             lines.append(page.escaped(f'{who}: {name} ({float(samples[i].pred_score[label]):.2f}){wrong}'))
         tiles.append(page.photo(image, truth, '<br>'.join(lines)))
-    return page.tiles(tiles)
+    return page.tiles(tiles, 'middle')
 
 
 def _drawn(pictures: Pictures, chosen: Sequence[int], found: dict[str, list], names: Sequence[str]) -> str:
     rows, seen = [], set()
     for i in chosen:
         image = picture(pictures.items[i]['inputs'])
-        shown_samples = {'truth': _truth(pictures, i), **{who: as_truth(samples[i].clone(), SCORE)
+        shown_samples = {'truth': pictures.item(i)['data_samples'], **{who: as_truth(samples[i].clone(), SCORE)
                                                           for who, samples in found.items()}}
         tiles = []
         for who, sample in shown_samples.items():
             drawn, caption = annotate(image.copy(), sample, names, SIDE)
             seen |= set(caption.split())
             tiles.append(page.photo(drawn, who))
-        rows.append(page.tiles(tiles, wide=True))
+        rows.append(page.tiles(tiles, 'wide'))
     legend = ''
     if 'pred_sem_seg' in next(iter(found.values()))[0]:
         colours = label_colours(np.arange(len(names))[None])[0].tolist()
-        legend = page.paragraph('') and '<p>' + ''.join(
+        legend = '<p>' + ''.join(
             f'<span class="swatch" style="background: rgb{tuple(colour)}"></span>{page.escaped(name)}'
             for name, colour in zip(names, colours) if name in seen) + '</p>'
     return legend + ''.join(rows)
-
-
-def _truth(pictures: Pictures, i: int):
-    return pictures._item(i)['data_samples']
 
 
 # ---- comparisons ----
@@ -553,15 +564,15 @@ def comparison(file: Path, command: str = '') -> str:
             charts.dots({method: list(seeds.values()) for method, seeds in methods.items()}, shown(metric), pair),
             f'{shown(metric)} on the {split} split: a dot a seed, a bar their mean, the best method at the top. Blue: '
             'SFKD and its variants; orange: the student alone.')]) + page.table(
-                ['method', 'seeds', f'{shown(metric)}, mean ± sd', 'minus alone, paired by seed, 95% interval'], table)))
+                ['method', 'seeds', f'{shown(metric)}, mean ± sd', 'minus alone, by seed, 95% interval'], table)))
     seconds = sum(row.get('seconds', 0) for row in rows)
     commits = ', '.join(sorted({str(row['commit']) for row in rows if row.get('commit')})) or 'unknown'
     head = page.paragraph(
         f'{len(rows)} trainings of {len({row["pair"] for row in rows})} pairs by '
-        f'{len({row["method"] for row in rows})} methods, {seconds:,} s in all as the rows have it, at the commits {commits}. '
-        'The rows hold scores alone: curves, CKA, bands and predictions are in the report of a single run.')
+        f'{len({row["method"] for row in rows})} methods, {seconds:,} s in all as the rows have it, at the commits '
+        f'{commits}. The rows hold scores alone: curves, CKA, bands and predictions are in the report of a single run.')
     task = rows[0].get('task', 'cls')
     made = [f'python tools/compare.py --task {task} --results NEW.jsonl    # trainings again',
             f'python tools/compare.py --task {task} --results {file} --tables-only    # the tables']
-    return page.document(f'Report of {file.name}', head + page.commands(made + [f'{command}    # this page'] * bool(command)),
-                         sections)
+    made += [f'{command}    # this page'] * bool(command)
+    return page.document(f'Report of {file.name}', head + page.commands(made), sections)

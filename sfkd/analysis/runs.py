@@ -102,8 +102,8 @@ def read_run(folder: str | Path, where: str = 'RUN') -> Run:
     starts = sorted(path.parent for path in folder.glob('*/vis_data/config.py'))
     if not starts:
         held = ', '.join(sorted(path.name for path in folder.iterdir())[:6]) or 'nothing'
-        raise ConfigError(f"{where}: '{folder}' is no work directory of a training: it has no <time>/vis_data/config.py, "
-                          f'but {held}; {HOW}')
+        raise ConfigError(f"{where}: '{folder}' is no work directory of a training: it holds no "
+                          f'<time>/vis_data/config.py, but {held}; {HOW}')
     config = load_config(str(starts[-1] / 'config.py'), str(folder))
     if 'members' in config.model:
         raise ConfigError(f"{where}: '{folder}' is of tools/train_together.py, whose many students share one log; give "
