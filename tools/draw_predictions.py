@@ -41,10 +41,10 @@ def main() -> None:
     with errors_for_people():
         first = load_config(models[0][1])
         dataset = build_dataset(first, 'test')
-        classes = list(dataset.metainfo.get('classes') or [])
+        classes, palette = list(dataset.metainfo.get('classes') or []), dataset.metainfo.get('palette')
         chosen = np.linspace(0, len(dataset) - 1, args.number).astype(int).tolist()
         items = [dataset[i] for i in chosen]
-        columns = [('truth', [annotate(picture(item['inputs']), item['data_samples'], classes, args.cell)
+        columns = [('truth', [annotate(picture(item['inputs']), item['data_samples'], classes, args.cell, palette)
                               for item in items])]
         for name, path, checkpoint in models:
             config = load_config(path)
@@ -59,7 +59,8 @@ def main() -> None:
                     sample, = network.test_step(pseudo_collate([dataset[index]]))
                 if 'pred_instances' not in sample and 'pred_sem_seg' not in sample:
                     raise ConfigError(f"'{path}' predicts neither boxes nor a label map")
-                shown.append(annotate(picture(item['inputs']), as_truth(sample, args.score), classes, args.cell))
+                shown.append(annotate(picture(item['inputs']), as_truth(sample, args.score), classes, args.cell,
+                                      palette))
             columns.append((name, shown))
     cells = [(image, f'{name}: {caption}') for row in zip(*(shown for _, shown in columns))
              for (name, _), (image, caption) in zip(columns, row)]

@@ -19,6 +19,7 @@ BLUE, ORANGE, GREY = '#1f77b4', '#e6770b', '#777777'
 BEFORE, AFTER, TEACHER = ORANGE, BLUE, GREY
 MOSAIC = 160  # pixels
 LINE = (90, 90, 90)  # between bands
+LABEL = 24  # characters of a method's name
 
 
 def svg(draw: Callable, width: float = 4.8, height: float = 3.4) -> bytes:
@@ -60,11 +61,11 @@ def lines(curves: dict[str, Sequence[tuple[float, float]]], xlabel: str, ylabel:
             _logarithmic(axes)
         if all(float(x).is_integer() for points in curves.values() for x, _ in points):
             axes.xaxis.get_major_locator().set_params(integer=True)
-        if len(curves) + len(levels or {}) > 6:
+        if len(curves) + len(levels or {}) > 4:  # there is no room among them
             axes.legend(loc='upper center', bbox_to_anchor=(0.5, -0.16), ncols=2)
         else:
             axes.legend()
-    return svg(draw, height=3.4 + 0.09 * max(0, len(curves) - 6))
+    return svg(draw, height=3.4 + 0.09 * max(0, len(curves) - 4))
 
 
 def paired_bars(values: dict[str, dict[str, float]], xlabel: str) -> bytes:
@@ -169,7 +170,8 @@ def dots(values: dict[str, Sequence[float]], xlabel: str, title: str) -> bytes:
             colour = BLUE if name.startswith('sfkd') else ORANGE if name == 'alone' else GREY
             axes.plot(seeds, [i] * len(seeds), '.', color=colour, alpha=0.6)
             axes.plot(np.mean(seeds), i, '|', color=colour, markersize=13, markeredgewidth=2)
-        axes.set(xlabel=xlabel, title=title, yticks=range(len(values)), yticklabels=list(values))
+        axes.set(xlabel=xlabel, title=title, yticks=range(len(values)),
+                 yticklabels=[name if len(name) <= LABEL else f'{name[:LABEL - 1]}…' for name in values])
         axes.invert_yaxis()
     return svg(draw, 4.8, 1.1 + 0.24 * max(len(values), 3))
 

@@ -53,7 +53,8 @@ def as_truth(sample, score: float):
     return sample
 
 
-def annotate(image: np.ndarray, sample, classes: list[str], side: int | None = None) -> tuple[np.ndarray, str]:
+def annotate(image: np.ndarray, sample, classes: list[str], side: int | None = None,
+             palette: list[list[int]] | None = None) -> tuple[np.ndarray, str]:
     """The picture with its boxes or label map drawn in, and the names of its classes. Boxes that have scores, and with
     ``side`` all, get their class and score written on.
 
@@ -62,6 +63,7 @@ def annotate(image: np.ndarray, sample, classes: list[str], side: int | None = N
         sample: with ``gt_label``, ``gt_instances`` or ``gt_sem_seg``.
         classes: their names.
         side: pixels to which the longer side is scaled first, so that what is written stays sharp; None for as it is.
+        palette: colours of label maps, see :func:`~sfkd.datasets.digits_wild.label_colours`.
     """
     scale, labels = 1.0, []
     if side is not None:
@@ -75,7 +77,7 @@ def annotate(image: np.ndarray, sample, classes: list[str], side: int | None = N
         labels = [label for label in np.unique(label_map).tolist() if label not in plain]
         if side is not None:
             label_map = cv2.resize(label_map.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
-        return overlay(image, label_map, skip=plain), _names(labels, classes)
+        return overlay(image, label_map, plain, palette), _names(labels, classes)
     if 'gt_label' in sample:
         labels = sample.gt_label.tolist()
     elif 'gt_instances' in sample:
@@ -96,8 +98,8 @@ def _names(labels: list[int], classes: list[str]) -> str:
 
 
 def draw_boxes(image: np.ndarray, boxes: list[list[int]], written: list[str] | None = None) -> None:
-    """Draw boxes into a picture, each with a text beside it, where it hides least: of the places above, below and
-    within the corners, the one that overlaps the fewest pixels of boxes and of other texts.
+    """Draw boxes into a picture, each with a text where it hides least: of the places around the box, two rows of them
+    above and below, the one that overlaps the fewest pixels of boxes and of other texts.
 
     Args:
         image: (H, W, 3) uint8 RGB, changed.
@@ -114,7 +116,8 @@ def draw_boxes(image: np.ndarray, boxes: list[list[int]], written: list[str] | N
     for text, (x1, y1, x2, y2) in zip(written or (), boxes):
         (w, h), below = cv2.getTextSize(text, *font, 1)
         w, h = w + 3, h + below
-        places = [(x, y) for y in (y1 - h, y2, y1 + 1, y2 - h - 1) for x in (x1, x2 - w)]
+        places = [(x, y) for y in (y1 - h, y2, y1 - 2 * h, y2 + h) for x in (x1, x2 - w)]
+        places += [(x, y) for y in range(y1, y2 - h, h) for x in (x2, x1 - w)]
         places = [(min(max(x, 0), max(width - w, 0)), min(max(y, 0), max(height - h, 0))) for x, y in places]
         x, y = min(places, key=lambda place: taken[place[1]:place[1] + h, place[0]:place[0] + w].sum())
         taken[y:y + h, x:x + w] += 10  # a text over another is worse than one over a box

@@ -346,8 +346,9 @@ class RunReport:
         return page.paragraph(
             'The residual is teacher minus student: what is left to learn. Where its curve lies as high as the '
             "teacher's, or higher, nothing of that frequency is learned; after training it should lie lower, most of "
-            f'all where the Gaussian lets the frequency loss see it. {self._of_pictures()}.') + page.charts(figures) + page.table(
-                header[:width], [(*row, *[''] * (width - len(row))) for row in rows]) + self._missing()
+            f'all where the Gaussian lets the frequency loss see it. {self._of_pictures()}.'
+        ) + page.charts(figures) + page.table(
+            header[:width], [(*row, *[''] * (width - len(row))) for row in rows]) + self._missing()
 
     def maps(self) -> str:
         found = self._maps_by_pair()
@@ -416,7 +417,8 @@ class RunReport:
                    pred_sem_seg='Intersection over union of the pixels.')[kind]
         return page.paragraph(
             f'{KINDS[kind][0].upper()}{KINDS[kind][1:]} by class on {len(self.pictures)} of the '
-            f'{len(self.pictures.dataset)} pictures of the {self.pictures.split} split. {how} So few pictures give a rough picture of a class; more: --pictures N.'
+            f'{len(self.pictures.dataset)} pictures of the {self.pictures.split} split. {how} So few pictures give a '
+            'rough picture of a class; more: --pictures N.'
         ) + page.table(['class', unit, *judged], rows)
 
     # ---- what sections share ----
@@ -505,20 +507,20 @@ def _labelled(pictures: Pictures, chosen: Sequence[int], found: dict[str, list],
 
 
 def _drawn(pictures: Pictures, chosen: Sequence[int], found: dict[str, list], names: Sequence[str]) -> str:
-    rows, seen = [], set()
+    rows, seen, palette = [], set(), pictures.dataset.metainfo.get('palette')
     for i in chosen:
         image = picture(pictures.items[i]['inputs'])
         shown_samples = {'truth': pictures.item(i)['data_samples'], **{who: as_truth(samples[i].clone(), SCORE)
                                                           for who, samples in found.items()}}
         tiles = []
         for who, sample in shown_samples.items():
-            drawn, caption = annotate(image.copy(), sample, names, SIDE)
+            drawn, caption = annotate(image.copy(), sample, names, SIDE, palette)
             seen |= set(caption.split())
             tiles.append(page.photo(drawn, who))
         rows.append(page.tiles(tiles, 'wide'))
     legend = ''
     if 'pred_sem_seg' in next(iter(found.values()))[0]:
-        colours = label_colours(np.arange(len(names))[None])[0].tolist()
+        colours = label_colours(np.arange(len(names))[None], palette)[0].tolist()
         legend = '<p>' + ''.join(
             f'<span class="swatch" style="background: rgb{tuple(colour)}"></span>{page.escaped(name)}'
             for name, colour in zip(names, colours) if name in seen) + '</p>'
@@ -563,7 +565,8 @@ def comparison(file: Path, command: str = '') -> str:
         sections.append((f'pair{i}', f'{pair}, {epochs} epochs', page.charts([page.chart(
             charts.dots({method: list(seeds.values()) for method, seeds in methods.items()}, shown(metric), pair),
             f'{shown(metric)} on the {split} split: a dot a seed, a bar their mean, the best method at the top. Blue: '
-            'SFKD and its variants; orange: the student alone.')]) + page.table(
+            'SFKD and its variants; orange: the student alone. Long names are cut off; the table has the same '
+            'order.')]) + page.table(
                 ['method', 'seeds', f'{shown(metric)}, mean ± sd', 'minus alone, by seed, 95% interval'], table)))
     seconds = sum(row.get('seconds', 0) for row in rows)
     commits = ', '.join(sorted({str(row['commit']) for row in rows if row.get('commit')})) or 'unknown'
