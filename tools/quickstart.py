@@ -72,7 +72,7 @@ def plot(curves: dict[str, list[tuple[int, float]]], teacher: float, ylabel: str
     figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
     for name, curve in curves.items():
         axes.plot(*zip(*curve), marker='.', label=name)
-    axes.axhline(teacher, color='gray', linestyle='--', label='teacher')
+    axes.axhline(teacher, color='gray', linestyle='--', label='teacher (validation split)')
     axes.set(xlabel='epoch', ylabel=ylabel)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,5 +1,5 @@
-"""Score a checkpoint on the config's test or validation set. Of a distillation config the student alone is built and scored: no
-teacher is needed.
+"""Score a checkpoint on the config's test set, or its validation set. Of a distillation config the student alone is
+built and scored: no teacher is needed.
 """
 import argparse
 import json

@@ -108,8 +108,8 @@ def read_run(folder: str | Path, where: str = 'RUN') -> Run:
     if 'members' in config.model:
         raise ConfigError(f"{where}: '{folder}' is of tools/train_together.py, whose many students share one log; give "
                           'the rows file of tools/compare.py, or train one of them with tools/train.py')
-    rows = _rows([start / 'scalars.json' for start in starts], where)
-    logs = [file.read_text(errors='replace') for start in starts for file in sorted(start.parent.glob('*.log'))]
+    first, rows = _rows([start / 'scalars.json' for start in starts], where)
+    logs = [file.read_text(errors='replace') for start in starts[first:] for file in sorted(start.parent.glob('*.log'))]
     student = folder / 'student_latest.pth'
     dumped = sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime)
     return Run(folder, config, dumped[-1] if dumped else starts[-1] / 'config.py',
@@ -118,10 +118,13 @@ def read_run(folder: str | Path, where: str = 'RUN') -> Run:
                str(student) if student.is_file() else None)
 
 
-def _rows(files: list[Path], where: str) -> list[dict]:
-    """The entries of all starts. What a later start went through again counts once: its own."""
+def _rows(files: list[Path], where: str) -> tuple[int, list[dict]]:
+    """The entries of all starts since the last that began anew, and which that is. What a resumed start went through
+    again counts once: its own.
+    """
     kinds: dict[bool, list[dict]] = {True: [], False: []}
-    for file in files:
+    first_start = 0
+    for start, file in enumerate(files):
         found: dict[bool, list[dict]] = {True: [], False: []}
         for number, line in enumerate(file.read_text().splitlines() if file.is_file() else (), 1):
             try:
@@ -131,11 +134,12 @@ def _rows(files: list[Path], where: str) -> list[dict]:
                 raise ConfigError(f"{where}: line {number} of '{file}' is no entry of mmengine's log ({error}); the "
                                   'file is damaged: take the line out, or give another run') from error
         anew = found[True] and kinds[True] and found[True][0]['step'] <= kinds[True][0]['step']
+        first_start = start if anew else first_start
         for kind, rows in found.items():
             first = rows[0]['step'] if rows else float('inf')
             kinds[kind] = [] if anew else [row for row in kinds[kind] if row['step'] < first]
             kinds[kind] += rows
-    return kinds[True] + kinds[False]
+    return first_start, kinds[True] + kinds[False]
 
 
 def _seconds(log: str) -> float:
