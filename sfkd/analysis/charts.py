@@ -176,11 +176,18 @@ def dots(values: dict[str, Sequence[float]], xlabel: str, title: str) -> bytes:
     return svg(draw, 4.8, 1.1 + 0.24 * max(len(values), 3))
 
 
+class _Plain(LogFormatter):
+    """Plain numbers where matplotlib has 6e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return super().__call__(x, pos) and f'{x:g}'
+
+
 def _logarithmic(axes) -> None:
     """A logarithmic y axis with plain numbers, also between powers of ten where it is short."""
     axes.set_yscale('log')
     for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        set_formatter(LogFormatter(minor_thresholds=(2, 0.6)))
+        set_formatter(_Plain(minor_thresholds=(2, 0.6)))
 
 
 # ---- maps ----

@@ -33,7 +33,7 @@ pre { margin: 0.5rem 0; padding: 0.6rem 0.8rem; background: var(--card); border:
 .tiles { display: grid; gap: 0.6rem; grid-template-columns: repeat(auto-fill, minmax(min(30%, 118px), 1fr));
   margin: 0.4rem 0 1.4rem }
 .tiles.middle { grid-template-columns: repeat(auto-fill, minmax(min(45%, 155px), 1fr)) }
-.tiles.wide { grid-template-columns: repeat(auto-fill, minmax(min(45%, 225px), 1fr)) }
+.tiles.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 225px), 1fr)) }
 figure { margin: 0; min-width: 0 }
 figure img { display: block; width: 100%; height: auto }
 .charts img { max-width: 560px }
