@@ -294,7 +294,8 @@ class RunReport:
         caption = {
             BEFORE: 'Linear CKA of each stage of the student as it was before training (rows, shallow at the top) with '
                     "each of the teacher's (columns, shallow at the left). Red frames: the pairs that are distilled.",
-            AFTER: 'The same of the trained student. What distillation aligns has higher values in the frames than before.'}
+            AFTER: 'The same of the trained student. What distillation aligns has higher values in the frames than '
+                   'before.'}
         formula = ('CKA(K, L) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with linear kernels K = X Xᵀ of the pictures '
                    '(Kornblith et al. 2019, arXiv 1905.00414) and the unbiased estimator of HSIC (Song et al. 2012; '
                    'Nguyen et al. 2021, arXiv 2010.15327): 1 for maps that are equal up to rotation and scale, about 0 '

@@ -25,7 +25,8 @@ SECTIONS = ['curves', 'gradients', 'cka', 'bands', 'spectrum', 'maps', 'predicti
 def sections(text: str) -> dict[str, str]:
     """Of a page: what stands in each, without the pictures."""
     text = re.sub(r'base64,[A-Za-z0-9+/=]+', 'base64,', text)
-    return {name: html.unescape(body) for name, body in re.findall(r'<section id="(\w+)">(.*?)</section>', text, re.DOTALL)}
+    found = re.findall(r'<section id="(\w+)">(.*?)</section>', text, re.DOTALL)
+    return {name: html.unescape(body) for name, body in found}
 
 
 def cells(table: str) -> list[list[str]]:
