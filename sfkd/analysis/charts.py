@@ -172,6 +172,7 @@ def dots(values: dict[str, Sequence[float]], xlabel: str, title: str) -> bytes:
             axes.plot(np.mean(seeds), i, '|', color=colour, markersize=13, markeredgewidth=2)
         axes.set(xlabel=xlabel, title=title, yticks=range(len(values)),
                  yticklabels=[name if len(name) <= LABEL else f'{name[:LABEL - 1]}…' for name in values])
+        axes.margins(y=0.02)
         axes.invert_yaxis()
     return svg(draw, 4.8, 1.1 + 0.24 * max(len(values), 3))
 

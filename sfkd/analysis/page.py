@@ -40,10 +40,11 @@ figure img { display: block; width: 100%; height: auto }
 img.map { image-rendering: pixelated; border: 1px solid var(--line) }
 figcaption { font-size: 0.85rem; line-height: 1.4; color: var(--soft); margin-top: 0.25rem }
 .table { overflow-x: auto }
-table { border-collapse: collapse; font-size: 0.9rem; margin: 0.5rem 0 }
+table { border-collapse: collapse; font-size: 0.9rem; margin: 0.5rem 0; overflow-wrap: normal }
 th, td { padding: 0.2rem 0.7rem 0.2rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap;
   font-variant-numeric: tabular-nums }
 th { white-space: normal; vertical-align: bottom }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6.5rem }
 th:first-child, td:first-child { text-align: left }
 .swatch { display: inline-block; width: 0.9em; height: 0.9em; margin: 0 0.3em 0 0.8em; vertical-align: -0.1em;
   border: 1px solid var(--line) }
