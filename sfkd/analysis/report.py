@@ -399,7 +399,8 @@ class RunReport:
                        'a cross marks what is wrong.',
             pred_instances=f'A row a picture: the truth, then what each network finds. Boxes of a score of {SCORE} or '
                            'more are drawn, with class and score.',
-            pred_sem_seg='A row a picture: the truth, then what each network sees, each class in its colour.')[kind]
+            pred_sem_seg='A row a picture: the truth, then what each network sees, each class in its colour '
+                         'over the picture in grey.')[kind]
         body = make(self.pictures, chosen, found, names)
         return page.paragraph(text) + body + ''.join(map(page.left_out, missing))
 
@@ -509,8 +510,11 @@ def _labelled(pictures: Pictures, chosen: Sequence[int], found: dict[str, list],
 
 def _drawn(pictures: Pictures, chosen: Sequence[int], found: dict[str, list], names: Sequence[str]) -> str:
     rows, seen, palette = [], set(), pictures.dataset.metainfo.get('palette')
+    maps = 'pred_sem_seg' in next(iter(found.values()))[0]
     for i in chosen:
         image = picture(pictures.items[i]['inputs'])
+        if maps:  # in grey, on which a class's colour is that of the legend
+            image = np.repeat(image.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
         shown_samples = {'truth': pictures.item(i)['data_samples'], **{who: as_truth(samples[i].clone(), SCORE)
                                                           for who, samples in found.items()}}
         tiles = []
@@ -520,7 +524,7 @@ def _drawn(pictures: Pictures, chosen: Sequence[int], found: dict[str, list], na
             tiles.append(page.photo(drawn, who))
         rows.append(page.tiles(tiles, 'wide'))
     legend = ''
-    if 'pred_sem_seg' in next(iter(found.values()))[0]:
+    if maps:
         colours = label_colours(np.arange(len(names))[None], palette)[0].tolist()
         legend = '<p>' + ''.join(
             f'<span class="swatch" style="background: rgb{tuple(colour)}"></span>{page.escaped(name)}'
