@@ -417,10 +417,11 @@ class RunReport:
         how = dict(pred_label='Share of the pictures of a class that are given it.',
                    pred_instances='Average precision by pycocotools, mean over IoU thresholds 0.50 to 0.95.',
                    pred_sem_seg='Intersection over union of the pixels.')[kind]
+        rough = ' So few are a rough measure of a class; more: --pictures N.'
+        rough *= len(self.pictures) < len(self.pictures.dataset)
         return page.paragraph(
             f'{KINDS[kind][0].upper()}{KINDS[kind][1:]} by class on {len(self.pictures)} of the '
-            f'{len(self.pictures.dataset)} pictures of the {self.pictures.split} split. {how} So few pictures give a '
-            'rough picture of a class; more: --pictures N.'
+            f'{len(self.pictures.dataset)} pictures of the {self.pictures.split} split. {how}{rough}'
         ) + page.table(['class', unit, *judged], rows)
 
     # ---- what sections share ----
