@@ -3,7 +3,7 @@
   python tools/draw_predictions.py OUT.png teacher CONFIG CHECKPOINT alone CONFIG CHECKPOINT SFKD CONFIG CHECKPOINT
 
 A row a picture of the first config's test split, a column a model. Detectors' boxes are drawn where their score is 0.3
-or more.
+or more, with class and score.
 """
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
 
-from sfkd.analysis.drawing import annotate, build_dataset, picture
+from sfkd.analysis.drawing import annotate, as_truth, build_dataset, picture
 from sfkd.checkpoint import load_strictly
 from sfkd.datasets.digits_wild import contact_sheet
 from sfkd.errors import ConfigError
@@ -27,23 +27,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('models', nargs='+', metavar='NAME CONFIG CHECKPOINT')
     parser.add_argument('--number', type=int, default=6, help='pictures, evenly spread over the split')
     parser.add_argument('--score', type=float, default=0.3, help='of the boxes that are drawn')
-    parser.add_argument('--cell', type=int, default=224, help='side in pixels at which a picture is shown')
+    parser.add_argument('--cell', type=int, default=256, help='side in pixels at which a picture is shown')
     args = parser.parse_args()
     if len(args.models) % 3:
         parser.error('give NAME CONFIG CHECKPOINT for each model')
     return args
-
-
-def as_truth(sample, score: float):
-    """A prediction in the place of the annotation, so that it is drawn as one."""
-    if 'pred_instances' in sample:
-        found = sample.pred_instances[sample.pred_instances.scores >= score]
-        scale = torch.tensor(sample.img_shape[::-1] * 2) / torch.tensor(sample.ori_shape[::-1] * 2)
-        found.bboxes = found.bboxes * scale  # from the original picture's pixels to those that are shown
-        sample.gt_instances = found
-    elif 'pred_sem_seg' in sample:
-        sample.gt_sem_seg = sample.pred_sem_seg
-    return sample
 
 
 def main() -> None:
@@ -53,10 +41,11 @@ def main() -> None:
     with errors_for_people():
         first = load_config(models[0][1])
         dataset = build_dataset(first, 'test')
-        classes = list(dataset.metainfo.get('classes') or [])
+        classes, palette = list(dataset.metainfo.get('classes') or []), dataset.metainfo.get('palette')
         chosen = np.linspace(0, len(dataset) - 1, args.number).astype(int).tolist()
         items = [dataset[i] for i in chosen]
-        columns = [('truth', [annotate(picture(item['inputs']), item['data_samples'], classes) for item in items])]
+        columns = [('truth', [annotate(picture(item['inputs']), item['data_samples'], classes, args.cell, palette)
+                              for item in items])]
         for name, path, checkpoint in models:
             config = load_config(path)
             if is_distillation(config):
@@ -70,7 +59,8 @@ def main() -> None:
                     sample, = network.test_step(pseudo_collate([dataset[index]]))
                 if 'pred_instances' not in sample and 'pred_sem_seg' not in sample:
                     raise ConfigError(f"'{path}' predicts neither boxes nor a label map")
-                shown.append(annotate(picture(item['inputs']), as_truth(sample, args.score), classes))
+                shown.append(annotate(picture(item['inputs']), as_truth(sample, args.score), classes, args.cell,
+                                      palette))
             columns.append((name, shown))
     cells = [(image, f'{name}: {caption}') for row in zip(*(shown for _, shown in columns))
              for (name, _), (image, caption) in zip(columns, row)]

@@ -1,4 +1,4 @@
-"""Score a teacher, train the same student alone and with SFKD, and compare: the body of quickstart.sh."""
+"""Score a teacher, train the same student alone and with SFKD, compare and report: the body of quickstart.sh."""
 import argparse
 import json
 import os
@@ -57,10 +57,12 @@ def run(tool: str, arguments: list[str], log: Path, title: str, done: str, metri
     return curve
 
 
-def score(config: str, checkpoint: str, out: Path, title: str, metric: str) -> float:
-    run('test.py', [config, checkpoint, '--work-dir', str(out / 'test'), '--out', str(out / 'score.json')],
-        out / 'test.log', title, 'scored', metric)
-    return json.loads((out / 'score.json').read_text())[metric]
+def score(config: str, checkpoint: str, out: Path, title: str, metric: str, split: str = 'test') -> float:
+    name = 'score' if split == 'test' else f'score_{split}'
+    run('test.py', [config, checkpoint, '--work-dir', str(out / 'test'), '--split', split, '--out',
+                    str(out / f'{name}.json')], out / f'{split}.log', title,
+        'scored' if split == 'test' else 'scored on the validation split', metric)
+    return json.loads((out / f'{name}.json').read_text())[metric]
 
 
 def plot(curves: dict[str, list[tuple[int, float]]], teacher: float, ylabel: str, file: Path) -> None:
@@ -70,7 +72,7 @@ def plot(curves: dict[str, list[tuple[int, float]]], teacher: float, ylabel: str
     figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
     for name, curve in curves.items():
         axes.plot(*zip(*curve), marker='.', label=name)
-    axes.axhline(teacher, color='gray', linestyle='--', label='teacher (test split)')
+    axes.axhline(teacher, color='gray', linestyle='--', label='teacher (validation split)')
     axes.set(xlabel='epoch', ylabel=ylabel)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -94,6 +96,7 @@ def main() -> None:
 
     print('1/3 the teacher', flush=True)
     scores = dict(teacher=score(*pair['teacher'], out / 'teacher', 'teacher', metric))
+    validation = score(*pair['teacher'], out / 'teacher', 'teacher', metric, 'val')
     curves, seconds = {}, {}
     for step, (name, title) in enumerate(dict(student='student alone', sfkd='student, SFKD').items(), 2):
         print(f'{step}/3 {title}: {pair[name]}', flush=True)
@@ -104,7 +107,7 @@ def main() -> None:
         last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
         scores[name] = score(pair[name], str(last), folder, title, metric)
 
-    plot(curves, factor * scores['teacher'], f"{pair['name']} on the validation split", out / 'curves.png')
+    plot(curves, factor * validation, f"{pair['name']} on the validation split", out / 'curves.png')
     summary = dict(task=args.task, metric=metric, **scores, seconds=round(time.time() - started, 1),
                    torch=torch.__version__, seed=args.seed)
     (out / 'summary.json').write_text(json.dumps(summary, indent=1) + '\n')
@@ -121,6 +124,8 @@ def main() -> None:
         run('draw_predictions.py', [str(out / 'predictions.png'), 'teacher', *pair['teacher'], 'alone',
                                     pair['student'], str(last['student']), 'SFKD', pair['sfkd'], str(last['sfkd'])],
             out / 'draw.log', 'pictures', 'drawn', metric)
+    run('report.py', [str(out)], out / 'report.log', 'report', 'made', metric)
+    print(out / 'report.html')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
-"""Score a checkpoint on the config's test set. Of a distillation config the student alone is built and scored: no
-teacher is needed.
+"""Score a checkpoint on the config's test set, or its validation set. Of a distillation config the student alone is
+built and scored: no teacher is needed.
 """
 import argparse
 import json
@@ -22,12 +22,16 @@ from sfkd.openmmlab.running import (
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('checkpoint', help='.pth or .safetensors, of a whole distillation run or of the student alone')
+    parser.add_argument('--split', choices=['val', 'test'], default='test', help='what it is scored on')
     parser.add_argument('--out', metavar='FILE.json', help='also write the scores there')
     return parser.parse_args()
 
 
 def test(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.work_dir, args.cfg_options)
+    if args.split == 'val':
+        for part in ('cfg', 'dataloader', 'evaluator'):
+            config[f'test_{part}'] = config[f'val_{part}']
     check_data(config, ('test', ))
     if is_distillation(config):
         config = student_config(config)

@@ -283,22 +283,35 @@ def _show_map(scene: Scene) -> tuple[np.ndarray, str]:
     return overlay(scene.image, _label_map(scene), skip=(0, )), _show_class(scene)[1]
 
 
-def overlay(image: np.ndarray, label_map: np.ndarray, skip: Collection[int] = ()) -> np.ndarray:
-    """The picture with half of each labelled pixel's colour replaced by its label's; neighbouring labels have distant
-    hues.
+def overlay(image: np.ndarray, label_map: np.ndarray, skip: Collection[int] = (),
+            palette: Sequence[Sequence[int]] | None = None) -> np.ndarray:
+    """The picture with half of each labelled pixel's colour replaced by its label's.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         label_map: (H, W) integers, 0 or more.
         skip: labels whose pixels stay as they are.
+        palette: see :func:`label_colours`.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
+    mixed = image // 2 + label_colours(label_map, palette) // 2
+    return np.where(np.isin(label_map, list(skip))[..., None], image, mixed)
+
+
+def label_colours(label_map: np.ndarray, palette: Sequence[Sequence[int]] | None = None) -> np.ndarray:
+    """The colour of each label, (H, W, 3) uint8 RGB.
+
+    Args:
+        label_map: (H, W) integers, 0 or more.
+        palette: (r, g, b) of each label; None for hues, of which neighbouring labels have distant ones.
+    """
+    if palette is not None:
+        return np.array(palette, np.uint8)[np.minimum(label_map, len(palette) - 1)]
     hues = (label_map.astype(int) * 67 % 180).astype(np.uint8)
     full = np.full_like(hues, 255)
-    colours = cv2.cvtColor(np.dstack([hues, full, full]), cv2.COLOR_HSV2RGB)
-    return np.where(np.isin(label_map, list(skip))[..., None], image, image // 2 + colours // 2)
+    return cv2.cvtColor(np.dstack([hues, full, full]), cv2.COLOR_HSV2RGB)
 
 
 def contact_sheet(images: Sequence[np.ndarray],

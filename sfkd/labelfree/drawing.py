@@ -31,7 +31,7 @@ def draw_features(student: nn.Module, companion: Distillation, shown: list[Image
         file: of the picture.
     """
     student.eval()
-    pair = _shown_pair([pair for pair in companion.pairs if not pair.teacher_stage.is_scores])
+    pair = shown_pair([pair for pair in companion.pairs if not pair.teacher_stage.is_scores])
     theirs = companion.teacher(pictures)
     with companion.taps.capture(pictures.shape[2:]) as ours:
         student(pictures)
@@ -48,7 +48,8 @@ def draw_features(student: nn.Module, companion: Distillation, shown: list[Image
     sheet.save(file)
 
 
-def _shown_pair(pairs: list[Pair]) -> Pair:
+def shown_pair(pairs: list[Pair]) -> Pair:
+    """The deepest of some pairs of maps with enough cells to see something; where none has, that with the most."""
     def cells(pair: Pair) -> int:
         return min(side for stage in pair.stages for side in stage.grid)
     return next((pair for pair in reversed(pairs) if cells(pair) >= CELLS), max(pairs, key=cells))

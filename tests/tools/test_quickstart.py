@@ -19,3 +19,10 @@ def test_it_ends_in_a_table_and_a_summary(tool, task, teacher):
     assert f"{summary['sfkd'] * (100 if task == 'det' else 1):6.2f}" in text and text.count('epoch   ') == 4
     assert 'eta' in text
     assert all((out / name).stat().st_size > 5000 for name in ['curves.png'] + ['predictions.png'] * (task != 'cls'))
+    assert text.splitlines()[-1] == f'work_dirs/quickstart/{task}/report.html'
+    page = (out / 'report.html').read_text()
+    factor = 100 if task == 'det' else 1
+    validation = json.loads((out / 'teacher/score_val.json').read_text())[summary['metric']]
+    assert f'The teacher scores {factor * validation:.2f} there.' in page and 'student alone' in page
+    assert all(f"<td>{factor * summary[key]:.2f}</td>" in page for key in ('teacher', 'student', 'sfkd'))
+    assert 'Left out' not in page
