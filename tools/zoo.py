@@ -192,6 +192,9 @@ def plan(args: argparse.Namespace) -> None:
         config, text = load_config(str(file)), file.read_text()
         data = dataset_of(file)
         command = re.search(r'bash tools/dist_train.sh \S+ (\d+)', text)
+        if command is None:
+            raise ConfigError(f"config: '{path}' names no command 'bash tools/dist_train.sh {relative(file)} N'; say it "
+                              'in the first lines')
         gpus, batch = int(command[1]), config.train_dataloader.batch_size
         distiller = build(config)
         images, samples = random_batch(distiller, 2)
@@ -224,7 +227,10 @@ def build(config: Config):
     model = dict(config.model)
     model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     if is_distillation(config):
-        teacher = without_downloads(model['teacher'], 'model.teacher', model['data_preprocessor'])
+        teacher = model['teacher']
+        if not isinstance(teacher, str) and 'pretrained' in teacher:
+            teacher = dict(teacher, pretrained=False)
+        teacher = without_downloads(teacher, 'model.teacher', model['data_preprocessor'])
         model.update(teacher=teacher, teacher_ckpt='init')
     return MODELS.build(model)
 

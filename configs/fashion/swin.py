@@ -1,6 +1,6 @@
 # The transformer teacher, Swin of two stages (width 32, patch 2, window 7): not shipped yet; made by
 #   python tools/train.py configs/fashion/swin.py --amp
-#   python tools/export_student.py configs/fashion/swin.py work_dirs/swin/epoch_30.pth configs/fashion/teachers/swin.safetensors --half
+#   python tools/export_student.py configs/fashion/swin.py work_dirs/swin/epoch_24.pth configs/fashion/teachers/swin.safetensors --half
 _base_ = '../_base_/fashion_mnist_teacher.py'
 model = dict(
     type='ImageClassifier',
