@@ -62,7 +62,7 @@ class Metafile:
     def put(self, row: dict) -> None:
         """Add a row in the place of the one of its name, and write the file."""
         collection = f'sfkd/{self.file.parent.name}'
-        self.content['Collections'] = [dict(Name=collection, Paper=PAPER, README='docs/zoo.md')]
+        self.content['Collections'] = [dict(Name=collection, Paper=PAPER)]
         row = {'Name': row['Name'], 'In Collection': collection, **row}
         names = [other['Name'] for other in self.rows]
         if row['Name'] in names:
@@ -291,9 +291,12 @@ def published(weights: str | None) -> str:
         return ''
     for library in TASKS:
         for file in configs_of(library).glob('*/metafile.y*ml'):
-            for model in (yaml.safe_load(file.read_text()) or {}).get('Models', []):
-                if Path(model.get('Weights') or '').name == Path(weights).name:
-                    metrics = [result['Metrics'] for result in model['Results'] if result.get('Metrics')]
+            content = yaml.safe_load(file.read_text())
+            for model in content.get('Models', []) if isinstance(content, dict) else []:
+                theirs = model.get('Weights')  # some rows name several files
+                if isinstance(theirs, str) and Path(theirs).name == Path(weights).name:
+                    results = model['Results'] if isinstance(model['Results'], list) else [model['Results']]
+                    metrics = [result['Metrics'] for result in results if result.get('Metrics')]
                     return ', '.join(f'{key} {value}' for key, value in metrics[0].items())
     return ''
 

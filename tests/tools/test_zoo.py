@@ -38,7 +38,7 @@ def test_openmmlabs_index_reads_it(rows):
     models = {model.name: model for model in index.models}
     assert sorted(models) == sorted(row['Name'] for row in rows) and len(models) >= 25
     measured = [model for model in models.values() if model.results]
-    assert len(measured) >= 12
+    assert len(measured) >= 5
     for model in models.values():
         assert model.full_model.paper['URL'].startswith('https://arxiv.org/')
     assert not index.check(silent=True)
@@ -61,14 +61,14 @@ def test_the_page_is_written_from_the_rows(zoo, rows):
 def test_a_row_is_reproduced_or_its_mistake_named(zoo, rows, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     generate_cls(tmp_path / 'data/digits_wild/cls')
-    row = next(row for row in rows if row['Name'] == 'mini/cls_resnet_to_mixer')
+    row = next(row for row in rows if row['Name'] == 'mini/cls_swin')
     assert re.fullmatch(r'(\d+\.\d\d), as said (\d+\.\d\d)', zoo['checked'](row))
     wrong = copy.deepcopy(row)
     wrong['Results'][0]['Metrics']['Top 1 Accuracy'] += 9
     with pytest.raises(ConfigError, match=r'scores \d+\.\d\d, not \d+\.\d\d within'):
         zoo['checked'](wrong)
     with pytest.raises(ConfigError, match='does not fit'):
-        zoo['checked'](row | {'Weights': 'configs/mini/teachers/swin.safetensors'})
+        zoo['checked'](row | {'Weights': 'configs/mini/teachers/resnet.safetensors'})
 
 
 def test_what_is_kept_of_a_log(zoo):
