@@ -193,8 +193,8 @@ def plan(args: argparse.Namespace) -> None:
         data = dataset_of(file)
         command = re.search(r'bash tools/dist_train.sh \S+ (\d+)', text)
         if command is None:
-            raise ConfigError(f"config: '{path}' names no command 'bash tools/dist_train.sh {relative(file)} N'; say it "
-                              'in the first lines')
+            raise ConfigError(f"config: '{path}' names no command; say in its first lines: "
+                              f"bash tools/dist_train.sh {relative(file)} N")
         gpus, batch = int(command[1]), config.train_dataloader.batch_size
         distiller = build(config)
         images, samples = random_batch(distiller, 2)
@@ -359,7 +359,8 @@ Nobody has run these to the end with this code: no score is claimed. "GFLOPs a p
 computes: student, teacher and connectors, forward and backward, counted by `torch.utils.flop_counter`
 (`python tools/zoo.py plan`), for COCO scaled from the size of the config's dry run to 800 x 1333. The hours assume
 that a GPU sustains {SUSTAINED / 1e12:.0f} TFLOP/s in mixed precision and waits for no data: an assumption, not a
-measurement."""
+measurement. "Reported by others" are figures of other projects' papers, of their code, read second-hand: the sources
+disagree in places, and students alone must be our own."""
 
 
 def main() -> None:

@@ -505,7 +505,8 @@ def instances(make: Callable[[], Config], epochs: int, folder: Path, data: Path)
     equal = all(torch.equal(a[key], b[key]) for a, b in zip(*found) for key in ('bboxes', 'scores', 'labels')) and all(
         a['masks'] == b['masks'] for a, b in zip(*found))
     return {
-        'trains from one line, by a teacher without masks': ('distill.' in text and full.exists(), 'trains and distils'),
+        'trains from one line, by a teacher without masks':
+            ('distill.' in text and full.exists(), 'trains and distils'),
         "mmdet's own test.py finds the same in the full checkpoint by the pair's config and in the exported student by "
         'its own': (equal and scores[0] == scores[1] and float(scores[0][0]) > 0,
                     f'{sum(len(a["scores"]) for a in found[0])} boxes with masks; box AP {scores[0][0]}, mask AP '
