@@ -24,6 +24,7 @@ LINK = re.compile(r'(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))')
 FENCE = re.compile(r'^ *(```+|~~~+)')
 ANSI = re.compile(r'\x1b\[[\d;]*m')  # colours of a terminal
 LANGUAGES = {'.py': 'python', '.sh': 'bash', '.yml': 'yaml', '.txt': 'text', '.toml': 'toml', '.patch': 'diff'}
+WEIGHTS = '.safetensors'  # for the browser to keep
 SHOWN_AS_IT_IS = ('.png', '.jpg', '.jsonl', '.patch')  # of the files among the pages: what a browser shows or keeps
 
 
@@ -35,6 +36,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for target in _linked(file.content_string, file.src_uri):
             uri = _uri(target)
             if uri is None or not uri.startswith(f'{SOURCE}/') or uri in files.src_uris:
+                continue
+            if target.endswith(WEIGHTS):
+                files.append(File.generated(config, uri, abs_src_path=str(ROOT / target)))
                 continue
             page = File.generated(config, uri, content=_content(target), inclusion=InclusionLevel.NOT_IN_NAV)
             files.append(page)
@@ -120,7 +124,7 @@ def _uri(target: str) -> str | None:
         return posixpath.join(SOURCE, target, 'index.md') if _tracked(target) else None
     if inside and kept.suffix in ('.md', *SHOWN_AS_IT_IS):
         return target.removeprefix('docs/')
-    return f'{SOURCE}/{target}.md' if _tracked(target) else None
+    return f'{SOURCE}/{target}' + ('' if target.endswith(WEIGHTS) else '.md') if _tracked(target) else None
 
 
 def _content(target: str) -> str:

@@ -85,8 +85,9 @@ def annotate(image: np.ndarray, sample, classes: list[str], side: int | None = N
         labels = found.labels.tolist()
         boxes = (getattr(found.bboxes, 'tensor', found.bboxes) * scale).round().int().tolist()
         written = None
-        if 'scores' in found:
-            written = [f'{_names([label], classes)} {score:.2f}' for label, score in zip(labels, found.scores.tolist())]
+        scores = getattr(found, 'scores', None)
+        if scores is not None:
+            written = [f'{_names([label], classes)} {score:.2f}' for label, score in zip(labels, scores.tolist())]
         elif side is not None:
             written = [_names([label], classes) for label in labels]
         draw_boxes(image, boxes, written)

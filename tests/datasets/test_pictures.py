@@ -69,9 +69,12 @@ def spoil(tree):
 def logged(tmp_path):
     """What this process and its data workers log: a file, which they share."""
     handler, logger = logging.FileHandler(tmp_path / 'log'), MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('INFO')  # a runner of an earlier test may have made a quieter one
     logger.addHandler(handler)
     yield lambda: [line for line in (tmp_path / 'log').read_text().splitlines() if line.startswith('PictureFolder')]
     logger.removeHandler(handler)
+    logger.setLevel(level)
     handler.close()
 
 
