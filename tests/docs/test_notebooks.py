@@ -9,7 +9,6 @@ nbformat = pytest.importorskip('nbformat')
 from nbclient import NotebookClient  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / 'docs/notebooks').glob('*.ipynb'))
 
 
 def run(path: Path, parameters: str, folder: Path, monkeypatch) -> str:
@@ -35,10 +34,3 @@ def test_detector(tmp_path, monkeypatch):
     text = run(ROOT / 'docs/notebooks/detector.ipynb', 'pictures, epochs = 8, 1', tmp_path, monkeypatch)
     assert text.count('Epoch(val) [1]') == 2 and 'alone: 0.0, taught: 0.0 box AP' in text
     assert {path.name for path in tmp_path.iterdir()} >= {'pair.png', 'seen.png', 'student.safetensors'}
-
-
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
-def test_what_is_kept_was_run_from_top_to_bottom(path):
-    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == 'code']
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert not any(output.output_type == 'error' for cell in cells for output in cell.outputs)
