@@ -33,7 +33,7 @@ WEIGHTS, IMAGENET = 'sfkd::fashion/teachers/resnet.safetensors', 'sfkd::foundati
 STARTS = ('random', 'fashion', 'imagenet')
 IMAGENET_SIZE = 64  # of the pictures that the ImageNet teacher sees
 HELD_OUT, A_CLASS = 10_000, 60  # pictures for choosing, at the end; labelled ones of each class
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 TUNED_BY = 0  # the seed that chooses the rate
 
 
