@@ -33,5 +33,5 @@ def test_plain_pytorch(tmp_path, monkeypatch):
 
 def test_detector(tmp_path, monkeypatch):
     text = run(ROOT / 'docs/notebooks/detector.ipynb', 'pictures, epochs = 8, 1', tmp_path, monkeypatch)
-    assert text.count('Epoch(val) [1]') == 2 and re.search(r'alone: \d+\.\d, taught: \d+\.\d box AP', text)
+    assert text.count('Epoch(val) [1]') == 2 and re.search(r'alone: \d+\.\d box AP, taught: \d+\.\d box AP', text)
     assert {path.name for path in tmp_path.iterdir()} >= {'pair.png', 'seen.png', 'student.safetensors'}
