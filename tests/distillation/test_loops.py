@@ -211,6 +211,32 @@ def test_a_compiled_student_that_begins_with_a_step_of_rest_is_tapped_in_the_nex
     assert losses[0] == {'distill.rest.loss'} and len(losses[1]) == 8
 
 
+@pytest.mark.long
+@pytest.mark.parametrize('name, options', [('resnet10t', dict(dynamic=False)), ('resnet18', {})])
+def test_inductor_gives_what_eager_mode_gives(name, options):
+    timm = pytest.importorskip('timm')
+    found = []
+    for compiled in (False, True):
+        torch.compiler.reset()
+        torch.manual_seed(0)
+        student, teacher = timm.create_model(name, num_classes=4), timm.create_model('convnext_atto')
+        running = torch.compile(student, **options) if compiled else student
+        distillation = Distillation(running, teacher, input_size=64)
+        optimizer = torch.optim.SGD([*student.parameters(), *distillation.parameters()], lr=1e-2)
+        losses = []
+        for seed in range(3):
+            images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+            with distillation(images) as taught:
+                loss = F.cross_entropy(running(images), torch.arange(4))
+            optimizer.zero_grad()
+            (loss + taught.loss).backward()
+            optimizer.step()
+            losses += [loss.item(), taught.loss.item()]
+        found.append(losses)
+    torch.compiler.reset()
+    assert found[1] == pytest.approx(found[0], rel=1e-3) and len(set(found[0])) == 6
+
+
 # ---- wrappers ----
 
 def test_wrappers_are_taken_off(compiler):
