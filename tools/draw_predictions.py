@@ -14,11 +14,10 @@ import torch
 from mmengine.dataset import pseudo_collate
 
 from sfkd.analysis.drawing import annotate, as_truth, build_dataset, picture
-from sfkd.checkpoint import load_strictly
+from sfkd.analysis.predictions import student_of
 from sfkd.datasets.digits_wild import contact_sheet
 from sfkd.errors import ConfigError
-from sfkd.openmmlab.building import build_model
-from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process, student_config
+from sfkd.openmmlab.running import errors_for_people, load_config, prepare_process
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,12 +46,7 @@ def main() -> None:
         columns = [('truth', [annotate(picture(item['inputs']), item['data_samples'], classes, args.cell, palette)
                               for item in items])]
         for name, path, checkpoint in models:
-            config = load_config(path)
-            if is_distillation(config):
-                config = student_config(config)
-            network = build_model(config.model, 'model', config.get('data_preprocessor'),
-                                  config.get('default_scope')).eval()
-            load_strictly(network, checkpoint)
+            network = student_of(load_config(path), checkpoint)
             shown = []
             for index, item in zip(chosen, items):
                 with torch.no_grad():

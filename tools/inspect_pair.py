@@ -11,10 +11,10 @@ from mmengine.registry import init_default_scope
 
 from sfkd import SFKD, Distiller
 from sfkd.analysis.pair_picture import draw_pairs
-from sfkd.analysis.trial import training_step, without_downloads, works
+from sfkd.analysis.trial import built, training_step, without_downloads, works
+from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import read_config
-from sfkd.openmmlab.running import errors_for_people, load_config, prepare_process
-from sfkd.registry import MODELS
+from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,13 +41,11 @@ def build(args) -> Distiller:
         init_default_scope(read_config(args.student, '--student').get('default_scope', 'mmpretrain'))
         return SFKD(args.student, without_downloads(args.teacher, '--teacher'), 'init', **size)
     config = load_config(args.config, options=args.cfg_options)
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    model = dict(config.model, **size)
-    model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-    if not args.load_teacher:
-        model.update(teacher=without_downloads(model['teacher'], 'model.teacher', model['data_preprocessor']),
-                     teacher_ckpt='init')
-    return MODELS.build(model)
+    if not is_distillation(config):
+        raise ConfigError(f"'{args.config}' trains a model alone; give the config of a pair, or "
+                          '--student and --teacher')
+    config.model.update(size)
+    return built(config, args.load_teacher)
 
 
 def rows(distiller: Distiller) -> list[dict]:

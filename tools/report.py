@@ -12,7 +12,8 @@ import json
 import time
 from pathlib import Path
 
-from sfkd.analysis.report import RunReport, comparison
+from sfkd.analysis.comparison import comparison
+from sfkd.analysis.report import RunReport
 from sfkd.analysis.runs import read_run, scaled
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.running import errors_for_people, prepare_process

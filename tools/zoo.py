@@ -15,30 +15,30 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 
 import yaml
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 from sfkd import shipped
 from sfkd.analysis.intervals import spread
+from sfkd.analysis.predictions import student_of
+from sfkd.analysis.runs import scaled
 from sfkd.analysis.stock import configs as configs_of
-from sfkd.analysis.trial import random_batch, without_downloads
-from sfkd.checkpoint import load_strictly, read_checkpoint, stock_weights, write_checkpoint
-from sfkd.errors import ConfigError
-from sfkd.openmmlab.building import build_model
-from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process, student_config
-from sfkd.registry import MODELS
+from sfkd.analysis.trial import built, random_batch
+from sfkd.checkpoint import read_checkpoint, stock_weights, write_checkpoint
+from sfkd.errors import ConfigError, nearest
+from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process
 
 ROOT = shipped.CONFIGS.parent  # paths in metafiles begin here
 PAPER = dict(Title='SFKD: Spatial-Frequency Joint-Aware Heterogeneous Knowledge Distillation via Multi-Level Wavelet '
              'Spectral Interaction', URL='https://arxiv.org/abs/2607.01906')
-#: Library -> the task, and a metric's key in scores, name in metafiles and factor to %.
-TASKS = dict(mmpretrain=('Image Classification', 'accuracy/top1', 'Top 1 Accuracy', 1),
-             mmdet=('Object Detection', 'coco/bbox_mAP', 'box AP', 100),
-             mmseg=('Semantic Segmentation', 'mIoU', 'mIoU', 1))
+#: Library -> the task, and a metric's key in scores and name in metafiles.
+TASKS = dict(mmpretrain=('Image Classification', 'accuracy/top1', 'Top 1 Accuracy'),
+             mmdet=('Object Detection', 'coco/bbox_mAP', 'box AP'),
+             mmseg=('Semantic Segmentation', 'mIoU', 'mIoU'))
 DATASETS = {'mini': 'Digits in the Wild', 'fashion': 'Fashion-MNIST', 'cifar': 'CIFAR-100', 'cls': 'ImageNet-1K',
             'det': 'COCO', 'seg': 'ADE20K'}
 PICTURES = {'CIFAR-100': 50_000, 'ImageNet-1K': 1_281_167, 'COCO': 117_266}  # of an epoch; mmdet leaves out empty ones
@@ -94,8 +94,8 @@ def stock_file(config_file: Path, config: Config) -> Path:
     """The plain config that loads the weights: of a pair its first base, the student's own."""
     if not is_distillation(config):
         return config_file
-    base = re.search(r"_base_ = \[?\s*'([^']+)'", config_file.read_text())[1]
-    return (config_file.parent / base).resolve()
+    base = (config_file.parent / re.search(r"_base_ = \[?\s*'([^']+)'", config_file.read_text())[1]).resolve()
+    return stock_file(base, load_config(str(base)))
 
 
 def dataset_of(config_file: Path) -> str:
@@ -117,39 +117,34 @@ def length(config: Config) -> dict[str, int]:
 
 def measured(config_file: Path, weights: Path, scope: str) -> float:
     """A stock config's score on its test set with the weights, in %, by tools/test.py."""
-    _, key, _, factor = TASKS[scope]
+    _, key, _ = TASKS[scope]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, 'score.json')
         done = subprocess.run([sys.executable, shipped.TOOLS / 'test.py', config_file, weights, '--work-dir', folder,
                                '--out', out], capture_output=True, text=True)
         if done.returncode:
             raise ConfigError(f"'{weights}' cannot be scored by '{config_file}': {done.stderr[-1500:]}")
-        return factor * json.loads(out.read_text())[key]
+        return scaled(key, json.loads(out.read_text())[key])
 
 
 def add(args: argparse.Namespace) -> None:
     """Publish what a run trained."""
     config_file, run = located(args.config), Path(args.run)
     config = load_config(str(config_file))
-    distils, stock = is_distillation(config), stock_file(config_file, config)
-    if run.suffix == '.safetensors':
-        weights, log = run, run.with_suffix('.log')
-    else:
-        weights, log = publish(run, config_file)
-    task, _, metric, _ = TASKS[config.default_scope]
-    data, method = dataset_of(config_file), 'SFKD' if distils else 'teacher' if run.suffix else 'alone'
+    distils, stock, shipped_already = is_distillation(config), stock_file(config_file, config), run.is_file()
+    weights, log = (run, run.with_suffix('.log')) if shipped_already else publish(run, config_file)
+    task, _, metric = TASKS[config.default_scope]
+    data, method = dataset_of(config_file), 'SFKD' if distils else 'teacher' if shipped_already else 'alone'
     taught = {'Teacher': config.model.teacher.removeprefix('sfkd::').removesuffix('.py')} if distils else {}
     epochs = int(re.findall(r'Epoch\(train\)\s+\[(\d+)\]', log.read_text())[-1])
-    state = stock_weights(read_checkpoint(str(weights), 'weights'))
-    row = {
-        'Name': stem(config_file), 'Config': relative(config_file),
-        'Stock Config': relative(stock), 'Weights': relative(weights), 'Training Log': relative(log),
-        'Metadata': {'Training Data': data, 'Method': method, **taught, 'Epochs': epochs,
-                     'Parameters': sum(value.numel() for value in state.values())},
-        'Results': [{'Task': task, 'Dataset': f'{data}, test split',
-                     'Metrics': {metric: round(measured(stock, weights, config.default_scope), 2)}}]}
-    Metafile(config_file.parent).put(row)
-    print(f"{row['Name']}: {metric} {row['Results'][0]['Metrics'][metric]}, {relative(weights)} "
+    parameters = sum(p.numel() for p in student_of(load_config(str(stock)), str(weights)).parameters())
+    score = round(measured(stock, weights, config.default_scope), 2)
+    Metafile(config_file.parent).put({
+        'Name': stem(config_file), 'Config': relative(config_file), 'Stock Config': relative(stock),
+        'Weights': relative(weights), 'Training Log': relative(log),
+        'Metadata': {'Training Data': data, 'Method': method, **taught, 'Epochs': epochs, 'Parameters': parameters},
+        'Results': [{'Task': task, 'Dataset': f'{data}, test split', 'Metrics': {metric: score}}]})
+    print(f'{stem(config_file)}: {metric} {score}, {relative(weights)} '
           f'({weights.stat().st_size / 2 ** 20:.1f} MiB), {relative(log)}')
 
 
@@ -196,7 +191,7 @@ def plan(args: argparse.Namespace) -> None:
             raise ConfigError(f"config: '{path}' names no command; say in its first lines: "
                               f"bash tools/dist_train.sh {relative(file)} N")
         gpus, batch = int(command[1]), config.train_dataloader.batch_size
-        distiller = build(config)
+        distiller = built(config)
         images, samples = random_batch(distiller, 2)
         with FlopCounterMode(display=False) as counter:
             distiller.parse_losses(distiller(images, samples, mode='loss'))[0].backward()
@@ -221,23 +216,14 @@ def plan(args: argparse.Namespace) -> None:
         print(row['Name'], row['Metadata'], flush=True)
 
 
-def build(config: Config):
-    """A config's model with random weights."""
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    model = dict(config.model)
-    model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-    if is_distillation(config):
-        teacher = model['teacher']
-        if not isinstance(teacher, str) and 'pretrained' in teacher:
-            teacher = dict(teacher, pretrained=False)
-        teacher = without_downloads(teacher, 'model.teacher', model['data_preprocessor'])
-        model.update(teacher=teacher, teacher_ckpt='init')
-    return MODELS.build(model)
-
-
 def check(args: argparse.Namespace) -> None:
     """Whether every row is what it says."""
-    failed, known = 0, [row for row in rows() if not args.only or row['Name'] in args.only]
+    failed, known = 0, rows()
+    if args.only:
+        names = [row['Name'] for row in known]
+        if unknown := [name for name in args.only if name not in names]:
+            raise ConfigError(f"--only: there is no row '{unknown[0]}'; nearest are {nearest(unknown[0], names)}")
+        known = [row for row in known if row['Name'] in args.only]
     for row in known:
         try:
             said = checked(row)
@@ -251,15 +237,12 @@ def check(args: argparse.Namespace) -> None:
 
 def checked(row: dict) -> str:
     """What was found of a row; an error where that is not what it says."""
-    config = load_config(str(ROOT / row['Config']))
-    build(config)
+    built(load_config(str(ROOT / row['Config'])))
     if 'Weights' not in row:
         return 'builds; to be run'
     stock, weights = ROOT / row['Stock Config'], ROOT / row['Weights']
     stock_config = load_config(str(stock))
-    network = build_model(student_config(stock_config).model if is_distillation(stock_config) else stock_config.model,
-                          'model', stock_config.get('data_preprocessor'), stock_config.default_scope)
-    load_strictly(network, str(weights))
+    student_of(stock_config, str(weights))
     if not (ROOT / row['Training Log']).is_file():
         raise ConfigError(f"there is no log '{row['Training Log']}'")
     (_, said), = row['Results'][0]['Metrics'].items()
@@ -280,25 +263,25 @@ def seeds_of(row: dict) -> list[float]:
             run = json.loads(line)
             if (run['method'], run['split'], run['epochs'], run['config'].replace('sfkd::', 'configs/')) == (
                     method, 'test', row['Metadata'].get('Epochs'), row['Config']):
-                factor = next(task[3] for task in TASKS.values() if task[1] == run['metric'])
-                found[run['seed']] = factor * run['value']
+                found[run['seed']] = scaled(run['metric'], run['value'])
     return list(found.values())
 
 
-def published(weights: str | None) -> str:
-    """What a library's own zoo says that weights score."""
-    if not weights:
-        return ''
+@cache
+def published() -> dict[str, str]:
+    """What the libraries' own zoos say that weights score, by the names of their files."""
+    found = {}
     for library in TASKS:
         for file in configs_of(library).glob('*/metafile.y*ml'):
             content = yaml.safe_load(file.read_text())
             for model in content.get('Models', []) if isinstance(content, dict) else []:
-                theirs = model.get('Weights')  # some rows name several files
-                if isinstance(theirs, str) and Path(theirs).name == Path(weights).name:
-                    results = model['Results'] if isinstance(model['Results'], list) else [model['Results']]
-                    metrics = [result['Metrics'] for result in results if result.get('Metrics')]
-                    return ', '.join(f'{key} {value}' for key, value in metrics[0].items())
-    return ''
+                results = model.get('Results') or []
+                metrics = [result['Metrics'] for result in (results if isinstance(results, list) else [results])
+                           if result.get('Metrics')]
+                if metrics and isinstance(model.get('Weights'), str):  # some rows name several files
+                    scores = ', '.join(f'{key} {value}' for key, value in metrics[0].items())
+                    found[Path(model['Weights']).name] = scores
+    return found
 
 
 def page(args: argparse.Namespace) -> None:
@@ -338,7 +321,7 @@ def waiting_line(row: dict) -> str:
     steps = f"{meta['Epochs']} epochs" if 'Epochs' in meta else f"{meta['Iterations']:,} iterations"
     teacher = meta['Teacher'].rpartition('/')[2].removesuffix('.py')
     return (f"| [{row['Name']}](../{row['Config']}) | {meta['Training Data']} | {teacher} "
-            f"{published(meta.get('Teacher Weights'))} | {row.get('Reported', '')} | "
+            f"{published().get(Path(meta.get('Teacher Weights', '')).name, '')} | {row.get('Reported', '')} | "
             f"{steps}, batch {meta['Batch Size']} | {meta['Training GFLOPs a Picture']:,} | "
             f"{meta['Expected GPU Hours']:,} | `{row['Command']}` |")
 

@@ -1,13 +1,10 @@
-"""The report of a run, or of a comparison, as one page of HTML: docs/report.md says how to read it."""
+"""The report of a run as one page of HTML: docs/report.md says how to read it."""
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
-from statistics import mean
 
 import numpy as np
 from torch import Tensor
@@ -36,9 +33,8 @@ from .examination import (
     teacher_grams,
     terms,
 )
-from .intervals import interval, spread
 from .predictions import KINDS, alone, kind_of, per_class, predict, teacher_of
-from .runs import HOW, METRICS, Run, scaled, shown
+from .runs import METRICS, Run, scaled, shown
 from .spectra import band_energies, gaussian_gain, radial_spectrum
 from .terms import PairReport
 
@@ -531,57 +527,3 @@ def _drawn(pictures: Pictures, chosen: Sequence[int], found: dict[str, list], na
             f'<span class="swatch" style="background: rgb{tuple(colour)}"></span>{page.escaped(name)}'
             for name, colour in zip(names, colours) if name in seen) + '</p>'
     return legend + ''.join(rows)
-
-
-# ---- comparisons ----
-
-def comparison(file: Path, command: str = '') -> str:
-    """The page of a rows file of tools/compare.py.
-
-    Args:
-        file: JSON lines.
-        command: that makes this page again.
-
-    Raises:
-        ConfigError: if a line is no such row.
-    """
-    rows = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        try:
-            row = json.loads(line)
-            rows.append(dict(row, value=scaled(row['metric'], float(row['value'])), **{
-                key: row[key] for key in ('pair', 'method', 'seed', 'split', 'epochs')}))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"RUN: line {number} of '{file}' is no row of tools/compare.py ({type(error).__name__}: "
-                              f'{error}); {HOW}') from error
-    if not rows:
-        raise ConfigError(f"RUN: '{file}' is empty; {HOW}")
-    groups: dict[tuple, dict[str, dict[int, float]]] = {}
-    for row in rows:
-        key = row['pair'], row['split'], row['epochs'], row['metric']
-        groups.setdefault(key, {}).setdefault(row['method'], {})[row['seed']] = row['value']
-    sections = []
-    for i, ((pair, split, epochs, metric), methods) in enumerate(groups.items()):
-        methods = dict(sorted(methods.items(), key=lambda item: -mean(item[1].values())))
-        reference = methods.get('alone', {})
-        table = [(method, len(seeds), spread(list(seeds.values())),
-                  interval(paired) if method != 'alone' and (paired := [
-                      seeds[seed] - reference[seed] for seed in seeds if seed in reference]) else '')
-                 for method, seeds in methods.items()]
-        sections.append((f'pair{i}', f'{pair}, {epochs} epochs', page.charts([page.chart(
-            charts.dots({method: list(seeds.values()) for method, seeds in methods.items()}, shown(metric), pair),
-            f'{shown(metric)} on the {split} split: a dot a seed, a bar their mean, the best method at the top. Blue: '
-            'SFKD and its variants; orange: the student alone. Long names are cut off; the table has the same '
-            'order.')]) + page.table(
-                ['method', 'seeds', f'{shown(metric)}, mean ± sd', 'minus alone, by seed, 95% interval'], table)))
-    seconds = sum(row.get('seconds', 0) for row in rows)
-    commits = ', '.join(sorted({str(row['commit']) for row in rows if row.get('commit')})) or 'unknown'
-    head = page.paragraph(
-        f'{len(rows)} trainings of {len({row["pair"] for row in rows})} pairs by '
-        f'{len({row["method"] for row in rows})} methods, {seconds:,} s in all as the rows have it, at the commits '
-        f'{commits}. The rows hold scores alone: curves, CKA, bands and predictions are in the report of a single run.')
-    task = rows[0].get('task', 'cls')
-    made = [f'python tools/compare.py --task {task} --results NEW.jsonl    # trainings again',
-            f'python tools/compare.py --task {task} --results {file} --tables-only    # the tables']
-    made += [f'{command}    # this page'] * bool(command)
-    return page.document(f'Report of {file.name}', head + page.commands(made), sections)

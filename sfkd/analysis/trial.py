@@ -8,8 +8,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -18,6 +20,8 @@ from ..distillation import Distillation
 from ..openmmlab.building import build_model
 from ..openmmlab.building import initialise as initialise_quietly
 from ..openmmlab.distiller import Distiller
+from ..openmmlab.running import is_distillation
+from ..registry import MODELS
 
 PICTURES = 2
 
@@ -29,6 +33,8 @@ def without_downloads(spec: str | dict | nn.Module, where: str, data_preprocesso
     Args:
         spec, where, data_preprocessor, scope: see :func:`build_model`.
     """
+    if isinstance(spec, dict) and spec.get('pretrained') is True:  # of a foundation model
+        spec = dict(spec, pretrained=False)
     network = build_model(spec, where, data_preprocessor, scope)
     for module in network.modules():
         if 'checkpoint' in str(getattr(module, 'init_cfg', None)):
@@ -36,6 +42,17 @@ def without_downloads(spec: str | dict | nn.Module, where: str, data_preprocesso
         if isinstance(getattr(module, 'pretrained', None), str):
             module.pretrained = None
     return network
+
+
+def built(config: Config, load_teacher: bool = False) -> nn.Module:
+    """The model of a whole config; of a distillation the teacher's weights are random, unless they are asked for."""
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    model = dict(config.model)
+    model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    if is_distillation(config) and not load_teacher:
+        model.update(teacher=without_downloads(model['teacher'], 'model.teacher', model['data_preprocessor']),
+                     teacher_ckpt='init')
+    return MODELS.build(model)
 
 
 def initialise(network: nn.Module) -> nn.Module:

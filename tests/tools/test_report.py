@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from sfkd.analysis.comparison import comparison
 from sfkd.analysis.examination import build_distiller, initialise_student
-from sfkd.analysis.report import RunReport, comparison
+from sfkd.analysis.report import RunReport
 from sfkd.analysis.runs import read_run
 from sfkd.checkpoint import read_checkpoint, weights_of
 from sfkd.datasets.digits_wild import generate_det, generate_seg
