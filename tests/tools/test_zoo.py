@@ -5,9 +5,13 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from sfkd.datasets.digits_wild import generate_cls
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.running import load_config
+from sfkd.shipped import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = """
@@ -74,3 +78,32 @@ def test_a_row_is_reproduced_or_its_mistake_named(zoo, rows, tmp_path, monkeypat
 def test_what_is_kept_of_a_log(zoo):
     lines = zoo['last_of_epochs'](LOG)
     assert lines == [LOG.splitlines()[i] for i in (2, 4, 5, 7)]
+
+
+def test_what_is_published_of_a_run(zoo, tmp_path):
+    run = tmp_path / 'run.1'
+    (run / '20261125').mkdir(parents=True)
+    (run / '20261125/20261125.log').write_text(LOG)
+    (run / 'last_checkpoint').write_text('/elsewhere/epoch_3.pth')
+    state = {'head.weight': torch.rand(3, 2), 'norm.count': torch.tensor(7), 'distillation.pairs.0.x': torch.ones(1)}
+    torch.save(dict(meta={}, state_dict=state, optimizer={}), run / 'epoch_3.pth')
+    weights, log = zoo['publish'](run, tmp_path / 'pair.py')
+    found = load_file(weights)
+    assert weights == tmp_path / 'students/pair.safetensors' and set(found) == {'head.weight', 'norm.count'}
+    assert torch.equal(found['head.weight'], state['head.weight'].half()) and found['norm.count'] == 7
+    assert log.read_text().splitlines() == zoo['last_of_epochs'](LOG)
+    with pytest.raises(ConfigError, match=r"run: '.*' has no last_checkpoint"):
+        zoo['publish'](tmp_path, tmp_path / 'pair.py')
+
+
+@pytest.mark.parametrize('name, stock', [
+    ('cls_mixer', 'cls_mixer'), ('cls_resnet_to_mixer', 'cls_mixer'), ('cls_resnet_to_mixer_cached', 'cls_mixer'),
+    ('cls_swin_to_resnet8_without_labels', 'cls_resnet8')])
+def test_the_stock_config_of_a_pair_is_the_students_own(zoo, name, stock):
+    file = CONFIGS / f'mini/{name}.py'
+    assert zoo['stock_file'](file, load_config(str(file))) == CONFIGS / f'mini/{stock}.py'
+
+
+def test_a_row_that_is_not_there_is_an_error(tool):
+    assert "--only: there is no row 'mini/cls_swim'; nearest are" in tool(
+        'tools/zoo.py', 'check', '--only', 'mini/cls_swim', status=2)
