@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
@@ -25,11 +24,11 @@ from ..losses import GaussianFrequencyLoss
 from ..openmmlab.building import initialise
 from ..openmmlab.distiller import Distiller
 from ..ops.dwt import max_levels
-from ..registry import MODELS
 from .cka import debiased_cka, gram
 from .drawing import build_dataset
 from .pair_picture import tappable
 from .terms import PairReport, report_terms
+from .trial import built
 
 GRID = 16  # cells a side, to which larger maps are pooled before their samples are compared
 PIXELS = 2**21  # of all pictures of one pass: 64 of 181x181, 2 of COCO's
@@ -130,12 +129,10 @@ def build_distiller(config: Config, checkpoint: str | None, device: torch.device
     seed = (config.get('randomness') or {}).get('seed')
     if seed is None and checkpoint is not None:
         seed = read_checkpoint(checkpoint, 'RUN').get('meta', {}).get('seed')
-    init_default_scope(config.get('default_scope') or 'mmengine')
     set_random_seed(seed or 0)
-    model = copy.deepcopy(config.model)
-    model.setdefault('data_preprocessor', config.get('data_preprocessor'))
-    model.teacher_compile = False  # which would take minutes, for a few passes
-    distiller = MODELS.build(model)
+    config = copy.deepcopy(config)
+    config.model.teacher_compile = False  # which would take minutes, for a few passes
+    distiller = built(config, load_teacher=True)
     if not distiller.distillation.pairs:
         raise LeftOut('every weight of the distillation is 0: nothing is compared')
     return distiller.to(device).eval()

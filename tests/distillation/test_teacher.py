@@ -386,7 +386,7 @@ def test_compiled_it_shows_the_same(zoo, precision):
 
 
 class WantsSamples(nn.Module):
-    """As TridentNet: what follows the backbone wants samples, in a mere forward pass too."""
+    """As TridentNet: it looks at the samples before anything else, in a mere forward pass too."""
 
     def __init__(self, channels):
         super().__init__()
@@ -397,19 +397,22 @@ class WantsSamples(nn.Module):
         return self.backbone(inputs)
 
     def forward(self, inputs, samples=None):
-        return self.extract_feat(inputs) * len(samples * 2)
+        copies = len(samples * 2)
+        return self.extract_feat(inputs) * copies
 
 
-def test_what_follows_the_backbone_may_want_more_than_pictures():
+@pytest.mark.parametrize('compiled', [False, True])
+def test_what_follows_the_backbone_may_want_more_than_pictures(compiled):
     student, teacher = WantsSamples(4), WantsSamples(6)
     images = torch.randn(2, 3, 32, 32)
-    distillation = Distillation(student, Teacher(teacher, precision='fp32'), input_size=32)
-    path = distillation.pairs[0].stages[1].path
-    assert path.startswith('backbone')
-    with distillation(images) as taught:
-        student(images, [0, 1])
-    assert taught.loss > 0
-    torch.testing.assert_close(distillation.teacher(images)[path], teacher.backbone[:int(path[-1]) + 1](images))
+    with torch.compiler.set_stance('force_eager'):
+        distillation = Distillation(student, Teacher(teacher, precision='fp32', compiled=compiled), input_size=32)
+        path = distillation.pairs[0].stages[1].path
+        assert path.startswith('backbone')
+        with distillation(images) as taught:
+            student(images, [0, 1])
+        assert taught.loss > 0
+        torch.testing.assert_close(distillation.teacher(images)[path], teacher.backbone[:int(path[-1]) + 1](images))
 
 
 def test_compiled_with_an_anchor_is_refused(zoo):
