@@ -234,8 +234,8 @@ TRAININGS = """## What stock recipes ask of a model, in real trainings
 
 Each trains a distilled student on a few pictures of Digits in the Wild, in most cases for 6 to 12 iterations of
 mmengine's own runner: nothing here says how well it learns. BEiT, UPerNet and Mask R-CNN are small ones of the stock
-classes with their stock recipe's optimiser, YOLOX-tiny is the stock one with its own hooks and optimiser. Mask R-CNN and
-Mask2Former for instances learn a few pictures by heart, so that there are masks to compare; panoptic scores want
+classes with their stock recipe's optimiser, YOLOX-tiny is the stock one with its own hooks and optimiser. Mask R-CNN
+and Mask2Former for instances learn a few pictures by heart, so that there are masks to compare; panoptic scores want
 panopticapi, which is not on the package index. mmengine's
 `AmpOptimWrapper` refuses to be built without a GPU; here that one check is answered for it. mmdet's own tools are
 started with `import sfkd` before them, for where mmcv has no compiled operators. Made by `python tools/compat_matrix.py
