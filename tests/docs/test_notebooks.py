@@ -35,3 +35,10 @@ def test_detector(tmp_path, monkeypatch):
     text = run(ROOT / 'docs/notebooks/detector.ipynb', 'pictures, epochs = 8, 1', tmp_path, monkeypatch)
     assert text.count('Epoch(val) [1]') == 2 and re.search(r'alone: \d+\.\d box AP, taught: \d+\.\d box AP', text)
     assert {path.name for path in tmp_path.iterdir()} >= {'pair.png', 'seen.png', 'student.safetensors'}
+
+
+@pytest.mark.parametrize('name', ['plain_pytorch', 'detector'])
+def test_what_is_kept_was_run_from_top_to_bottom(name):
+    cells = [cell for cell in nbformat.read(ROOT / f'docs/notebooks/{name}.ipynb', 4).cells if cell.cell_type == 'code']
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not any(output.output_type == 'error' for cell in cells for output in cell.outputs)

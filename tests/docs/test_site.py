@@ -56,6 +56,8 @@ def test_every_link_leads_to_a_place_and_nothing_comes_from_another_host(site, s
             continue
         assert not [address for address in page.loaded if urlsplit(address).netloc], file
         for link in (*page.links, *page.loaded):
+            if link.startswith('data:image/') and link in page.loaded:  # a notebook's pictures are in its page
+                continue
             address = urlsplit(link)
             if address.scheme or address.netloc:
                 assert address.scheme in ('http', 'https') and '.' in address.netloc.strip('0123456789.:'), link
