@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..features.continuation import Continuation
 from ..features.probe import random_pictures, run_of
 from ..features.taps import Taps
+from ..ops.activations import TabulatedActivations
 from .precision import AUTO, check_precision, computing_in, resolved
 
 
@@ -235,7 +236,8 @@ class Teacher:
             inputs = self._own(inputs, mask)
             # In what the losses need: float32, unless these are computed in mixed precision too
             full = None if torch.is_autocast_enabled(inputs.device.type) else inputs.dtype
-            with self.computing():
+            on_cpu = inputs.device.type == 'cpu' and self._compiled is None
+            with self.computing(), TabulatedActivations() if on_cpu else contextlib.nullcontext():
                 return self._features(inputs, full)
 
     def _features(self, inputs: Tensor, full: torch.dtype | None) -> dict[str, Tensor]:
