@@ -10,7 +10,7 @@ Every pair, method and seed that the results file lacks, then the tables:
 One cell again:
   python tools/compare.py --pairs resnet_to_mixer --methods cwd --seeds 3 --results /tmp/again.jsonl
 Variants, by options of the model:
-  python tools/compare.py --pairs resnet_to_mixer --methods sfkd sfkd+levels=1 sfkd+refine=True
+  python tools/compare.py --pairs resnet_to_mixer --methods sfkd sfkd+levels=1 sfkd+refine=within
 Weights, on the validation split:
   python tools/compare.py --tune --pairs resnet_to_mixer swin_to_resnet8 --seeds 0
 The tables and the picture of what is there:
@@ -191,7 +191,7 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
 
 def weights(method: str) -> dict[str, float]:
     """Keys, within the model, and values of a method's weights."""
-    if method == 'sfkd':
+    if method in ('sfkd', 'sfkd_lean'):
         return dict(spatial_weight=2.5, frequency_weight=2.5)
     model = Config.fromfile(CONFIGS[method]).model
     anchor = {'anchor.weight': model.anchor.weight} if model.get('anchor') else {}
@@ -201,7 +201,7 @@ def weights(method: str) -> dict[str, float]:
 
 def switch(method: str) -> str:
     """The option that --tune turns on in its last trial."""
-    if method == 'sfkd':
+    if method in ('sfkd', 'sfkd_lean'):
         return 'logit_weight=1.0'
     model = Config.fromfile(CONFIGS[method]).model
     for i, loss in enumerate(model.get('logits', [])):

@@ -2,15 +2,15 @@
 from __future__ import annotations
 
 
-def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = False, refine_spatial: bool = False,
+def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refine_spatial: bool = False,
          streams: bool = False, spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5,
          logit_weight: float = 0.0, temperature: float = 1.0, anchor: dict | None = None) -> dict:
     """Spatial-frequency joint-aware heterogeneous distillation (arXiv 2607.01906, read as in docs/method.md).
 
     Each pair goes through a :class:`WaveletConnector`. Its bands are matched in space (:class:`BandMSE`) as they are,
     and, refined by DS2S, its map in frequency (:class:`GaussianFrequencyLoss`); the logits by :class:`KLDivergence`. A
-    weight of 0 removes a term, and DS2S where no term is left that takes its bands. DS2S is off by default: no form of
-    it is yet shown not to cost accuracy (docs/ablation.md).
+    weight of 0 removes a term, and DS2S where no term is left that takes its bands. Without DS2S (``refine=False``) it
+    is the lean form, 'sfkd_lean' of the tools (docs/ablation.md compares the two).
 
     Args:
         levels, wavelet, refine, streams: see :class:`WaveletConnector`.

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sfkd.connectors import Align, Decomposed, DualStreamRefinement, MaskedGeneration, WaveletConnector, wavelet
+from sfkd.connectors.wavelet import BandResidual
 from sfkd.losses import BandMSE, GaussianFrequencyLoss
 from sfkd.ops import Bands, dwt2, standardise
 
@@ -149,12 +150,22 @@ def bands(channels=4, grid=(8, 8), levels=2):
     return dwt2(randn(2, channels, *grid), levels)
 
 
+def set_to_constant(branch, value):
+    """What a residual of DS2S adds, whatever it gets: GELU(1) through equal weights upwards."""
+    branch.depthwise.weight.data.zero_()
+    branch.depthwise.bias.data.fill_(1)
+    hidden = branch.up.weight.shape[1]
+    branch.up.weight.data.fill_(value / (hidden * float(torch.nn.functional.gelu(torch.tensor(1.)))))
+
+
 @pytest.mark.parametrize('part', ['low', 'detail', 'low_to_detail', 'detail_to_low'])
 def test_each_branch_of_ds2s_by_hand(part):
-    """A bias alone in the last layer of a branch: residuals add it, gates multiply by 1 + tanh of it."""
+    """Of a branch that gives 0.5 whatever it gets: residuals add it, gates multiply by 1 + tanh of it."""
     refine, given = DualStreamRefinement(4), bands()
-    last = getattr(refine, part) if '_to_' in part else getattr(refine, f'{part}_pointwise')[-1]
-    last.bias.data.fill_(0.5)
+    if '_to_' in part:
+        getattr(refine, part).bias.data.fill_(0.5)
+    else:
+        set_to_constant(getattr(refine, part), 0.5)
     found, gate = refine(given), 1 + math.tanh(0.5)
     low = {'low': given.low + 0.5, 'detail_to_low': given.low * gate}.get(part, given.low)
     torch.testing.assert_close(found.low, low)
@@ -162,13 +173,25 @@ def test_each_branch_of_ds2s_by_hand(part):
         torch.testing.assert_close(ours, {'detail': d + 0.5, 'low_to_detail': d * gate}.get(part, d))
 
 
+def test_the_residual_of_a_band_is_what_its_layers_say():
+    """Against torch's own layers, one band at a time."""
+    branch, x = BandResidual(8, 4, bands=3).double(), randn(2, 8, 3, 5, 6).double()
+    perturb(branch)
+    for band in range(3):
+        own = torch.nn.Conv2d(4, 4, 3, padding=1, groups=4).double()
+        rows = slice(band, None, 3)
+        own.weight.data, own.bias.data = branch.depthwise.weight[rows], branch.depthwise.bias[rows]
+        expected = x[:, :, band] + branch.up(torch.nn.functional.gelu(own(branch.down(x[:, :, band]))))
+        torch.testing.assert_close(branch(x)[:, :, band], expected)
+
+
 def test_the_streams_gate_each_other_by_hand():
     refine = DualStreamRefinement(4)
     low, fine, coarse = torch.full((1, 4, 2, 2), 0.3), torch.full((1, 4, 3, 4, 4), 2.), torch.full((1, 4, 3, 2, 2), 3.)
     for gate in (refine.low_to_detail, refine.detail_to_low):
         gate.weight.data[:, :, 1, 1] = 0.7  # the centre alone
-    refine.low_pointwise[-1].bias.data.fill_(0.1)
-    refine.detail_pointwise[-1].bias.data.fill_(0.5)
+    set_to_constant(refine.low, 0.1)
+    set_to_constant(refine.detail, 0.5)
     found = refine(Bands(low, (fine, coarse)))  # after the first stage: 0.4, 2.5 and 3.5
     torch.testing.assert_close(found.details[0], (fine + 0.5) * (1 + math.tanh(0.7 * 0.4)))
     torch.testing.assert_close(found.details[1], (coarse + 0.5) * (1 + math.tanh(0.7 * 0.4)))
@@ -188,9 +211,8 @@ def test_a_detail_band_acts_on_itself_and_on_the_low_band_alone():
 
 
 @pytest.mark.parametrize('part, branches', [
-    ('within', {'low_depthwise', 'low_pointwise', 'detail_depthwise', 'detail_pointwise'}),
-    ('between', {'low_to_detail', 'detail_to_low'}), ('low', {'low_depthwise', 'low_pointwise', 'detail_to_low'}),
-    ('detail', {'detail_depthwise', 'detail_pointwise', 'low_to_detail'})])
+    ('within', {'low', 'detail'}), ('between', {'low_to_detail', 'detail_to_low'}), ('low', {'low', 'detail_to_low'}),
+    ('detail', {'detail', 'low_to_detail'})])
 def test_a_part_of_ds2s_is_the_whole_with_the_rest_as_the_identity(part, branches):
     whole, alone, given = DualStreamRefinement(4), DualStreamRefinement(4, part), bands()
     perturb(alone)
@@ -216,7 +238,7 @@ def test_ds2s_is_small(pair, channels, student):
 
 def test_ds2s_grows_linearly_with_the_channels():
     """Six depthwise 3x3 a channel (three for the details) with biases, and two bottlenecks of 16 with one bias each."""
-    assert sum(p.numel() for p in DualStreamRefinement(2048).parameters()) == (6 * 10 + 2 * (2 * 16 + 1)) * 2048
+    assert sum(p.numel() for p in DualStreamRefinement(2048).parameters()) == (2 * 10 + 2 * 2 * 16) * 2048 + 4 * 10 * 16
 
 
 @pytest.mark.parametrize('grid', [(7, 7), (8, 8), (2, 2)])
