@@ -3,9 +3,9 @@
 Each student is, to the last bit, the one that tools/train.py gives with the same method and seed (if no layer draws
 random numbers in training). In the end all are scored after their last epoch. A method is 'alone', 'sfkd' (the config
 as it stands), the name of a config in configs/peers/ or configs/ablation/, or one of these with options of the model:
-'sfkd+refine=True'.
+'sfkd+refine=within'.
 
-  python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd sfkd sfkd+refine=True
+  python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd sfkd sfkd_lean
 
 Writes <work dir>/<method>/student.pth, a stock checkpoint, and <work dir>/scores.json, {method: {metric: value}}.
 """
