@@ -21,8 +21,8 @@ FEWEST = 4096
 
 
 class TabulatedActivations(TorchFunctionMode):
-    """A context in which ``torch.nn.functional.gelu`` and ``silu``, and so the modules that call them, read tables where
-    that is faster: of a CPU's maps in bfloat16 or float16 that take no gradients.
+    """A context in which ``torch.nn.functional.gelu`` and ``silu``, and so the modules that call them, read tables
+    where that is faster: of a CPU's maps in bfloat16 or float16 that take no gradients.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):

@@ -295,6 +295,20 @@ def test_what_it_computes_in_and_that_it_hands_on_float32(precision, dtype, monk
     assert {p.dtype for p in teacher.network.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize('activation', [nn.GELU(), nn.SiLU(inplace=True)], ids=['gelu', 'silu'])
+def test_on_a_cpu_its_activations_in_half_precision_are_read_from_tables(activation, monkeypatch):
+    import sfkd.ops.activations as tables
+    read, loop = [], tables._loop()
+    monkeypatch.setattr(tables, 'MOST_THREADS', torch.get_num_threads())
+    monkeypatch.setattr(tables, '_loop', lambda: lambda *args: (read.append(1), loop(*args)))
+    teacher, inputs = tapped(activation, path='1', precision='bf16'), torch.randn(2, 3, 32, 32)
+    read.clear()
+    found = teacher(inputs)['1']
+    assert read
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(found, teacher.network(inputs).float())
+
+
 def test_beside_a_student_in_mixed_precision_it_computes_as_that(monkeypatch):
     monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
     inputs = torch.randn(2, 3, 32, 32)

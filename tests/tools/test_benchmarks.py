@@ -67,3 +67,8 @@ def test_a_teacher_by_precision(rows):
     row, = rows('bench_teacher', '--models', 'shufflenet-v2-1x_16xb64_in1k', '--image', '64', '--batch', '2',
                 '--repeats', '1')
     assert len(row) >= 3 and all(value > 0 for key, value in row.items() if key != 'model')
+
+
+def test_activations(rows):
+    found = rows('bench_activations', '--repeats', '1')
+    assert len(found) == 6 and all(float(row['PyTorch / table'].split()[0]) > 0 for row in found)
