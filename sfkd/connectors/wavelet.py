@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Bands, dwt2, idwt2
+from ..ops import Bands, dwt2, exchange, idwt2
 from ..ops.dwt import is_isometric, max_levels
-from ..ops.exchange import exchange
 from ..registry import MODELS
 from .align import Align
 

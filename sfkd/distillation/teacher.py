@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..features.continuation import Continuation
 from ..features.probe import random_pictures, run_of
 from ..features.taps import Taps
-from ..ops.activations import TabulatedActivations
+from ..ops import TabulatedActivations
 from .precision import AUTO, check_precision, computing_in, resolved
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sfkd.ops.exchange import exchange
+from sfkd.ops.streams import exchange
 
 #: The gate's grid and those of the levels: halved, halved with a rest, and as longer filters leave them.
 GRIDS = [((2, 3), [(8, 12), (4, 6)]), ((4, 2), [(13, 5), (7, 3)]), ((5, 5), [(8, 9), (5, 5)])]
