@@ -36,7 +36,8 @@ class TabulatedActivations(TorchFunctionMode):
 
 
 def _pays(x: Tensor) -> bool:
-    return (x.device.type == 'cpu' and x.dtype in (torch.bfloat16, torch.float16) and x.numel() >= FEWEST
+    return (not torch.compiler.is_compiling()
+            and x.device.type == 'cpu' and x.dtype in (torch.bfloat16, torch.float16) and x.numel() >= FEWEST
             and type(x) is Tensor and not (x.requires_grad and torch.is_grad_enabled())
             and torch.get_num_threads() <= MOST_THREADS
             and (x.is_contiguous() or x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)))

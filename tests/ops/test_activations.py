@@ -73,3 +73,11 @@ def test_gradients_are_left_to_torch(reads):
     with TabulatedActivations():
         gradient, = torch.autograd.grad(nn.GELU()(x).sum(), x)
     assert not reads and torch.equal(gradient, torch.autograd.grad(nn.GELU()(x).sum(), x)[0])
+
+
+def test_what_is_compiled_is_left_to_its_compiler(reads):
+    network, x = nn.Sequential(nn.Conv2d(3, 16, 3), nn.GELU()).to(torch.bfloat16), torch.randn(8, 3, 34, 34)
+    compiled = torch.compile(network, backend='eager')
+    with torch.inference_mode(), TabulatedActivations():
+        given = compiled(x.bfloat16())
+    assert not reads and torch.equal(given, network(x.bfloat16()))
