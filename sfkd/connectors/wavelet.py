@@ -37,6 +37,11 @@ class Decomposed:
         return self._bands
 
 
+#: How much of what a branch of DS2S gives counts. Under Adam all weights move alike; so what DS2S does changes a tenth as
+#: fast, and the student does not leave to it what it should learn itself.
+PACE = 0.1
+
+
 class BandResidual(nn.Module):
     """A band plus what a bottleneck makes of it: channels down, each by itself over its neighbours, GELU, channels up.
     Ours; zero at the start, so that the whole is the identity.
@@ -69,7 +74,7 @@ class BandResidual(nn.Module):
         down, up = (layer.weight.flatten(1).expand(len(x), -1, -1) for layer in (self.down, self.up))
         hidden = torch.bmm(down, rows).unflatten(2, x.shape[2:])
         hidden = F.gelu(self.depthwise(hidden.flatten(1, 2))).view_as(hidden)
-        return torch.baddbmm(rows, up, hidden.flatten(2)).view_as(x)
+        return torch.baddbmm(rows, up, hidden.flatten(2), alpha=PACE).view_as(x)
 
 
 class DualStreamRefinement(nn.Module):
@@ -127,9 +132,9 @@ class DualStreamRefinement(nn.Module):
                 return Bands(low, details)
             # Between the streams, each way from the other's first stage
             details, energy = exchange(details, torch.ones_like(low) if self.low_to_detail is None
-                                       else 1 + torch.tanh(self.low_to_detail(low)))
+                                       else 1 + torch.tanh(PACE * self.low_to_detail(low)))
             if self.detail_to_low is not None:
-                low = low * (1 + torch.tanh(self.detail_to_low(energy.add(1e-6).log())))
+                low = low * (1 + torch.tanh(PACE * self.detail_to_low(energy.add(1e-6).log())))
             return Bands(low, details)
 
 
