@@ -37,8 +37,8 @@ class Decomposed:
         return self._bands
 
 
-#: How much of what a branch of DS2S gives counts. Under Adam all weights move alike; so what DS2S does changes a tenth as
-#: fast, and the student does not leave to it what it should learn itself.
+#: How much of what a branch of DS2S gives counts. Under Adam all weights move alike; so what DS2S does changes a tenth
+#: as fast, and the student does not leave to it what it should learn itself.
 PACE = 0.1
 
 
