@@ -20,6 +20,7 @@ Another task:
 """
 import argparse
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -34,10 +35,11 @@ from queue import Queue
 from statistics import mean
 from threading import Lock
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 import sfkd
 from sfkd.analysis.intervals import interval, spread
+from sfkd.distillation.method import sfkd as preset
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS, budget
 
@@ -189,11 +191,17 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
                                               for trial in (*trials[method], turned[method])), flush=True)
 
 
+def model_config(method: str) -> ConfigDict:
+    """What a distilling method says of the model."""
+    return ConfigDict(type='SFKD') if method == 'sfkd' else Config.fromfile(CONFIGS[method]).model
+
+
 def weights(method: str) -> dict[str, float]:
     """Keys, within the model, and values of a method's weights."""
-    if method in ('sfkd', 'sfkd_lean'):
-        return dict(spatial_weight=2.5, frequency_weight=2.5)
-    model = Config.fromfile(CONFIGS[method]).model
+    model = model_config(method)
+    if model.type == 'SFKD':
+        return {key: parameter.default for key, parameter in inspect.signature(preset).parameters.items()
+                if key in ('spatial_weight', 'frequency_weight')}
     anchor = {'anchor.weight': model.anchor.weight} if model.get('anchor') else {}
     return {f'{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
             for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)} | anchor
@@ -201,9 +209,9 @@ def weights(method: str) -> dict[str, float]:
 
 def switch(method: str) -> str:
     """The option that --tune turns on in its last trial."""
-    if method in ('sfkd', 'sfkd_lean'):
+    model = model_config(method)
+    if model.type == 'SFKD':
         return 'logit_weight=1.0'
-    model = Config.fromfile(CONFIGS[method]).model
     for i, loss in enumerate(model.get('logits', [])):
         if not loss.get('weight', 1.0):
             return f'logits.{i}.weight=1.0'
@@ -284,7 +292,7 @@ def main() -> None:
     parser.add_argument('--pairs', nargs='+', choices=TASK_OF,
                         help="of the task; default: all but classification's resnet_to_swin")
     parser.add_argument('--methods', nargs='+', metavar='METHOD[+KEY=VALUE...]',
-                        help='see tools/train_together.py; default: alone, sfkd and all of configs/peers')
+                        help='see tools/train_together.py; default: alone, sfkd, sfkd_lean and all of configs/peers')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--split', choices=['val', 'test'], default='test')
     parser.add_argument('--epochs', type=int, help='budget of every run, 2 at least; default: that of the configs')
@@ -303,7 +311,7 @@ def main() -> None:
     args = parser.parse_args()
     # a single cell run again is ranked among all that the file holds
     every = args.methods is None or not args.tables_only
-    args.methods = args.methods or ['alone', 'sfkd', *PEERS]
+    args.methods = args.methods or ['alone', 'sfkd', 'sfkd_lean', *PEERS]
     if unknown := [method for method in args.methods if method.partition('+')[0] not in METHODS]:
         parser.error(f'--methods: there is no {unknown[0]}; methods are {", ".join(METHODS)}')
     if args.epochs is not None and args.epochs < 2:

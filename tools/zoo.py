@@ -261,10 +261,17 @@ def seeds_of(row: dict) -> list[float]:
     for file in sorted((ROOT / 'docs/results').glob('results_*.jsonl')):
         for line in file.read_text().splitlines():
             run = json.loads(line)
-            if (run['method'], run['split'], run['epochs'], run['config'].replace('sfkd::', 'configs/')) == (
+            if (run['method'], run['split'], run['epochs'], trained(run['config'], method)) == (
                     method, 'test', row['Metadata'].get('Epochs'), row['Config']):
                 found[run['seed']] = scaled(run['metric'], run['value'])
     return list(found.values())
+
+
+@cache
+def trained(config: str, method: str) -> str:
+    """The config that a row of docs/results stands for: it names the pair's, also of a student alone."""
+    config = config.replace('sfkd::', 'configs/')
+    return relative(stock_file(ROOT / config, load_config(str(ROOT / config)))) if method == 'alone' else config
 
 
 @cache

@@ -236,8 +236,8 @@ class Teacher:
             inputs = self._own(inputs, mask)
             # In what the losses need: float32, unless these are computed in mixed precision too
             full = None if torch.is_autocast_enabled(inputs.device.type) else inputs.dtype
-            on_cpu = inputs.device.type == 'cpu' and self._compiled is None
-            with self.computing(), TabulatedActivations() if on_cpu else contextlib.nullcontext():
+            tabulated = inputs.device.type == 'cpu' and self._compiled is None
+            with self.computing(), TabulatedActivations() if tabulated else contextlib.nullcontext():
                 return self._features(inputs, full)
 
     def _features(self, inputs: Tensor, full: torch.dtype | None) -> dict[str, Tensor]:

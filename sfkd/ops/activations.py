@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .loops import compiled
+
 #: PyTorch's own loops run on all of its threads, ours on one: with more than these theirs are faster.
 MOST_THREADS = 3
 #: Below, a call of PyTorch's own is over sooner.
@@ -52,7 +54,7 @@ def _table(function: Callable[[Tensor], Tensor], dtype: torch.dtype, approximate
 
 
 def _read(x: Tensor, given: Tensor, table: np.ndarray) -> None:
-    _loop()(_flat(x).view(np.uint16), _flat(given), table)
+    compiled(_look_up)(_flat(x).view(np.uint16), _flat(given), table)
 
 
 def _flat(x: Tensor) -> np.ndarray:
@@ -60,12 +62,6 @@ def _flat(x: Tensor) -> np.ndarray:
     return x.detach().as_strided((x.numel(),), (1,)).view(torch.int16).numpy()
 
 
-@cache
-def _loop():
-    import numba  # here: its import takes a third of a second
-
-    @numba.njit(nogil=True)
-    def loop(x, given, table):
-        for i in range(x.size):
-            given[i] = table[x[i]]
-    return loop
+def _look_up(x, given, table):
+    for i in range(x.size):
+        given[i] = table[x[i]]

@@ -10,10 +10,10 @@ operations.
 """
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
+
+from .loops import compiled, runs_loops
 
 
 class HaarAnalysis(torch.autograd.Function):
@@ -61,16 +61,10 @@ class HaarSynthesis(torch.autograd.Function):
 def _run(loops, operations, *maps: Tensor) -> None:
     """One level. Inputs and outputs are (N, C, ...), the outputs contiguous; what runs sees planes (N C, ...)."""
     planes = [x.detach().flatten(0, 1) for x in maps]
-    if maps[0].device.type == 'cpu' and maps[0].dtype in (torch.float32, torch.float64):
-        _compiled(loops)(*(x.contiguous().numpy() for x in planes))
+    if runs_loops(maps[0]):
+        compiled(loops)(*(x.contiguous().numpy() for x in planes))
     else:
         operations(*planes)
-
-
-@cache
-def _compiled(loops):
-    import numba  # here: its import takes a third of a second
-    return numba.njit(loops, nogil=True)
 
 
 # One level each way. Indices rather than views of rows, whose reference counts cost more than the arithmetic; one row

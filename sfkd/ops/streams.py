@@ -6,11 +6,11 @@ run as loops that numba compiles at the first call; elsewhere they are PyTorch's
 """
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from .loops import compiled, runs_loops
 
 
 def exchange(details: tuple[Tensor, ...], gate: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -26,8 +26,7 @@ def exchange(details: tuple[Tensor, ...], gate: Tensor) -> tuple[tuple[Tensor, .
         tuple: the details times the gate of the cell that they lie over; and the energy (N, C, h, w), the mean square
             over the three bands and the cells of a level that lie over each, summed over the levels.
     """
-    on_cpu = gate.device.type == 'cpu' and gate.dtype in (torch.float32, torch.float64)
-    if on_cpu and not torch.compiler.is_compiling():
+    if runs_loops(gate) and not torch.compiler.is_compiling():
         energy, *gated = _Exchange.apply(gate, *details)
         return tuple(gated), energy
     gated, energies = [], []
@@ -53,7 +52,7 @@ class _Exchange(torch.autograd.Function):
         ctx.save_for_backward(gate, *details)
         energy, gated = _new(torch.zeros_like, gate), [_new(torch.empty_like, detail) for detail in details]
         for detail, out in zip(details, gated):
-            _compiled(_gate)(*_arrays(gate, detail), *_arrays(energy, out), *_cells(detail, gate))
+            compiled(_gate)(*_arrays(gate, detail), *_arrays(energy, out), *_cells(detail, gate))
         return energy, *gated
 
     @staticmethod
@@ -62,8 +61,8 @@ class _Exchange(torch.autograd.Function):
         gate, *details = ctx.saved_tensors
         of_gate, of_details = _new(torch.zeros_like, gate), [_new(torch.empty_like, detail) for detail in details]
         for detail, given, out in zip(details, of_gated, of_details):
-            _compiled(_gate_backward)(*_arrays(gate, detail, of_energy, given), *_arrays(of_gate, out),
-                                      *_cells(detail, gate))
+            compiled(_gate_backward)(*_arrays(gate, detail, of_energy, given), *_arrays(of_gate, out),
+                                     *_cells(detail, gate))
         return of_gate, *of_details
 
 
@@ -85,12 +84,6 @@ def _cells(detail: Tensor, gate: Tensor) -> tuple:
     column = np.arange(width) * w // width
     share = 1 / (3 * np.maximum(np.diff(first), 1)[:, None] * np.bincount(column, minlength=w)[column])
     return first, column, share.astype(gate.detach().numpy().dtype)
-
-
-@cache
-def _compiled(loops):
-    import numba  # here: its import takes a third of a second
-    return numba.njit(loops, nogil=True)
 
 
 # A row of the low grid at a time. What it says is spread over a row of the details first, so that the inner loops run

@@ -223,6 +223,15 @@ def test_a_part_of_ds2s_is_the_whole_with_the_rest_as_the_identity(part, branche
     assert WaveletConnector(3, 4, refine=part).refine.state_dict().keys() == alone.state_dict().keys()
 
 
+def test_ds2s_computes_in_float32_under_autocast():
+    refine, given = DualStreamRefinement(8), bands(8)
+    perturb(refine)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = refine(given)
+    for ours, expected in zip(found.each(), refine(given).each(), strict=True):
+        assert torch.equal(ours, expected)
+
+
 def test_ds2s_names_its_parts():
     with pytest.raises(ValueError, match="'within', 'between', 'low', 'detail', not 'lwo'"):
         DualStreamRefinement(4, 'lwo')

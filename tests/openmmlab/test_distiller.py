@@ -59,8 +59,8 @@ def aligned(project, s, t):
     (dict(frequency_weight=0), ''), (dict(frequency_weight=0, refine_spatial=True), 'spatial'),
     (dict(spatial_weight=0), 'frequency')], ids=str)
 def test_ds2s_is_before_the_frequency_term_alone(zoo, options, moved):
-    """And it is there only where a term takes what it gives."""
-    distiller = zoo.distil(zoo.resnet(), zoo.swin(), **dict(dict(refine=True), **options)).train()
+    """It is part of the default, and there only where a term takes what it gives."""
+    distiller = zoo.distil(zoo.resnet(), zoo.swin(), **options).train()
     data = data_of(distiller, zoo)
     before = distiller(**data, mode='loss')
     refinement = [weight for name, weight in distiller.distillation.named_parameters() if '.refine.' in name]

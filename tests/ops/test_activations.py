@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from sfkd.ops.activations import TabulatedActivations
+from sfkd.ops import TabulatedActivations, activations
+from sfkd.ops.loops import compiled
 
 MODULES = {'gelu': nn.GELU(), 'gelu_tanh': nn.GELU('tanh'), 'silu': nn.SiLU(), 'silu_inplace': nn.SiLU(inplace=True)}
 
@@ -19,9 +20,8 @@ def one_thread():
 @pytest.fixture
 def reads(monkeypatch):
     """How often a table was read."""
-    import sfkd.ops.activations as ours
-    seen, loop = [], ours._loop()
-    monkeypatch.setattr(ours, '_loop', lambda: lambda *args: (seen.append(1), loop(*args)))
+    seen = []
+    monkeypatch.setattr(activations, 'compiled', lambda loops: lambda *args: (seen.append(1), compiled(loops)(*args)))
     return seen
 
 

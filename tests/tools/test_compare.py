@@ -131,6 +131,21 @@ def test_the_page_has_the_table_of_the_results_file(compare, task, page):
     assert len(lines) >= 2 and not [line for line in lines if line not in text]
 
 
+def test_the_pages_say_what_all_runs_of_the_whole_method_and_the_lean_form_differ_by(compare):
+    of = {method: {(row['pair'], row['seed']): row['value'] for row in results_of('cls') if row['method'] == method}
+          for method in ('sfkd', 'sfkd_lean')}
+    differences = [value - of['sfkd_lean'][cell] for cell, value in of['sfkd'].items()]
+    assert len(differences) == 20
+    for page in 'README.md', 'docs/results.md':
+        assert compare.interval(differences).strip() in (ROOT / page).read_text()
+
+
+def test_tuning_finds_the_weights_of_sfkd_in_its_preset(compare):
+    expected = dict(spatial_weight=2.5, frequency_weight=2.5)
+    assert compare.weights('sfkd') == compare.weights('sfkd_lean') == expected
+    assert compare.switch('sfkd_lean') == 'logit_weight=1.0'
+
+
 def test_the_page_has_the_table_of_the_longer_runs(compare):
     lines = compare.table(results_of('cls', 'long')).splitlines()[2:]
     text = (ROOT / 'docs/ablation.md').read_text()

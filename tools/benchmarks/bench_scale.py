@@ -1,8 +1,9 @@
 """How the cost of SFKD grows: a step over its floor (bench_step.py) by image size, levels, pairs, batch and processes.
 
 Each series changes one thing; the rest stays as in the classification flagship at 224 px, batch 2. 'by bands' computes
-every band, for BandMSE(balance='none'); the default needs none, whatever the levels. Processes train data-parallel on
-this machine (gloo on a CPU, NCCL on GPUs); their seconds are of the clock, so give the machine a core each.
+every band, for BandMSE(balance='none'); without DS2S nothing else needs one, with it the student's are there anyway.
+Processes train data-parallel on this machine (gloo on a CPU, NCCL on GPUs); their seconds are of the clock, so give the
+machine a core each.
 """
 import argparse
 import os
@@ -19,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 SIZE, BATCH = 224, 2
 SERIES = dict(
     image=[(str(size), dict(size=size)) for size in (224, 320, 448)],
+    refinement=[('none', dict(refine=False)), ('DS2S', dict(refine=True))],
     levels=[(f'{levels} by bands', dict(by_bands=True, levels=levels)) for levels in (1, 2, 3)],
     pairs=[(str(n), dict(stages=list(range(-n, 0)))) for n in (1, 2, 3, 4)],
     batch=[(str(batch), dict(batch=batch)) for batch in (1, 2, 4, 8)])

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from sfkd.connectors import WaveletConnector
 from sfkd.losses import BandMSE, GaussianFrequencyLoss
-from sfkd.ops import Bands, dwt2, gaussian_frequency_loss, idwt2, max_levels, standardise
+from sfkd.ops import Bands, dwt2, exchange, gaussian_frequency_loss, idwt2, max_levels, standardise
 
 SHAPES = [(2, 8, 7, 7), (2, 32, 13, 21), (4, 96, 56, 56)]
 #: The furthest that a value or gradient may be from float64's, as a share of the largest.
 BOUNDS = dict(float32=2e-5, autocast=2e-5)
-#: The pair's projection and refinement multiply in half precision under autocast.
+#: The pair's projection multiplies in half precision under autocast.
 PAIR_BOUNDS = dict(float32=1e-4, autocast=5e-2)
 
 
@@ -52,6 +52,12 @@ def there_and_back(x: Tensor, wavelet: str) -> list[Tensor]:
     return [idwt2(Bands(low.square(), details), wavelet, size=x.shape[2:])]
 
 
+def exchanged(x: Tensor) -> list[Tensor]:
+    low, details = dwt2(x, 2)
+    gated, energy = exchange(details, low)
+    return [energy, *gated]
+
+
 def standardised(*maps: Tensor, masked: bool) -> list[Tensor]:
     mask = (torch.arange(maps[0].shape[3], device=maps[0].device) < 5).to(maps[0]).expand_as(maps[0][:, :1])
     return list(standardise(*maps, mask=mask if masked else None))
@@ -63,6 +69,7 @@ def cases(shape: tuple[int, ...]) -> dict[str, tuple[Callable, int, dict]]:
     for wavelet in ('haar', 'db2', 'bior2.2'):
         found[f'dwt {wavelet}'] = partial(bands_of, wavelet=wavelet), 1, BOUNDS
         found[f'idwt {wavelet}'] = partial(there_and_back, wavelet=wavelet), 1, BOUNDS
+    found['exchange'] = exchanged, 1, BOUNDS
     for sigma in (0.5, None):
         found[f'gffl sigma {sigma}'] = lambda *maps, sigma=sigma: [gaussian_frequency_loss(*maps, sigma)], 2, BOUNDS
     for masked in (False, True):

@@ -1,0 +1,20 @@
+"""Plain loops over arrays, which numba compiles: for what PyTorch has no vector code for on a CPU."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+
+@cache
+def compiled(loops: Callable) -> Callable:
+    """The function of arrays, compiled at its first call (about a second; no compiler is needed)."""
+    import numba  # here: its import takes a third of a second
+    return numba.njit(loops, nogil=True)
+
+
+def runs_loops(x: Tensor) -> bool:
+    """Whether a tensor is one that loops take: float32 or float64 on a CPU."""
+    return x.device.type == 'cpu' and x.dtype in (torch.float32, torch.float64)
