@@ -60,11 +60,10 @@ def test_every_file_that_a_row_names_is_there_and_the_weights_are_small(rows):
 
 def test_seeds_are_all_that_the_results_have(zoo, rows):
     """Of a student alone too, whose rows stand under the names of its pairs."""
-    found = {row['Name'].removeprefix('mini/'): zoo['spread'](zoo['seeds_of'](row)) for row in rows
-             if row['Name'] in ('mini/cls_mixer', 'mini/cls_resnet8', 'mini/cls_resnet_to_mixer', 'mini/det_gfl_resnet8')}
-    assert found == dict(cls_mixer='21.55 ± 3.31', cls_resnet8='36.63 ± 4.47', cls_resnet_to_mixer='58.08 ± 1.97',
-                         det_gfl_resnet8='30.70 ± 0.17')
-    assert all(over_seeds in (ROOT / 'README.md').read_text() for over_seeds in found.values())
+    expected = {'mini/cls_mixer': '21.55 ± 3.31', 'mini/cls_resnet8': '36.63 ± 4.47',
+                'mini/cls_resnet_to_mixer': '58.08 ± 1.97', 'mini/det_gfl_resnet8': '30.70 ± 0.17'}
+    assert expected == {row['Name']: zoo['spread'](zoo['seeds_of'](row)) for row in rows if row['Name'] in expected}
+    assert all(over_seeds in (ROOT / 'README.md').read_text() for over_seeds in expected.values())
 
 
 def test_the_page_is_written_from_the_rows(zoo, rows):

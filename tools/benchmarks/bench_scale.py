@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 SIZE, BATCH = 224, 2
 SERIES = dict(
     image=[(str(size), dict(size=size)) for size in (224, 320, 448)],
-    refinement=[('none', dict(refine=False)), ('DS2S', dict(refine=True))],
+    refinement=[(name, dict(batch=8, refine=refine)) for name, refine in (('none', False), ('DS2S', True))],
     levels=[(f'{levels} by bands', dict(by_bands=True, levels=levels)) for levels in (1, 2, 3)],
     pairs=[(str(n), dict(stages=list(range(-n, 0)))) for n in (1, 2, 3, 4)],
     batch=[(str(batch), dict(batch=batch)) for batch in (1, 2, 4, 8)])
