@@ -2,12 +2,13 @@
 standardised maps, activations from tables.
 """
 from .activations import TabulatedActivations
+from .depthwise import depthwise3x3
 from .dwt import Bands, dwt2, idwt2, max_levels
 from .spectral import gaussian_frequency_loss, gaussian_frequency_loss_fft, gaussian_transfer
 from .standardisation import at_least_float32, standardise
 from .streams import exchange
 
 __all__ = [
-    'Bands', 'TabulatedActivations', 'at_least_float32', 'dwt2', 'exchange', 'gaussian_frequency_loss',
+    'Bands', 'TabulatedActivations', 'at_least_float32', 'depthwise3x3', 'dwt2', 'exchange', 'gaussian_frequency_loss',
     'gaussian_frequency_loss_fft', 'gaussian_transfer', 'idwt2', 'max_levels', 'standardise'
 ]
