@@ -82,11 +82,13 @@ class Comparison:
         together: the most methods of a pair and seed in one process.
         jobs: processes side by side.
         gpus: indices that the processes share in turn; empty for the CPU, or for whatever a process sees.
+        cache: folder in which each pair keeps what the teacher shows; None for none.
     """
 
     def __init__(self, results: Path, split: str = 'test', epochs: int | None = None, together: int = 16, jobs: int = 1,
-                 gpus: list[int] = ()):
+                 gpus: list[int] = (), cache: Path | None = None):
         self.results, self.split, self.epochs, self.together, self.jobs = results, split, epochs, together, jobs
+        self.cache = cache
         self.rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
         self.gpus, self.lock, self.failed = Queue(), Lock(), 0
         for i in range(jobs):
@@ -152,6 +154,8 @@ class Comparison:
         options = [f'{key}={value}' for key, value in options.items()]
         command = [sys.executable, str(TOOLS / 'train_together.py'), config, '--methods', *methods, '--split',
                    self.split, '--work-dir', str(folder), '--cfg-options', *options]
+        if self.cache:
+            command += ['--teacher-cache', str(self.cache / pair)]
         environment = {'OMP_NUM_THREADS': '1', **os.environ}
         if gpu is not None:
             environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
@@ -300,6 +304,8 @@ def main() -> None:
                         help=f'{len(FACTORS) + 1} trials for every method, on the validation split')
     parser.add_argument('--together', type=int, default=16, help='the most methods of a pair and seed in one process')
     parser.add_argument('--jobs', type=int, default=1, help='processes side by side')
+    parser.add_argument('--teacher-cache', type=Path, metavar='FOLDER', help='see tools/train_together.py; each pair '
+                        'has a folder in it')
     parser.add_argument('--gpus', nargs='+', type=int, default=[], help='indices that the processes take turns on')
     parser.add_argument('--results', type=Path, help='default: docs/results/results_<task>.jsonl, or '
                         'tuning_<task>.jsonl for --tune and --split val')
@@ -319,7 +325,8 @@ def main() -> None:
     split = 'val' if args.tune else args.split
     pairs = args.pairs or [pair for pair in PAIRS[args.task] if pair != 'resnet_to_swin']
     results = args.results or Path(f"docs/results/{'results' if split == 'test' else 'tuning'}_{args.task}.jsonl")
-    comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus)
+    comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus,
+                            args.teacher_cache)
     if args.tune:
         tune(comparison, [method for method in args.methods if method != 'alone'], pairs, args.seeds)
     elif not args.tables_only:

@@ -7,6 +7,11 @@ as it stands), the name of a config in configs/peers/ or configs/ablation/, or o
 
   python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd sfkd sfkd_lean
 
+What the teacher showed can be kept for other runs of the pair (docs/guides/teacher_cache.md), if their methods
+together read the same of it:
+
+  python tools/train_together.py configs/fashion/resnet_to_mixer.py --methods alone kd sfkd --teacher-cache DIR
+
 Writes <work dir>/<method>/student.pth, a stock checkpoint, and <work dir>/scores.json, {method: {metric: value}}.
 """
 import json
@@ -42,6 +47,8 @@ def train(args) -> None:
     config.default_hooks.checkpoint.save_best = None  # nothing is scored on the way
     # never: a cohort looks itself
     config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='sfkd.InvalidLossHook', interval=0)]
+    if args.teacher_cache:
+        config.custom_hooks.append(dict(type='sfkd.TeacherCacheHook', folder=args.teacher_cache, stored='bf16'))
     config.model = dict(type='sfkd.Cohort', members=members)
     config.optim_wrapper = dict(constructor='CohortOptimizers', each=config.optim_wrapper)
     runner = build_runner(config)
@@ -63,6 +70,8 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument('--methods', nargs='+', required=True, metavar='METHOD[+KEY=VALUE...]')
     parser.add_argument('--split', choices=['val', 'test'], default='test', help='what the students are scored on')
+    parser.add_argument('--teacher-cache', metavar='FOLDER', help='keep what the teacher shows there, in bfloat16, and '
+                        'read it where it is there; the training set must be an sfkd.ReplayedDataset')
     args = parser.parse_args()
     prepare_process()
     with errors_for_people():

@@ -1,6 +1,5 @@
 # CNN to CNN
 _base_ = 'resnet4.py'
-custom_imports = dict(imports=['sfkd'])
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, input_size=28,
     teacher='sfkd::fashion/resnet.py', teacher_ckpt='sfkd::fashion/teachers/resnet.safetensors')

@@ -1,6 +1,5 @@
 # Transformer to CNN
 _base_ = 'resnet4.py'
-custom_imports = dict(imports=['sfkd'])
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, input_size=28,
     teacher='sfkd::fashion/swin.py', teacher_ckpt='sfkd::fashion/teachers/swin.safetensors')

@@ -77,7 +77,7 @@ class TeacherCache:
     rest = None  # nothing is kept of what follows the taps
 
     def __call__(self, inputs: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> Features:
-        """The teacher's features of a batch; the teacher runs, on the whole batch, only where a row is missing.
+        """The teacher's features of a batch; the teacher runs on the pictures whose rows are missing.
 
         Args:
             inputs, mask: see :class:`Teacher`.
@@ -91,8 +91,18 @@ class TeacherCache:
             raise ConfigError('teacher cache: the samples of a batch do not say which row is theirs; wrap the training '
                               "set: train_dataloader.dataset=dict(type='sfkd.ReplayedDataset', dataset=...)")
         kept = [self._read(row) for row in rows]
-        if all(row is not None for row in kept):
-            return self._features(torch.from_numpy(np.stack(kept)), inputs.device)
+        missing = [i for i, row in enumerate(kept) if row is None]
+        if missing:
+            whole = len(missing) == len(rows)
+            shown = self._show(inputs if whole else inputs[missing],
+                               mask if mask is None or whole else mask[missing])
+            for i, row in zip(missing, shown):
+                kept[i] = self.features[rows[i]] = row
+                self.checksums[rows[i]] = _checksum(row)
+        return self._features(torch.from_numpy(np.stack(kept)), inputs.device)
+
+    def _show(self, inputs: Tensor, mask: Tensor | None) -> np.ndarray:
+        """Rows of what the teacher makes of some pictures."""
         if self.teacher is None:
             raise RuntimeError(f'teacher cache: a row in {self.folder} was damaged after all had been read whole, and '
                                'the teacher has left the memory; start the run again with --resume: the row will be '
@@ -103,12 +113,7 @@ class TeacherCache:
             raise ConfigError(f'teacher cache: pictures of {inputs.shape[2]}x{inputs.shape[3]} give {wrong}, where the '
                               f'cache is for { {path: self.shapes[path] for path in wrong} }; only training sets whose '
                               'pictures all have the size of model.input_size can be cached')
-        values = torch.cat([features[path].float().flatten(1) for path in self.shapes], 1).to(self.dtype).cpu()
-        for row, old, new in zip(rows, kept, _bits(values)):
-            if old is None:
-                self.features[row] = new
-                self.checksums[row] = _checksum(new)
-        return features if self.dtype == torch.float32 else self._features(values, inputs.device)
+        return _bits(torch.cat([features[path].float().flatten(1) for path in self.shapes], 1).to(self.dtype).cpu())
 
     def _features(self, rows: Tensor, device: torch.device) -> Features:
         """What rows hold, in float32 on a device."""

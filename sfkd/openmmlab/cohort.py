@@ -28,9 +28,13 @@ class OnePass:
 
     Args:
         distillations: of the same teacher; all that any of them taps is read.
+
+    Attributes:
+        pairs: those of all.
     """
 
     def __init__(self, distillations: list[Distillation]):
+        self.pairs = [pair for distillation in distillations for pair in distillation.pairs]
         taps = [distillation.teacher.taps for distillation in distillations]
         teachers = [distillation.teacher for distillation in distillations]
         anchored = [teacher for teacher in teachers if teacher.rest is not None]
@@ -46,7 +50,7 @@ class OnePass:
     def __call__(self, images: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> dict[str, Tensor]:
         if images is not self.images:
             self.forget()
-            self.features, self.images = self.teacher(images, mask), images
+            self.features, self.images = self.teacher(images, mask, rows), images
         return self.features
 
     @property

@@ -9,7 +9,7 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
@@ -174,8 +174,8 @@ class TeacherCacheHook(Hook):
     """Keeps the teacher's features of every augmented picture on disk; once all are there, no teacher runs any more,
     and it leaves the memory.
 
-    The training set must be a :class:`sfkd.datasets.ReplayedDataset`, and all pictures of one size. See
-    :class:`sfkd.distillation.TeacherCache`.
+    The training set must be a :class:`sfkd.datasets.ReplayedDataset`, and all pictures of one size. Of a
+    :class:`Cohort` what any of its members taps is kept. See :class:`sfkd.distillation.TeacherCache`.
 
     Args:
         folder: of the cache; runs of the same teacher, taps, data, pipeline and seed share it.
@@ -192,9 +192,9 @@ class TeacherCacheHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         student, dataset = unwrapped(runner), runner.train_loop.dataloader.dataset
-        distillation = getattr(student, 'distillation', None)
+        distillation = getattr(student, 'distillation', None) or getattr(student, 'one_pass', None)
         if distillation is None or not distillation.pairs:
-            return  # the student alone, or every weight 0: no teacher runs
+            return  # students alone, or every weight 0: no teacher runs
         if not isinstance(dataset, ReplayedDataset):
             raise ConfigError("TeacherCacheHook: train_dataloader.dataset draws new augmentations every time; wrap it: "
                               "dict(type='sfkd.ReplayedDataset', dataset=...)")
@@ -204,14 +204,16 @@ class TeacherCacheHook(Hook):
                 'pictures can stand in for; set it to None')
         if distillation.teacher.rest is not None:
             raise ConfigError('TeacherCacheHook: model.anchor asks for the rest of the teacher in every step, which no '
-                              'cache of features can stand in for; leave out one of the two')
+                              'cache of features can stand in for; leave out one of the two (the method srrl has one)')
         teacher, config = distillation.teacher, runner.cfg.train_dataloader.dataset.dataset
         precision = resolved(teacher.precision, next(teacher.network.parameters()).device)
+        optimizer = runner.optim_wrapper
+        optimizer = next(optimizer.values()) if isinstance(optimizer, OptimWrapperDict) else optimizer
         fingerprint = dict(
             teacher=digest_of_network(teacher.network), normalisation=digest_of(str(normalisation_of(student)),
                                                                                 str(normalisation_of(teacher.network)),
                                                                                 str(teacher.input_size)),
-            precision=digest_of(type(runner.optim_wrapper).__name__, precision), data=digest_of_data(dataset),
+            precision=digest_of(type(optimizer).__name__, precision), data=digest_of_data(dataset),
             pipeline=digest_of(str(config.pipeline)), seed=str(dataset.seed))
         self.cache = TeacherCache(teacher, self.folder, len(dataset) * dataset.variants, tap_shapes(distillation),
                                   fingerprint, self.max_gib, self.stored)

@@ -1,8 +1,8 @@
 """A 3x3 convolution of each channel by itself whose gradient is fast on grids of a few cells too.
 
-PyTorch's is made for pictures: on a grid of 1x1 or 2x2, where the low band of a small map lies, its gradient takes up to
-forty times as long as the forward pass. There, and on a CPU in float32 or float64, it runs as loops that numba compiles.
-The code is ours; `python tools/benchmarks/bench_ops.py` times both.
+PyTorch's is made for pictures: on a grid of 1x1 or 2x2, where the low band of a small map lies, its gradient takes up
+to forty times as long as the forward pass. There, and on a CPU in float32 or float64, it runs as loops that numba
+compiles. The code is ours; `python tools/benchmarks/bench_ops.py` times both.
 """
 from __future__ import annotations
 

@@ -42,9 +42,10 @@ def test_validation_shares_no_picture_with_training(folder):
     config = Config.fromfile(ROOT / 'configs/fashion/mixer.py')
     found = {}
     for split in ('train', 'val', 'test'):
+        dataset = config[f'{split}_dataloader'].dataset
+        dataset = dataset.dataset if split == 'train' else dataset  # each picture in two forms
         with DATASETS.switch_scope_and_registry('mmpretrain') as registry:
-            data = registry.build(dict(config[f'{split}_dataloader'].dataset, data_root=str(folder), pipeline=[],
-                                       download=False))
+            data = registry.build(dict(dataset, data_root=str(folder), pipeline=[], download=False))
         found[split] = [int(data[i]['img'][0, 0]) + 256 * int(data[i]['img'][0, 1]) for i in range(len(data))]
     assert found == dict(train=[*range(50000)], val=[*range(50000, 60000)], test=[*range(10000)])
 

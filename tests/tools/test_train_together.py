@@ -33,6 +33,28 @@ def test_each_student_and_score_is_that_of_train(tool, small, tmp_path):
     assert scores['alone'] == json.loads((tmp_path / 'stock.json').read_text())
 
 
+def test_a_teacher_cache_serves_all_of_them(tool, small, tmp_path):
+    """Rows of what any of them reads; the second run, of the same methods, needs no teacher and ends alike. An anchor
+    is refused.
+    """
+    config = tmp_path / 'pair.py'
+    config.write_text(f"_base_ = '{ROOT / PAIR}'\ntrain_dataloader = dict(dataset=dict(_delete_=True, "
+                      "type='sfkd.ReplayedDataset', dataset={{_base_.train_dataloader.dataset}}))\n")
+    small = [option.replace('train_dataloader.dataset.', 'train_dataloader.dataset.dataset.') for option in small]
+
+    def train(name, *methods, status=0):
+        return tool('tools/train_together.py', config, '--methods', *methods, '--teacher-cache', tmp_path / 'cache',
+                    '--work-dir', tmp_path / name, '--cfg-options', *small, status=status)
+    assert '0 of 120 rows are in' in train('first', 'alone', 'kd', 'sfkd')
+    text = train('second', 'alone', 'kd', 'sfkd')
+    assert '120 of 120 rows are in' in text and 'the teacher leaves the memory' in text
+    for method in 'alone', 'kd', 'sfkd':
+        first, second = (weights(tmp_path / name / method / 'student.pth') for name in ('first', 'second'))
+        assert all(torch.equal(first[key], second[key]) for key in first), method
+    assert 'made with another shapes' in train('third', 'kd', status=2)
+    assert '(the method srrl has one)' in train('fourth', 'srrl', status=2)
+
+
 @pytest.mark.parametrize('arguments, message', [
     ([PAIR, '--methods', 'sfdk'], "there is no 'sfdk'; nearest are 'sfkd'"),
     ([PAIR, '--methods', 'kd+weight'], "['weight'] cannot be"),
