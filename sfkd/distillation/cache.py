@@ -253,12 +253,16 @@ def digest_of_network(network: nn.Module) -> str:
 
 
 def digest_of_data(dataset) -> str:
-    """Of what a data set lists (paths, labels) and of its files' sizes; a file that is changed and keeps its size goes
-    unnoticed.
+    """Of what a data set lists (paths, labels, pictures in memory) and of its files' sizes; a file that is changed and
+    keeps its size goes unnoticed.
     """
-    def parts() -> Iterable[str]:
+    def parts() -> Iterable[str | bytes]:
         for i in range(len(dataset)):
             info = dataset.get_data_info(i)
             path = info.get('img_path')
-            yield f'{info} {os.path.getsize(path) if path and os.path.isfile(path) else ""}'
+            for key, value in info.items():
+                yield key
+                # a picture in memory: as text it would be cut short
+                yield value.tobytes() if isinstance(value, np.ndarray) else f'{value}'
+            yield f'{os.path.getsize(path) if path and os.path.isfile(path) else ""}'
     return digest_of(*parts())

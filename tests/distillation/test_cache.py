@@ -281,6 +281,18 @@ def test_the_data_digest_sees_paths_labels_and_sizes(tmp_path):
     assert len({first, second, digest_of_data(data)}) == 3
 
 
+def test_the_data_digest_sees_every_pixel_of_pictures_in_memory():
+    class Held(Noisy):
+        pictures = np.zeros((PICTURES, 64, 64, 3), np.uint8)
+
+        def get_data_info(self, index):
+            return dict(img=self.pictures[index], gt_label=0)
+    data = Held()
+    first = digest_of_data(data)
+    data.pictures[3, 30, 30, 1] = 1
+    assert digest_of_data(data) != first
+
+
 def one_of_two(rank: int, folder: str) -> None:
     """Only the second process finds a problem."""
     dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2,
