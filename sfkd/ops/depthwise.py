@@ -10,10 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .loops import compiled, runs_loops
-
-#: The most cells of a grid for which loops are faster.
-FEW = 4
+from .loops import FEW, compiled, runs_loops
 
 
 def depthwise3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

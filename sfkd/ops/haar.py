@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .loops import compiled, runs_loops
+from .loops import FEW, compiled, runs_loops
 
 
 class HaarAnalysis(torch.autograd.Function):
@@ -28,7 +28,7 @@ class HaarAnalysis(torch.autograd.Function):
         for _ in range(levels):
             h, w = ((n + 1) // 2 for n in x.shape[-2:])
             low, detail = x.new_empty(*x.shape[:2], h, w), x.new_empty(*x.shape[:2], 3, h, w)
-            _run(_analyse_loops, _analyse, x, low, detail)
+            _run((_analyse_loops, _analyse_few, _analyse), x, x, low, detail)
             details.append(detail)
             x = low
         return low, *details
@@ -49,7 +49,7 @@ class HaarSynthesis(torch.autograd.Function):
         sizes = [size, *(detail.shape[-2:] for detail in details[:-1])]
         for detail, size in zip(reversed(details), reversed(sizes)):
             x = low.new_empty(*low.shape[:2], *size)
-            _run(_synthesise_loops, _synthesise, low, detail, x)
+            _run((_synthesise_loops, _synthesise_few, _synthesise), x, low, detail, x)
             low = x
         return x
 
@@ -58,11 +58,16 @@ class HaarSynthesis(torch.autograd.Function):
         return None, *HaarAnalysis.apply(gradient, ctx.levels)
 
 
-def _run(loops, operations, *maps: Tensor) -> None:
-    """One level. Inputs and outputs are (N, C, ...), the outputs contiguous; what runs sees planes (N C, ...)."""
+def _run(variants: tuple, whole: Tensor, *maps: Tensor) -> None:
+    """One level: loops, loops for few cells, or operations. Inputs and outputs are (N, C, ...), the outputs contiguous;
+    what runs sees planes (N C, ...).
+    """
+    loops, few, operations = variants
     planes = [x.detach().flatten(0, 1) for x in maps]
-    if runs_loops(maps[0]):
-        compiled(loops)(*(x.contiguous().numpy() for x in planes))
+    if runs_loops(whole):
+        height, width = whole.shape[-2:]
+        halved = height % 2 == width % 2 == 0 and height * width <= 4 * FEW
+        compiled(few if halved else loops)(*(x.contiguous().numpy() for x in planes))
     else:
         operations(*planes)
 
@@ -106,6 +111,31 @@ def _synthesise_loops(low, details, x):
             if width % 2:
                 x[p, row, -1] = (half * (low[p, i, -1] + details[p, 1, i, -1])
                                  + sign * (details[p, 0, i, -1] + details[p, 2, i, -1]))
+
+
+# The same for even sides and few cells.
+def _analyse_few(x, low, details):
+    half = x.dtype.type(0.5)
+    for i in range(low.shape[1]):
+        for j in range(low.shape[2]):
+            for p in range(low.shape[0]):
+                a, b = half * x[p, 2 * i, 2 * j], half * x[p, 2 * i, 2 * j + 1]
+                c, d = half * x[p, 2 * i + 1, 2 * j], half * x[p, 2 * i + 1, 2 * j + 1]
+                low[p, i, j] = (a + c) + (b + d)
+                details[p, 0, i, j] = (a - c) + (b - d)
+                details[p, 1, i, j] = (a + c) - (b + d)
+                details[p, 2, i, j] = (a - c) - (b - d)
+
+
+def _synthesise_few(low, details, x):
+    half = x.dtype.type(0.5)
+    for i in range(low.shape[1]):
+        for j in range(low.shape[2]):
+            for p in range(low.shape[0]):
+                a, b = half * low[p, i, j], half * details[p, 0, i, j]
+                c, d = half * details[p, 1, i, j], half * details[p, 2, i, j]
+                x[p, 2 * i, 2 * j], x[p, 2 * i, 2 * j + 1] = (a + b) + (c + d), (a + b) - (c + d)
+                x[p, 2 * i + 1, 2 * j], x[p, 2 * i + 1, 2 * j + 1] = (a - b) + (c - d), (a - b) - (c - d)
 
 
 def _analyse(x: Tensor, low: Tensor, details: Tensor) -> None:

@@ -7,6 +7,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+#: The most cells of a grid for which loops over cells with one over planes inside are faster than one over planes with
+#: those over rows and columns inside, which are then too short to be vector code.
+FEW = 4
+
 
 @cache
 def compiled(loops: Callable) -> Callable:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .loops import compiled, runs_loops
+from .loops import FEW, compiled, runs_loops
 
 
 def exchange(details: tuple[Tensor, ...], gate: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -52,7 +52,8 @@ class _Exchange(torch.autograd.Function):
         ctx.save_for_backward(gate, *details)
         energy, gated = _new(torch.zeros_like, gate), [_new(torch.empty_like, detail) for detail in details]
         for detail, out in zip(details, gated):
-            compiled(_gate)(*_arrays(gate, detail), *_arrays(energy, out), *_cells(detail, gate))
+            run = compiled(_gate_few if _few(detail) else _gate)
+            run(*_arrays(gate, detail), *_arrays(energy, out), *_cells(detail, gate))
         return energy, *gated
 
     @staticmethod
@@ -61,13 +62,17 @@ class _Exchange(torch.autograd.Function):
         gate, *details = ctx.saved_tensors
         of_gate, of_details = _new(torch.zeros_like, gate), [_new(torch.empty_like, detail) for detail in details]
         for detail, given, out in zip(details, of_gated, of_details):
-            compiled(_gate_backward)(*_arrays(gate, detail, of_energy, given), *_arrays(of_gate, out),
-                                     *_cells(detail, gate))
+            run = compiled(_gate_backward_few if _few(detail) else _gate_backward)
+            run(*_arrays(gate, detail, of_energy, given), *_arrays(of_gate, out), *_cells(detail, gate))
         return of_gate, *of_details
 
 
 def _new(like, x: Tensor) -> Tensor:
     return like(x, memory_format=torch.contiguous_format)  # what is written is no copy
+
+
+def _few(detail: Tensor) -> bool:
+    return detail.shape[3] * detail.shape[4] <= FEW
 
 
 def _arrays(*maps: Tensor) -> list:
@@ -121,3 +126,27 @@ def _gate_backward(gate, details, of_energy, of_gated, of_gate, of_details, firs
                         sums[j] += g * x
             for j in range(len(column)):
                 of_gate[p, r, column[j]] += sums[j]
+
+
+# The same for few cells.
+def _gate_few(gate, details, energy, gated, first, column, share):
+    for r in range(gate.shape[1]):
+        for i in range(first[r], first[r + 1]):
+            for j in range(len(column)):
+                for band in range(3):
+                    for p in range(gate.shape[0]):
+                        x = details[p, band, i, j]
+                        gated[p, band, i, j] = x * gate[p, r, column[j]]
+                        energy[p, r, column[j]] += x * x * share[r, j]
+
+
+def _gate_backward_few(gate, details, of_energy, of_gated, of_gate, of_details, first, column, share):
+    for r in range(gate.shape[1]):
+        for i in range(first[r], first[r + 1]):
+            for j in range(len(column)):
+                slope = share[r, j] + share[r, j]
+                for band in range(3):
+                    for p in range(gate.shape[0]):
+                        x, g = details[p, band, i, j], of_gated[p, band, i, j]
+                        of_details[p, band, i, j] = g * gate[p, r, column[j]] + x * (of_energy[p, r, column[j]] * slope)
+                        of_gate[p, r, column[j]] += g * x

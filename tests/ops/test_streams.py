@@ -5,8 +5,9 @@ import torch.nn.functional as F
 
 from sfkd.ops.streams import exchange
 
-#: The gate's grid and those of the levels: halved, halved with a rest, and as longer filters leave them.
-GRIDS = [((2, 3), [(8, 12), (4, 6)]), ((4, 2), [(13, 5), (7, 3)]), ((5, 5), [(8, 9), (5, 5)])]
+#: The gate's grid and those of the levels: halved, halved with a rest, as longer filters leave them, and of few cells.
+GRIDS = [((2, 3), [(8, 12), (4, 6)]), ((4, 2), [(13, 5), (7, 3)]), ((5, 5), [(8, 9), (5, 5)]),
+         ((1, 1), [(2, 2), (1, 1)]), ((1, 2), [(1, 4), (1, 3)])]
 
 
 @pytest.fixture(params=['loops', 'operations'])

@@ -1,14 +1,15 @@
-"""The DWT and the GFFL, forward and backward, against pytorch_wavelets, ptwt and the FFT."""
+"""The DWT, the GFFL and DS2S's convolutions, forward and backward, against other libraries and PyTorch."""
 import argparse
 import contextlib
 import warnings
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from common import finish, interleaved, milliseconds, parser, ratio, show, start
 from torch import Tensor
 
-from sfkd.ops import dwt2, gaussian_frequency_loss, gaussian_frequency_loss_fft
+from sfkd.ops import depthwise3x3, dwt2, gaussian_frequency_loss, gaussian_frequency_loss_fft
 
 try:
     import ptwt
@@ -21,6 +22,8 @@ SHAPES = dict(cls=[(32, 96, 56, 56), (32, 192, 28, 28), (32, 384, 14, 14), (32, 
               det=[(2, 256, 100, 168), (2, 256, 50, 84), (2, 256, 25, 42), (2, 256, 13, 21)],
               seg=[(2, 96, 128, 128), (2, 192, 64, 64), (2, 384, 32, 32), (2, 768, 16, 16)])
 LEVELS = 2
+#: Low bands, and the coarsest details, of maps of 4x4 and 7x7.
+SMALL = [(200, 256, 1, 1), (200, 48, 2, 2), (32, 768, 2, 2)]
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,6 +31,7 @@ def parse_args() -> argparse.Namespace:
     found.add_argument('--shapes', nargs='+', metavar='N,C,H,W', help='in place of those of the three tasks')
     found.add_argument('--dtypes', nargs='+', choices=['float32', 'autocast'], default=['float32', 'autocast'],
                        help='autocast: float32 maps, as connectors give them, under bfloat16 autocast')
+    found.add_argument('--ops', nargs='+', choices=['dwt', 'gffl', 'depthwise'], default=['dwt', 'gffl', 'depthwise'])
     return found.parse_args()
 
 
@@ -62,11 +66,16 @@ def gffl_variants(teacher: Tensor) -> dict[str, Callable[[Tensor], list[Tensor]]
             'torch.fft': lambda x: [gaussian_frequency_loss_fft(x, teacher.to(x.dtype))]}
 
 
-class Run:
-    """Forward and backward of one variant on one map, with a random gradient at each output."""
+def depthwise_variants(weights: list[Tensor]) -> dict[str, Callable[[Tensor], list[Tensor]]]:
+    return {'ours': lambda x: [depthwise3x3(x, *(weight.to(x) for weight in weights))],
+            'F.conv2d': lambda x: [F.conv2d(x, *(weight.to(x) for weight in weights), padding=1, groups=x.shape[1])]}
 
-    def __init__(self, function: Callable, x: Tensor):
-        self.function, self.x = function, x.detach().requires_grad_()
+
+class Run:
+    """Forward and backward, to weights too, of one variant on one map, with a random gradient at each output."""
+
+    def __init__(self, function: Callable, x: Tensor, weights: list[Tensor] = ()):
+        self.function, self.x, self.weights = function, x.detach().requires_grad_(), weights
         generator = torch.Generator().manual_seed(1)
         outputs = function(self.x)
         gradients = [torch.randn(out.shape, generator=generator).to(x) for out in _joined(outputs)]
@@ -74,7 +83,7 @@ class Run:
 
     def __call__(self) -> tuple[list[Tensor], Tensor]:
         outputs = self.function(self.x)
-        gradient, = torch.autograd.grad(outputs, self.x, self.gradients)
+        gradient, *_ = torch.autograd.grad(outputs, [self.x, *self.weights], self.gradients)
         return _joined(outputs), gradient
 
 
@@ -103,8 +112,12 @@ def furthest(ours: Run, other: Run) -> float:
 
 def measure(op: str, shape: tuple[int, ...], dtype: str, args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     x, teacher = (torch.randn(shape, device=args.device) for _ in range(2))
-    functions = dwt_variants(LEVELS) if op == 'dwt' else gffl_variants(teacher)
-    runs = {name: Run(function, x) for name, function in functions.items()}
+    weights = []
+    if op == 'depthwise':
+        weights = [torch.randn(shape[1], *rest, device=args.device, requires_grad=True) for rest in ((1, 3, 3), ())]
+    functions = dict(dwt=lambda: dwt_variants(LEVELS), gffl=lambda: gffl_variants(teacher),
+                     depthwise=lambda: depthwise_variants(weights))[op]()
+    runs = {name: Run(function, x, weights) for name, function in functions.items()}
     context = torch.autocast(args.device, torch.bfloat16) if dtype == 'autocast' else contextlib.nullcontext()
     with context:
         seconds = interleaved(runs, args.repeats, args.device)
@@ -126,9 +139,9 @@ def main() -> None:
     shapes = [tuple(map(int, shape.split(',')))
               for shape in args.shapes] if args.shapes else [s for task in SHAPES.values() for s in task]
     rows, seen = [], []
-    for op in ('dwt', 'gffl'):
-        for dtype in args.dtypes:
-            for shape in shapes:
+    for op in args.ops:
+        for dtype in args.dtypes if op != 'depthwise' else ['float32']:  # as DS2S computes
+            for shape in shapes if args.shapes or op != 'depthwise' else SMALL:
                 found = measure(op, shape, dtype, args)
                 rows += found[0]
                 seen += found[1]
