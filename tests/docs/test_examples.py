@@ -41,7 +41,11 @@ def steps_of(printed: str) -> list[tuple[float, float]]:
 
 
 def check_connectors(state: dict) -> None:
-    assert [key for key in state if key.endswith('weight')] == CONNECTORS and len(state) <= 8
+    """A projection a pair, and DS2S, whose details' neighbours are of three bands."""
+    refined = [key for key in state if '.refine.' in key]
+    assert sorted(key for key in state if key.endswith('weight') and key not in refined) == CONNECTORS
+    assert sum(key.endswith('refine.detail.depthwise.weight') for key in refined) == 4
+    assert len(state) - len(refined) <= 8
 
 
 def test_every_example_is_short_and_has_a_test():
