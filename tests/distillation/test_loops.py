@@ -105,7 +105,10 @@ def test_autocast_within_the_block_is_as_good_as_around_it():
     (loss + taught.loss).backward()
     assert all(value.dtype is torch.float32 for value in taught.losses.values())
     torch.testing.assert_close(taught.losses, expected, rtol=0.05, atol=0.02)
-    assert all(p.grad.isfinite().all() and p.grad.any() for p in distillation.parameters())
+    for name, parameter in distillation.named_parameters():
+        # a residual of DS2S begins with zeros in its last layer, so that nothing reaches those before it
+        begins = '.refine.' in name and ('.down.' in name or '.depthwise.' in name)
+        assert parameter.grad.isfinite().all() and parameter.grad.any() == (not begins), name
 
 
 def test_a_student_that_recomputes_its_activations_gets_the_same_gradients():
