@@ -152,10 +152,9 @@ class Comparison:
         if epochs == self._configured(pair):  # which may have other schedules
             options = {key: value for key, value in options.items() if not key.startswith('param_scheduler')}
         options = [f'{key}={value}' for key, value in options.items()]
+        cached = ['--teacher-cache', str(self.cache / pair)] if self.cache else []
         command = [sys.executable, str(TOOLS / 'train_together.py'), config, '--methods', *methods, '--split',
-                   self.split, '--work-dir', str(folder), '--cfg-options', *options]
-        if self.cache:
-            command += ['--teacher-cache', str(self.cache / pair)]
+                   self.split, '--work-dir', str(folder), *cached, '--cfg-options', *options]
         environment = {'OMP_NUM_THREADS': '1', **os.environ}
         if gpu is not None:
             environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
@@ -325,8 +324,7 @@ def main() -> None:
     split = 'val' if args.tune else args.split
     pairs = args.pairs or [pair for pair in PAIRS[args.task] if pair != 'resnet_to_swin']
     results = args.results or Path(f"docs/results/{'results' if split == 'test' else 'tuning'}_{args.task}.jsonl")
-    comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus,
-                            args.teacher_cache)
+    comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus, args.teacher_cache)
     if args.tune:
         tune(comparison, [method for method in args.methods if method != 'alone'], pairs, args.seeds)
     elif not args.tables_only:

@@ -48,7 +48,8 @@ def train(args) -> None:
     # never: a cohort looks itself
     config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='sfkd.InvalidLossHook', interval=0)]
     if args.teacher_cache:
-        config.custom_hooks.append(dict(type='sfkd.TeacherCacheHook', folder=args.teacher_cache, stored='bf16'))
+        others = [hook for hook in config.custom_hooks if not str(hook.get('type')).endswith('TeacherCacheHook')]
+        config.custom_hooks = [*others, dict(type='sfkd.TeacherCacheHook', folder=args.teacher_cache, stored='bf16')]
     config.model = dict(type='sfkd.Cohort', members=members)
     config.optim_wrapper = dict(constructor='CohortOptimizers', each=config.optim_wrapper)
     runner = build_runner(config)
@@ -70,8 +71,9 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument('--methods', nargs='+', required=True, metavar='METHOD[+KEY=VALUE...]')
     parser.add_argument('--split', choices=['val', 'test'], default='test', help='what the students are scored on')
-    parser.add_argument('--teacher-cache', metavar='FOLDER', help='keep what the teacher shows there, in bfloat16, and '
-                        'read it where it is there; the training set must be an sfkd.ReplayedDataset')
+    parser.add_argument('--teacher-cache', metavar='FOLDER', help='keep what the teacher shows there, in bfloat16 and '
+                        "20 GiB at most, and read it where it is there; in place of the config's own TeacherCacheHook. "
+                        'The training set must be an sfkd.ReplayedDataset')
     args = parser.parse_args()
     prepare_process()
     with errors_for_people():

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import Bands, depthwise3x3, dwt2, exchange, idwt2
+from ..ops import Bands, depthwise3x3, dwt2, exchange, idwt2, pointwise
 from ..ops.dwt import is_isometric, max_levels
 from ..registry import MODELS
 from .align import Align
@@ -40,9 +40,27 @@ class Decomposed:
 #: How much of what a branch of DS2S gives counts. Under Adam all weights move alike; so what DS2S does changes a tenth
 #: as fast, and the student does not leave to it what it should learn itself.
 PACE = 0.1
-#: The most cells of a picture's bands for which one product for all pictures, with the rows turned, is faster than one
-#: product a picture.
-FEW = 4
+
+
+class Neighbours(nn.Conv2d):
+    """A 3x3 convolution of each channel by itself.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: (N, C, h, w).
+
+        Returns:
+            Tensor: of the same shape.
+        """
+        return depthwise3x3(x, self.weight, self.bias)
 
 
 class BandResidual(nn.Module):
@@ -61,7 +79,7 @@ class BandResidual(nn.Module):
     def __init__(self, channels: int, hidden: int, bands: int = 1):
         super().__init__()
         self.down = nn.Conv2d(channels, hidden, 1, bias=False)
-        self.depthwise = nn.Conv2d(bands * hidden, bands * hidden, 3, padding=1, groups=bands * hidden)
+        self.depthwise = Neighbours(bands * hidden)
         self.up = nn.Conv2d(hidden, channels, 1, bias=False)
         nn.init.zeros_(self.up.weight)
 
@@ -74,13 +92,9 @@ class BandResidual(nn.Module):
             Tensor: of the same shape.
         """
         rows, down, up = x.flatten(2), self.down.weight.flatten(1), self.up.weight.flatten(1)
-        few = rows.shape[2] <= FEW
-        hidden = F.linear(rows.mT, down).mT if few else torch.bmm(down.expand(len(x), -1, -1), rows)
-        hidden = hidden.unflatten(2, x.shape[2:])
-        hidden = F.gelu(_neighbours(self.depthwise, hidden.flatten(1, 2))).view_as(hidden).flatten(2)
-        if few:
-            return rows.add(F.linear(hidden.mT, up).mT, alpha=PACE).view_as(x)
-        return torch.baddbmm(rows, up.expand(len(x), -1, -1), hidden, alpha=PACE).view_as(x)
+        hidden = pointwise(rows, down).unflatten(2, x.shape[2:])
+        hidden = F.gelu(self.depthwise(hidden.flatten(1, 2))).view_as(hidden)
+        return pointwise(hidden.flatten(2), up, to=rows, scale=PACE).view_as(x)
 
 
 class DualStreamRefinement(nn.Module):
@@ -114,8 +128,8 @@ class DualStreamRefinement(nn.Module):
         self.detail_to_low = self._gate(channels) if only not in ('within', 'detail') else None
 
     @staticmethod
-    def _gate(channels: int) -> nn.Conv2d:
-        layer = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+    def _gate(channels: int) -> Neighbours:
+        layer = Neighbours(channels)
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
         return layer
@@ -138,10 +152,9 @@ class DualStreamRefinement(nn.Module):
                 return Bands(low, details)
             # Between the streams, each way from the other's first stage
             details, energy = exchange(details, torch.ones_like(low) if self.low_to_detail is None
-                                       else 1 + torch.tanh(PACE * _neighbours(self.low_to_detail, low)))
+                                       else 1 + torch.tanh(PACE * self.low_to_detail(low)))
             if self.detail_to_low is not None:
-                energy = energy.add(1e-6).log()
-                low = low * (1 + torch.tanh(PACE * _neighbours(self.detail_to_low, energy)))
+                low = low * (1 + torch.tanh(PACE * self.detail_to_low(energy.add(1e-6).log())))
             return Bands(low, details)
 
 
@@ -237,10 +250,6 @@ class WaveletConnector(nn.Module):
         bands = Bands(bands.low * _shrunk(mask, bands.low),
                       tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
         return Decomposed(idwt2(bands, self.wavelet, size=grid) * mask, bands)
-
-
-def _neighbours(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    return depthwise3x3(x, layer.weight, layer.bias)
 
 
 def _shrunk(mask: Tensor, band: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Operations that carry no parameters: wavelet bands and what they tell each other, the Gaussian-weighted spectrum,
-standardised maps, activations from tables.
+"""Operations that carry no parameters: wavelet bands, what they tell each other and the convolutions that refine them,
+the Gaussian-weighted spectrum, standardised maps, activations from tables.
 """
 from .activations import TabulatedActivations
-from .depthwise import depthwise3x3
+from .convolutions import depthwise3x3, pointwise
 from .dwt import Bands, dwt2, idwt2, max_levels
 from .spectral import gaussian_frequency_loss, gaussian_frequency_loss_fft, gaussian_transfer
 from .standardisation import at_least_float32, standardise
@@ -10,5 +10,5 @@ from .streams import exchange
 
 __all__ = [
     'Bands', 'TabulatedActivations', 'at_least_float32', 'depthwise3x3', 'dwt2', 'exchange', 'gaussian_frequency_loss',
-    'gaussian_frequency_loss_fft', 'gaussian_transfer', 'idwt2', 'max_levels', 'standardise'
+    'gaussian_frequency_loss_fft', 'gaussian_transfer', 'idwt2', 'max_levels', 'pointwise', 'standardise'
 ]

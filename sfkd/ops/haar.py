@@ -28,7 +28,7 @@ class HaarAnalysis(torch.autograd.Function):
         for _ in range(levels):
             h, w = ((n + 1) // 2 for n in x.shape[-2:])
             low, detail = x.new_empty(*x.shape[:2], h, w), x.new_empty(*x.shape[:2], 3, h, w)
-            _run((_analyse_loops, _analyse_few, _analyse), x, x, low, detail)
+            _run(_analyse_few if _few(x) else _analyse_loops, _analyse, x, low, detail)
             details.append(detail)
             x = low
         return low, *details
@@ -49,7 +49,7 @@ class HaarSynthesis(torch.autograd.Function):
         sizes = [size, *(detail.shape[-2:] for detail in details[:-1])]
         for detail, size in zip(reversed(details), reversed(sizes)):
             x = low.new_empty(*low.shape[:2], *size)
-            _run((_synthesise_loops, _synthesise_few, _synthesise), x, low, detail, x)
+            _run(_synthesise_few if _few(x) else _synthesise_loops, _synthesise, low, detail, x)
             low = x
         return x
 
@@ -58,18 +58,19 @@ class HaarSynthesis(torch.autograd.Function):
         return None, *HaarAnalysis.apply(gradient, ctx.levels)
 
 
-def _run(variants: tuple, whole: Tensor, *maps: Tensor) -> None:
-    """One level: loops, loops for few cells, or operations. Inputs and outputs are (N, C, ...), the outputs contiguous;
-    what runs sees planes (N C, ...).
-    """
-    loops, few, operations = variants
+def _run(loops, operations, *maps: Tensor) -> None:
+    """One level. Inputs and outputs are (N, C, ...), the outputs contiguous; what runs sees planes (N C, ...)."""
     planes = [x.detach().flatten(0, 1) for x in maps]
-    if runs_loops(whole):
-        height, width = whole.shape[-2:]
-        halved = height % 2 == width % 2 == 0 and height * width <= 4 * FEW
-        compiled(few if halved else loops)(*(x.contiguous().numpy() for x in planes))
+    if runs_loops(maps[0]):
+        compiled(loops)(*(x.contiguous().numpy() for x in planes))
     else:
         operations(*planes)
+
+
+def _few(x: Tensor) -> bool:
+    """Whether a map is halved without a rest, to few cells."""
+    height, width = x.shape[-2:]
+    return height % 2 == width % 2 == 0 and height * width <= 4 * FEW
 
 
 # One level each way. Indices rather than views of rows, whose reference counts cost more than the arithmetic; one row

@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-#: The most cells of a grid for which loops over cells with one over planes inside are faster than one over planes with
-#: those over rows and columns inside, which are then too short to be vector code.
+#: The most cells of a grid that are few. Loops over cells with one over planes inside are then faster than one over
+#: planes with those over rows and columns inside, which are too short to be vector code.
 FEW = 4
 
 

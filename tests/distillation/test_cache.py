@@ -146,6 +146,18 @@ def test_the_teacher_sees_each_form_of_a_picture_once(distiller, tmp_path):
     assert sum(seen) == distiller.distillation.teacher.checksums.astype(bool).sum() and 0 < min(seen) < BATCH
 
 
+def test_the_masks_are_those_of_the_pictures_that_are_shown(distiller, tmp_path, monkeypatch):
+    cache = cache_of(distiller, tmp_path / 'cache')
+    inputs, mask = torch.randn(3, 3, SIZE, SIZE), torch.arange(3.)[:, None, None, None].expand(3, 1, SIZE, SIZE)
+    cache(inputs[:1], mask[:1], rows=[1])
+    shown = []
+    own = cache.teacher
+    monkeypatch.setattr(cache, 'teacher', lambda *args: shown.append(args) or own(*args))
+    cache(inputs, mask, rows=[0, 1, 2])
+    (pictures, masks), = shown
+    assert torch.equal(pictures, inputs[[0, 2]]) and torch.equal(masks, mask[[0, 2]])
+
+
 def test_stored_as_bfloat16_it_takes_half_the_space_and_every_epoch_sees_the_same(distiller, tmp_path):
     twin = copy.deepcopy(distiller)
     plain, _ = train(copy.deepcopy(distiller), epochs=1)

@@ -78,6 +78,23 @@ def test_a_method_that_crashes_leaves_the_others(compare, quick, tmp_path, capfd
     assert tested['split'] == 'test' and tested['epochs'] == 2 and comparison.failed == 0
 
 
+def test_each_pair_has_a_teacher_cache_of_its_own(compare, tmp_path, monkeypatch, capfd):
+    seen = []
+    monkeypatch.setattr(compare.subprocess, 'Popen', lambda command, **kwargs: (
+        seen.append(command), subprocess_that_fails())[1])
+    monkeypatch.chdir(tmp_path)
+    cells = [(pair, 'kd', 0) for pair in ('fashion_resnet_to_mixer', 'fashion_resnet_to_vit')]
+    compare.Comparison(tmp_path / 'results.jsonl', cache=tmp_path / 'cache').run(cells)
+    compare.Comparison(tmp_path / 'results.jsonl').run(cells[:1])
+    assert [command[command.index('--teacher-cache') + 1] for command in seen[:2]] == [
+        str(tmp_path / 'cache' / pair) for pair, *_ in cells]
+    assert '--teacher-cache' not in seen[2]
+
+
+def subprocess_that_fails(popen=subprocess.Popen):
+    return popen([sys.executable, '-c', 'raise SystemExit(1)'])
+
+
 def test_another_budget_is_another_cell(compare, tmp_path, monkeypatch):
     (tmp_path / 'results.jsonl').write_text(json.dumps(rows('alone', {0: 50.})[0]) + '\n')
     trained = []

@@ -39,12 +39,13 @@ def test_a_teacher_cache_serves_all_of_them(tool, small, tmp_path):
     """
     config = tmp_path / 'pair.py'
     config.write_text(f"_base_ = '{ROOT / PAIR}'\ntrain_dataloader = dict(dataset=dict(_delete_=True, "
-                      "type='sfkd.ReplayedDataset', dataset={{_base_.train_dataloader.dataset}}))\n")
+                      "type='sfkd.ReplayedDataset', dataset={{_base_.train_dataloader.dataset}}))\n"
+                      f"custom_hooks = [dict(type='sfkd.TeacherCacheHook', folder='{tmp_path}/of_the_config')]\n")
     small = [option.replace('train_dataloader.dataset.', 'train_dataloader.dataset.dataset.') for option in small]
 
-    def train(name, *methods, status=0):
+    def train(name, *methods, status=0, flags=()):
         return tool('tools/train_together.py', config, '--methods', *methods, '--teacher-cache', tmp_path / 'cache',
-                    '--work-dir', tmp_path / name, '--cfg-options', *small, status=status)
+                    *flags, '--work-dir', tmp_path / name, '--cfg-options', *small, status=status)
     assert '0 of 120 rows are in' in train('first', 'alone', 'kd', 'sfkd')
     text = train('second', 'alone', 'kd', 'sfkd')
     assert '120 of 120 rows are in' in text and 'the teacher leaves the memory' in text
@@ -53,6 +54,8 @@ def test_a_teacher_cache_serves_all_of_them(tool, small, tmp_path):
         assert all(torch.equal(first[key], second[key]) for key in first), method
     assert 'made with another shapes' in train('third', 'kd', status=2)
     assert '(the method srrl has one)' in train('fourth', 'srrl', status=2)
+    assert 'made with another precision than' in train('fifth', 'alone', 'kd', 'sfkd', status=2, flags=['--amp'])
+    assert not (tmp_path / 'of_the_config').exists()
 
 
 @pytest.mark.parametrize('arguments, message', [

@@ -112,11 +112,10 @@ def furthest(ours: Run, other: Run) -> float:
 
 def measure(op: str, shape: tuple[int, ...], dtype: str, args: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     x, teacher = (torch.randn(shape, device=args.device) for _ in range(2))
-    weights = []
-    if op == 'depthwise':
-        weights = [torch.randn(shape[1], *rest, device=args.device, requires_grad=True) for rest in ((1, 3, 3), ())]
-    functions = dict(dwt=lambda: dwt_variants(LEVELS), gffl=lambda: gffl_variants(teacher),
-                     depthwise=lambda: depthwise_variants(weights))[op]()
+    weights = [torch.randn(shape[1], *rest, device=args.device, requires_grad=True)
+               for rest in ((1, 3, 3), ())] if op == 'depthwise' else []
+    functions = (depthwise_variants(weights) if weights else
+                 dwt_variants(LEVELS) if op == 'dwt' else gffl_variants(teacher))
     runs = {name: Run(function, x, weights) for name, function in functions.items()}
     context = torch.autocast(args.device, torch.bfloat16) if dtype == 'autocast' else contextlib.nullcontext()
     with context:

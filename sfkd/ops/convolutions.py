@@ -1,8 +1,8 @@
-"""A 3x3 convolution of each channel by itself whose gradient is fast on grids of a few cells too.
+"""The convolutions of DS2S, over channels and over neighbours, made for bands of a few cells too.
 
-PyTorch's is made for pictures: on a grid of 1x1 or 2x2, where the low band of a small map lies, its gradient takes up
-to forty times as long as the forward pass. There, and on a CPU in float32 or float64, it runs as loops that numba
-compiles. The code is ours; `python tools/benchmarks/bench_ops.py` times both.
+PyTorch's are made for pictures. Where the low band of a small map lies, on a grid of 1x1 or 2x2, one product a picture
+and the gradient of a convolution over neighbours take several times as long as they must. The code is ours; `python
+tools/benchmarks/bench_ops.py --ops depthwise` times the latter.
 """
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .loops import FEW, compiled, runs_loops
+
+
+def pointwise(x: Tensor, weight: Tensor, to: Tensor | None = None, scale: float = 1.0) -> Tensor:
+    """``to + scale * weight @ x``, without ``to`` just ``weight @ x``.
+
+    Args:
+        x: (N, C, K), of K cells.
+        weight: (D, C).
+        to: (N, D, K).
+        scale: of the product that is added.
+
+    Returns:
+        Tensor: (N, D, K).
+    """
+    if x.shape[2] <= FEW:  # one product for all pictures, whose rows are the cells
+        product = F.linear(x.mT, weight).mT
+        return product if to is None else to.add(product, alpha=scale)
+    weight = weight.expand(len(x), -1, -1)
+    return torch.bmm(weight, x) if to is None else torch.baddbmm(to, weight, x, alpha=scale)
 
 
 def depthwise3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
