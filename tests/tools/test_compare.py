@@ -78,10 +78,11 @@ def test_a_method_that_crashes_leaves_the_others(compare, quick, tmp_path, capfd
     assert tested['split'] == 'test' and tested['epochs'] == 2 and comparison.failed == 0
 
 
-def test_each_pair_has_a_teacher_cache_of_its_own(compare, tmp_path, monkeypatch, capfd):
+def test_each_pair_has_a_teacher_cache_of_its_own(compare, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(compare.subprocess, 'Popen', lambda command, **kwargs: (
         seen.append(command), subprocess_that_fails())[1])
+    monkeypatch.setattr(compare, 'commit', lambda: 'abc')
     monkeypatch.chdir(tmp_path)
     cells = [(pair, 'kd', 0) for pair in ('fashion_resnet_to_mixer', 'fashion_resnet_to_vit')]
     compare.Comparison(tmp_path / 'results.jsonl', cache=tmp_path / 'cache').run(cells)

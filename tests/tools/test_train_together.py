@@ -43,9 +43,9 @@ def test_a_teacher_cache_serves_all_of_them(tool, small, tmp_path):
                       f"custom_hooks = [dict(type='sfkd.TeacherCacheHook', folder='{tmp_path}/of_the_config')]\n")
     small = [option.replace('train_dataloader.dataset.', 'train_dataloader.dataset.dataset.') for option in small]
 
-    def train(name, *methods, status=0, flags=()):
+    def train(name, *methods, status=0, options=()):
         return tool('tools/train_together.py', config, '--methods', *methods, '--teacher-cache', tmp_path / 'cache',
-                    *flags, '--work-dir', tmp_path / name, '--cfg-options', *small, status=status)
+                    '--work-dir', tmp_path / name, '--cfg-options', *small, *options, status=status)
     assert '0 of 120 rows are in' in train('first', 'alone', 'kd', 'sfkd')
     text = train('second', 'alone', 'kd', 'sfkd')
     assert '120 of 120 rows are in' in text and 'the teacher leaves the memory' in text
@@ -54,7 +54,8 @@ def test_a_teacher_cache_serves_all_of_them(tool, small, tmp_path):
         assert all(torch.equal(first[key], second[key]) for key in first), method
     assert 'made with another shapes' in train('third', 'kd', status=2)
     assert '(the method srrl has one)' in train('fourth', 'srrl', status=2)
-    assert 'made with another precision than' in train('fifth', 'alone', 'kd', 'sfkd', status=2, flags=['--amp'])
+    assert 'made with another precision than' in train(
+        'fifth', 'alone', 'kd', 'sfkd', status=2, options=['optim_wrapper.type=CPUAmpOptimWrapper'])
     assert not (tmp_path / 'of_the_config').exists()
 
 
