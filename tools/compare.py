@@ -82,7 +82,7 @@ class Comparison:
         together: the most methods of a pair and seed in one process.
         jobs: processes side by side.
         gpus: indices that the processes share in turn; empty for the CPU, or for whatever a process sees.
-        cache: folder in which each pair keeps what the teacher shows; None for none.
+        cache: folder for what teachers show; None for none.
     """
 
     def __init__(self, results: Path, split: str = 'test', epochs: int | None = None, together: int = 16, jobs: int = 1,
@@ -152,7 +152,7 @@ class Comparison:
         if epochs == self._configured(pair):  # which may have other schedules
             options = {key: value for key, value in options.items() if not key.startswith('param_scheduler')}
         options = [f'{key}={value}' for key, value in options.items()]
-        cached = ['--teacher-cache', str(self.cache / pair)] if self.cache else []
+        cached = ['--teacher-cache', str(self.cache)] if self.cache else []
         command = [sys.executable, str(TOOLS / 'train_together.py'), config, '--methods', *methods, '--split',
                    self.split, '--work-dir', str(folder), *cached, '--cfg-options', *options]
         environment = {'OMP_NUM_THREADS': '1', **os.environ}
@@ -303,8 +303,7 @@ def main() -> None:
                         help=f'{len(FACTORS) + 1} trials for every method, on the validation split')
     parser.add_argument('--together', type=int, default=16, help='the most methods of a pair and seed in one process')
     parser.add_argument('--jobs', type=int, default=1, help='processes side by side')
-    parser.add_argument('--teacher-cache', type=Path, metavar='FOLDER', help='see tools/train_together.py; each pair '
-                        'has a folder in it')
+    parser.add_argument('--teacher-cache', type=Path, metavar='FOLDER', help='see tools/train_together.py')
     parser.add_argument('--gpus', nargs='+', type=int, default=[], help='indices that the processes take turns on')
     parser.add_argument('--results', type=Path, help='default: docs/results/results_<task>.jsonl, or '
                         'tuning_<task>.jsonl for --tune and --split val')

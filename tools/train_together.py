@@ -7,8 +7,8 @@ as it stands), the name of a config in configs/peers/ or configs/ablation/, or o
 
   python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd sfkd sfkd_lean
 
-What the teacher showed can be kept for other runs of the pair (docs/guides/teacher_cache.md), if their methods
-together read the same of it:
+What the teacher showed can be kept for other runs, by whatever methods and of its other students
+(docs/guides/teacher_cache.md):
 
   python tools/train_together.py configs/fashion/resnet_to_mixer.py --methods alone kd sfkd --teacher-cache DIR
 
@@ -49,7 +49,8 @@ def train(args) -> None:
     config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='sfkd.InvalidLossHook', interval=0)]
     if args.teacher_cache:
         others = [hook for hook in config.custom_hooks if not str(hook.get('type')).endswith('TeacherCacheHook')]
-        config.custom_hooks = [*others, dict(type='sfkd.TeacherCacheHook', folder=args.teacher_cache, stored='bf16')]
+        config.custom_hooks = [*others, dict(type='sfkd.TeacherCacheHook', stored='bf16',
+                                             folder=f'{args.teacher_cache}/{{fingerprint}}')]
     config.model = dict(type='sfkd.Cohort', members=members)
     config.optim_wrapper = dict(constructor='CohortOptimizers', each=config.optim_wrapper)
     runner = build_runner(config)
@@ -71,9 +72,9 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument('--methods', nargs='+', required=True, metavar='METHOD[+KEY=VALUE...]')
     parser.add_argument('--split', choices=['val', 'test'], default='test', help='what the students are scored on')
-    parser.add_argument('--teacher-cache', metavar='FOLDER', help='keep what the teacher shows there, in bfloat16 and '
-                        "20 GiB at most, and read it where it is there; in place of the config's own TeacherCacheHook. "
-                        'The training set must be an sfkd.ReplayedDataset')
+    parser.add_argument('--teacher-cache', metavar='FOLDER', help='keep what teachers show there, in bfloat16 and '
+                        "20 GiB at most for each, and read it where it is there; in place of the config's own "
+                        'TeacherCacheHook. The training set must be an sfkd.ReplayedDataset')
     args = parser.parse_args()
     prepare_process()
     with errors_for_people():

@@ -29,21 +29,91 @@ STORED = dict(fp32=(torch.float32, np.float32), bf16=(torch.bfloat16, np.int16))
 MAX_FINGERPRINT = 2**20  # characters; of ours some hundred
 
 
-class TeacherCache:
-    """Stands in for a teacher: rows, one for each augmentation of each picture, of all taps one after the other.
+class _Kept:
+    """Rows of one tap, in two files: ``<tap>.features.bin``, and ``<tap>.checksums.bin`` with a CRC-32 of each (0: not
+    there yet). The row is written before its checksum, so that an interrupted run leaves whole rows only.
 
-    A folder of three files: ``fingerprint.json`` says of what the rows are, ``features.bin`` holds them,
-    ``checksums.bin`` a CRC-32 of each (0: not there yet). The row is written before its checksum, so that an
-    interrupted run leaves whole rows only; a row that does not match is computed again, with a warning. Processes of
-    one run share the folder.
+    Args:
+        folder, path: where, and the tap's path.
+        rows: how many.
+        shape: of one picture's features; a part of the files' names, since a tap's scores and its map are two things.
+        bits: numpy's type of a number.
+    """
+
+    def __init__(self, folder: Path, path: str, rows: int, shape: tuple[int, ...], bits: type):
+        name = f"{path}-{'x'.join(map(str, shape))}"
+        self.shape, width = shape, math.prod(shape)
+        self._forms = {folder / f'{name}.features.bin': (bits, (rows, width)),
+                       folder / f'{name}.checksums.bin': (np.uint32, (rows, ))}
+        self.sizes = {file: np.dtype(kind).itemsize * math.prod(form) for file, (kind, form) in self._forms.items()}
+
+    @property
+    def missing(self) -> list[Path]:
+        """The files that :meth:`open` would make."""
+        return [file for file in self.sizes if not file.is_symlink() and (not file.exists() or not file.stat().st_size)]
+
+    def check(self) -> None:
+        """A link would have the run write into a file elsewhere; of another size the file is cut off or no one's of
+        ours.
+
+        Raises:
+            ConfigError: for either.
+        """
+        # of a run that was killed in make(); the features alone are missing where somebody took them
+        missing = self.missing if list(self.sizes)[1] in self.missing else []
+        for file, expected in self.sizes.items():
+            if file.is_symlink():
+                problem = 'is a link'
+            elif file in missing:
+                continue
+            elif not file.is_file():
+                problem = 'is no file'
+            elif (size := file.stat().st_size) != expected:
+                problem = f'has {size:,} bytes where {expected:,} belong'
+            else:
+                continue
+            raise ConfigError(f"teacher cache: '{file}' {problem}; delete '{file.parent}', or give another folder")
+
+    def make(self) -> None:
+        """Make what is not there."""
+        for file in self.missing:
+            with open(file, 'ab') as made:  # of two runs that make it at once none cuts off what the other wrote
+                made.truncate(self.sizes[file])  # zeros that take no space yet
+
+    def open(self) -> None:
+        self.features, self.checksums = (np.memmap(file, kind, 'r+', shape=form)
+                                         for file, (kind, form) in self._forms.items())
+
+    def read(self, row: int) -> np.ndarray | None:
+        """None if it is not there, with a warning if it is damaged."""
+        if not self.checksums[row]:
+            return None
+        kept = np.array(self.features[row])
+        if _checksum(kept) != self.checksums[row]:
+            print_log(f'teacher cache: row {row} of {self.features.filename} is damaged and will be computed again',
+                      'current', level=logging.WARNING)
+            return None
+        return kept
+
+    def write(self, row: int, values: np.ndarray) -> None:
+        self.features[row] = values
+        self.checksums[row] = _checksum(values)
+
+
+class TeacherCache:
+    """Stands in for a teacher: each tap's rows, one for each augmentation of each picture.
+
+    A folder: ``fingerprint.json`` says of what the rows are, and each tap has files of its own (:class:`_Kept`), so
+    that runs that read other taps of the same teacher share what they have in common. A row that does not match its
+    checksum is computed again, with a warning. Processes of one run share the folder.
 
     Args:
         teacher: shows what is missing.
         folder: made where it does not exist.
         rows: pictures x augmentations.
-        shapes: ``{path of a tap: shape of one picture's features}``, in the order in which they lie in a row.
+        shapes: ``{path of a tap: shape of one picture's features}``.
         fingerprint: ``{what: digest}``; a folder is only used by a run of the same.
-        max_gib: the most that the whole cache may take.
+        max_gib: the most that the whole folder may take.
         stored: 'fp32', or 'bf16', which takes half the space and keeps 8 bits of each number's mantissa; what is taught
             is then rounded in every epoch, also in the one that fills the cache.
 
@@ -57,27 +127,23 @@ class TeacherCache:
         if stored not in STORED:
             raise ConfigError(f"teacher cache: stored={stored!r} is neither of {', '.join(map(repr, STORED))}")
         self.teacher: Teacher | None = teacher
-        self.dtype, self.bits = STORED[stored]
-        self.folder, self.rows, self.shapes = Path(folder), rows, shapes
-        self.widths = [math.prod(shape) for shape in shapes.values()]
-        # a list: their order counts
-        self._row_bytes = self.bits().itemsize * sum(self.widths)
-        self._files = {'features.bin': rows * self._row_bytes, 'checksums.bin': 4 * rows}
-        fingerprint = dict(fingerprint, stored=stored, rows=rows,
-                           shapes=[[path, *shape] for path, shape in shapes.items()])
+        self.dtype, bits = STORED[stored]
+        self.folder, self.rows = Path(folder), rows
+        self.taps = {path: _Kept(self.folder, path, rows, tuple(shape), bits) for path, shape in shapes.items()}
+        fingerprint = dict(fingerprint, stored=stored, rows=rows)
         self._agree(fingerprint, max_gib)
         if is_main_process():
             self._make(fingerprint)
         barrier()
-        self.features = np.memmap(self.folder / 'features.bin', self.bits, 'r+', shape=(rows, sum(self.widths)))
-        self.checksums = np.memmap(self.folder / 'checksums.bin', np.uint32, 'r+', shape=(rows, ))
-        print_log(f'teacher cache: {np.count_nonzero(self.checksums):,} of {rows:,} rows are in {self.folder}',
-                  'current')
+        for tap in self.taps.values():
+            tap.open()
+        whole = np.count_nonzero(np.all([tap.checksums for tap in self.taps.values()], axis=0))
+        print_log(f'teacher cache: {whole:,} of {rows:,} rows are in {self.folder}', 'current')
 
     rest = None  # nothing is kept of what follows the taps
 
     def __call__(self, inputs: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> Features:
-        """The teacher's features of a batch; the teacher runs on the pictures whose rows are missing.
+        """The teacher's features of a batch; the teacher runs on the pictures of which a row is missing.
 
         Args:
             inputs, mask: see :class:`Teacher`.
@@ -90,18 +156,19 @@ class TeacherCache:
         if rows is None:
             raise ConfigError('teacher cache: the samples of a batch do not say which row is theirs; wrap the training '
                               "set: train_dataloader.dataset=dict(type='sfkd.ReplayedDataset', dataset=...)")
-        kept = [self._read(row) for row in rows]
-        missing = [i for i, row in enumerate(kept) if row is None]
-        if missing:
+        kept = {path: [tap.read(row) for row in rows] for path, tap in self.taps.items()}
+        if missing := [i for i, parts in enumerate(zip(*kept.values())) if any(part is None for part in parts)]:
             whole = len(missing) == len(rows)
             shown = self._show(inputs if whole else inputs[missing],
                                mask if mask is None or whole else mask[missing])
-            for i, row in zip(missing, shown):
-                kept[i] = self.features[rows[i]] = row
-                self.checksums[rows[i]] = _checksum(row)
-        return self._features(torch.from_numpy(np.stack(kept)), inputs.device)
+            for path, values in shown.items():
+                for i, row in zip(missing, values):
+                    kept[path][i] = row
+                    self.taps[path].write(rows[i], row)
+        return {path: self._features(np.stack(parts), self.taps[path].shape, inputs.device)
+                for path, parts in kept.items()}
 
-    def _show(self, inputs: Tensor, mask: Tensor | None) -> np.ndarray:
+    def _show(self, inputs: Tensor, mask: Tensor | None) -> dict[str, np.ndarray]:
         """Rows of what the teacher makes of some pictures."""
         if self.teacher is None:
             raise RuntimeError(f'teacher cache: a row in {self.folder} was damaged after all had been read whole, and '
@@ -109,35 +176,24 @@ class TeacherCache:
                                'computed anew')
         features = self.teacher(inputs, mask)
         if wrong := {path: tuple(features[path].shape[1:])
-                     for path, shape in self.shapes.items() if features[path].shape[1:] != shape}:
+                     for path, tap in self.taps.items() if features[path].shape[1:] != tap.shape}:
             raise ConfigError(f'teacher cache: pictures of {inputs.shape[2]}x{inputs.shape[3]} give {wrong}, where the '
-                              f'cache is for { {path: self.shapes[path] for path in wrong} }; only training sets whose '
-                              'pictures all have the size of model.input_size can be cached')
-        return _bits(torch.cat([features[path].float().flatten(1) for path in self.shapes], 1).to(self.dtype).cpu())
+                              f'cache is for { {path: self.taps[path].shape for path in wrong} }; only training sets '
+                              'whose pictures all have the size of model.input_size can be cached')
+        return {path: _bits(features[path].float().flatten(1).to(self.dtype).cpu()) for path in self.taps}
 
-    def _features(self, rows: Tensor, device: torch.device) -> Features:
-        """What rows hold, in float32 on a device."""
-        batch = rows.view(self.dtype).to(device, non_blocking=True).float()
-        return {path: part.unflatten(1, shape).contiguous()
-                for (path, shape), part in zip(self.shapes.items(), batch.split(self.widths, dim=1))}
+    def _features(self, rows: np.ndarray, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """What rows of a tap hold, in float32 on a device."""
+        batch = torch.from_numpy(rows).view(self.dtype).to(device, non_blocking=True).float()
+        return batch.unflatten(1, shape)
 
     def release_teacher(self) -> bool:
         """Drop the teacher, and its memory, if every row is there and whole; whether that is so now."""
-        rows = range(self.rows)
-        if self.teacher is not None and self.checksums.all() and all(self._read(row) is not None for row in rows):
+        if self.teacher is not None and all(tap.checksums.all() for tap in self.taps.values()) and all(
+                tap.read(row) is not None for tap in self.taps.values() for row in range(self.rows)):
             self.teacher = None
             print_log(f'teacher cache: all {self.rows:,} rows are whole; the teacher leaves the memory', 'current')
         return self.teacher is None
-
-    def _read(self, row: int) -> np.ndarray | None:
-        if not self.checksums[row]:
-            return None
-        kept = np.array(self.features[row])
-        if _checksum(kept) != self.checksums[row]:
-            print_log(f'teacher cache: row {row} in {self.folder} is damaged and will be computed again', 'current',
-                      level=logging.WARNING)
-            return None
-        return kept
 
     def _agree(self, fingerprint: dict, max_gib: float) -> None:
         """Raise in every process what any of them finds, before one of them writes: a process alone would leave the
@@ -152,43 +208,33 @@ class TeacherCache:
             raise ConfigError(list(found))
 
     def _check(self, fingerprint: dict, max_gib: float) -> None:
-        size = self.rows * (self._row_bytes + 4)
+        sizes = {file: size for tap in self.taps.values() for file, size in tap.sizes.items()}
+        needed = sum(sizes.values())
         if is_main_process():
-            print_log(f'teacher cache: {self.rows:,} rows x {self._row_bytes / 1024:,.1f} KiB = {size / GIB:.3g} '
+            print_log(f'teacher cache: {self.rows:,} rows x {needed / self.rows / 1024:,.1f} KiB = {needed / GIB:.3g} '
                       f'GiB in {self.folder}', 'current')
+        ours = (self.folder / 'fingerprint.json').is_file()
+        others = [file for file in self.folder.glob('*.bin') if file not in sizes] if ours else []
+        size = needed + sum(file.stat().st_size for file in others if file.is_file())
         if size > max_gib * GIB:
-            raise ConfigError(f'teacher cache: {size / GIB:.3g} GiB for {self.rows:,} rows is more than '
+            beside = f', beside {(size - needed) / GIB:.3g} GiB of other taps,' if others else ''
+            raise ConfigError(f'teacher cache: {needed / GIB:.3g} GiB for {self.rows:,} rows{beside} is more than '
                               f'max_gib={max_gib:g}; raise it, take fewer variants, or train without the cache')
-        if (self.folder / 'fingerprint.json').is_file():
+        if ours:
             found = self._read_fingerprint()
-            if differ := [key for key in fingerprint if found.get(key) != fingerprint[key]]:
+            if differ := [key for key in {**fingerprint, **found} if found.get(key) != fingerprint.get(key)]:
                 raise ConfigError(f"teacher cache: '{self.folder}' was made with another {', '.join(differ)} than this "
                                   'run has; its rows would teach something else. Give another folder, or delete that '
                                   'one')
-            for name, expected in self._files.items():
-                self._check_file(name, expected)
-            return
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            for tap in self.taps.values():
+                tap.check()
+        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ConfigError(f"teacher cache: '{self.folder}' is there and is no teacher cache; give another folder")
+        new = sum(sizes[file] for tap in self.taps.values() for file in tap.missing)
         existing = next(parent for parent in (self.folder, *self.folder.absolute().parents) if parent.exists())
-        if size > (free := shutil.disk_usage(existing).free):
-            raise ConfigError(f'teacher cache: {size / GIB:.3g} GiB do not fit into the {free / GIB:.3g} GiB that are '
+        if new > (free := shutil.disk_usage(existing).free):
+            raise ConfigError(f'teacher cache: {new / GIB:.3g} GiB do not fit into the {free / GIB:.3g} GiB that are '
                               f"free in '{existing}'")
-
-    def _check_file(self, name: str, expected: int) -> None:
-        """A link would have the run write into a file elsewhere; of another size the file is cut off or no one's of
-        ours.
-        """
-        file = self.folder / name
-        if file.is_symlink():
-            problem = 'is a link'
-        elif not file.is_file():
-            problem = 'is no file'
-        elif (size := file.stat().st_size) != expected:
-            problem = f'has {size:,} bytes where {expected:,} belong'
-        else:
-            return
-        raise ConfigError(f"teacher cache: '{file}' {problem}; delete '{self.folder}', or give another folder")
 
     def _read_fingerprint(self) -> dict:
         """What the folder is of; nothing where the file is damaged."""
@@ -200,15 +246,14 @@ class TeacherCache:
         return found if isinstance(found, dict) else {}
 
     def _make(self, fingerprint: dict) -> None:
-        if (self.folder / 'fingerprint.json').is_file():
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, size in self._files.items():
-            with open(self.folder / name, 'xb') as file:
-                file.truncate(size)  # zeros that take no space yet
-        temporary = self.folder / 'fingerprint.json.part'
-        temporary.write_text(json.dumps(fingerprint, indent=1) + '\n')
-        os.replace(temporary, self.folder / 'fingerprint.json')  # last: a folder with it is complete
+        if not (self.folder / 'fingerprint.json').is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # beside the folder: what lies in one without a fingerprint is not ours
+            temporary = self.folder.with_name(f'{self.folder.name}.{os.getpid()}.part')
+            temporary.write_text(json.dumps(fingerprint, indent=1) + '\n')
+            os.replace(temporary, self.folder / 'fingerprint.json')
+        for tap in self.taps.values():
+            tap.make()
 
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """See :meth:`Teacher.apply_`."""

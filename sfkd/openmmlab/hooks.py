@@ -178,8 +178,9 @@ class TeacherCacheHook(Hook):
     :class:`Cohort` what any of its members taps is kept. See :class:`sfkd.distillation.TeacherCache`.
 
     Args:
-        folder: of the cache; runs of the same teacher, taps, data, pipeline and seed share it.
-        max_gib: the most that it may take.
+        folder: of the cache; runs of the same teacher, data, pipeline and seed share it. A ``{fingerprint}`` in it
+            becomes a digest of these, so that every run finds or makes its own.
+        max_gib: the most that the whole folder may take.
         stored: 'fp32' or 'bf16', see :class:`sfkd.distillation.TeacherCache`.
 
     Raises:
@@ -215,8 +216,10 @@ class TeacherCacheHook(Hook):
                                                                                 str(teacher.input_size)),
             precision=digest_of(type(optimizer).__name__, precision), data=digest_of_data(dataset),
             pipeline=digest_of(str(config.pipeline)), seed=str(dataset.seed))
-        self.cache = TeacherCache(teacher, self.folder, len(dataset) * dataset.variants, tap_shapes(distillation),
-                                  fingerprint, self.max_gib, self.stored)
+        rows = len(dataset) * dataset.variants
+        folder = self.folder.replace('{fingerprint}', digest_of(*fingerprint.values(), str(rows), self.stored))
+        self.cache = TeacherCache(teacher, folder, rows, tap_shapes(distillation), fingerprint, self.max_gib,
+                                  self.stored)
         distillation.teacher = self.cache
 
     def before_train_epoch(self, runner: Runner) -> None:

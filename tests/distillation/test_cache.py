@@ -80,6 +80,12 @@ def train(distiller, epochs, variants=1, shuffle=False):
     return losses, runs
 
 
+def there(cache) -> int:
+    """How many rows."""
+    of_tap, = {np.count_nonzero(tap.checksums) for tap in cache.taps.values()}
+    return of_tap
+
+
 def contents(folder):
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
@@ -133,7 +139,7 @@ def test_shuffled_batches_and_variants(distiller, tmp_path):
     distiller.distillation.teacher = cache_of(distiller, tmp_path / 'cache', rows=2 * PICTURES)
     cached, runs = train(distiller, epochs=8, variants=2, shuffle=True)
     assert cached == pytest.approx(plain, rel=1e-4)
-    assert runs[0] == 3 and sum(runs) < 24 and distiller.distillation.teacher.checksums.astype(bool).sum() > PICTURES
+    assert runs[0] == 3 and sum(runs) < 24 and there(distiller.distillation.teacher) > PICTURES
 
 
 def test_the_teacher_sees_each_form_of_a_picture_once(distiller, tmp_path):
@@ -143,7 +149,7 @@ def test_the_teacher_sees_each_form_of_a_picture_once(distiller, tmp_path):
     distiller.distillation.teacher.teacher.network.backbone.register_forward_pre_hook(
         lambda _, inputs: seen.append(len(inputs[0])))
     _, runs = train(distiller, epochs=3, variants=2, shuffle=True)
-    assert sum(seen) == distiller.distillation.teacher.checksums.astype(bool).sum() and 0 < min(seen) < BATCH
+    assert sum(seen) == there(distiller.distillation.teacher) and 0 < min(seen) < BATCH
 
 
 def test_the_masks_are_those_of_the_pictures_that_are_shown(distiller, tmp_path, monkeypatch):
@@ -162,7 +168,7 @@ def test_stored_as_bfloat16_it_takes_half_the_space_and_every_epoch_sees_the_sam
     twin = copy.deepcopy(distiller)
     plain, _ = train(copy.deepcopy(distiller), epochs=1)
     caches = {stored: cache_of(distiller, tmp_path / stored, stored=stored) for stored in ('fp32', 'bf16')}
-    sizes = [(cache.folder / 'features.bin').stat().st_size for cache in caches.values()]
+    sizes = [sum(file.stat().st_size for file in cache.folder.glob('*.features.bin')) for cache in caches.values()]
     assert sizes[0] == 2 * sizes[1] > 0
     teacher, inputs = distiller.distillation.teacher, torch.randn(PICTURES, 3, SIZE, SIZE)
     first, again = (caches['bf16'](inputs, rows=list(range(PICTURES))) for _ in range(2))
@@ -191,8 +197,9 @@ def test_a_damaged_row_is_computed_again_with_a_warning(distiller, tmp_path, cap
     twin = copy.deepcopy(distiller)
     distiller.distillation.teacher = cache_of(distiller, tmp_path / 'cache')
     first, _ = train(distiller, epochs=1)
-    distiller.distillation.teacher.features[5, 7] += 1
-    distiller.distillation.teacher.features.flush()
+    damaged = list(distiller.distillation.teacher.taps.values())[1].features
+    damaged[5, 7] += 1
+    damaged.flush()
     twin.distillation.teacher = cache_of(twin, tmp_path / 'cache')
     with caplog.at_level('WARNING', 'mmengine'):
         again, runs = train(twin, epochs=2)
@@ -206,7 +213,6 @@ def test_a_folder_of_another_run_is_refused(distiller, tmp_path, change):
     teacher = distiller.distillation.teacher
     distiller.distillation.teacher = cache_of(distiller, tmp_path)
     train(distiller, epochs=1)
-    distiller.distillation.teacher.features.flush()
     distiller.distillation.teacher = teacher
     before = contents(tmp_path)
     if change == 'teacher':
@@ -216,12 +222,61 @@ def test_a_folder_of_another_run_is_refused(distiller, tmp_path, change):
     assert contents(tmp_path) == before
 
 
-def test_the_order_of_the_taps_counts(distiller, tmp_path):
-    """The same taps in another order lie elsewhere in a row."""
+def test_runs_that_read_other_taps_share_what_they_have_in_common(distiller, tmp_path):
+    """In whatever order, and with whatever only one of them reads; the teacher runs on what one of the taps lacks."""
     teacher, shapes = distiller.distillation.teacher, tap_shapes(distiller.distillation)
-    TeacherCache(teacher, tmp_path, PICTURES, shapes, {}, 1.0)
-    with pytest.raises(ConfigError, match='another shapes than this run has'):
-        TeacherCache(teacher, tmp_path, PICTURES, dict(reversed(shapes.items())), {}, 1.0)
+    inputs, calls = torch.randn(PICTURES, 3, SIZE, SIZE), []
+    teacher.network.backbone.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    whole = teacher(inputs)
+    *most, last = shapes
+
+    def shown(paths, rows):
+        calls.clear()
+        cache = TeacherCache(teacher, tmp_path, PICTURES, {path: shapes[path] for path in paths}, {}, 1.0)
+        found = cache(inputs[rows], rows=rows)
+        assert set(found) == set(paths)
+        for path in paths:
+            torch.testing.assert_close(found[path], whole[path][rows], rtol=1e-4, atol=1e-5)
+        return calls
+    assert shown(most, [0, 1, 2, 3]) == [4]
+    assert shown(most[::-1], [3, 1]) == []
+    assert shown(most[:1], [0, 5]) == [1]
+    assert shown(shapes, [0, 1, 5]) == [3]  # the last tap has no row yet
+    assert shown([last], [5, 1, 0]) == [] == shown(shapes, [1])
+
+
+def test_what_other_taps_take_counts(distiller, tmp_path):
+    teacher, shapes = distiller.distillation.teacher, tap_shapes(distiller.distillation)
+    (first, shape), (second, other) = list(shapes.items())[:2]
+    sizes = [PICTURES * 4 * (1 + int(np.prod(of_tap))) / 2**30 for of_tap in (shape, other)]
+    TeacherCache(teacher, tmp_path, PICTURES, {first: shape}, {}, sizes[0])
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=r'GiB for 12 rows, beside .* GiB of other taps, is more than max_gib'):
+        TeacherCache(teacher, tmp_path, PICTURES, {second: other}, {}, sum(sizes) * 0.999)
+    assert contents(tmp_path) == before
+    TeacherCache(teacher, tmp_path, PICTURES, {second: other}, {}, sum(sizes))
+
+
+def test_a_run_that_was_killed_while_it_made_the_folder_is_in_nobodys_way(distiller, tmp_path):
+    whole = cache_of(distiller, tmp_path / 'whole')
+    whole(torch.randn(1, 3, SIZE, SIZE), rows=[0])
+    expected = contents(tmp_path / 'whole')
+    for cut in range(1, len(expected)):
+        folder = tmp_path / f'{cut}'
+        folder.mkdir()
+        made = ['fingerprint.json', *(file.name for tap in whole.taps.values() for file in tap.sizes)]
+        for name in made[:cut]:
+            (folder / name).write_bytes(expected[name] if 'fingerprint' in name else bytes(len(expected[name])))
+        (folder / made[cut]).touch()  # made, and not yet as long as it should be
+        assert {name: len(content) for name, content in contents(cache_of(distiller, folder).folder).items()} == {
+            name: len(content) for name, content in expected.items()}
+
+
+def test_features_that_somebody_took_are_missed(distiller, tmp_path):
+    cache = cache_of(distiller, tmp_path)
+    next(iter(next(iter(cache.taps.values())).sizes)).unlink()
+    with pytest.raises(ConfigError, match=r"features.bin' is no file; delete"):
+        cache_of(distiller, tmp_path)
 
 
 def test_class_scores_by_any_name_are_kept(zoo, tmp_path):
@@ -244,7 +299,7 @@ def test_the_teacher_leaves_the_memory_once_every_row_is_whole(distiller, tmp_pa
     assert network() is None
     data = distiller.data_preprocessor(collate([ReplayedDataset(Noisy())[i] for i in range(BATCH)]), training=True)
     assert len(distiller(**data, mode='loss')) > 1
-    cache.features[0, 0] += 1
+    next(iter(cache.taps.values())).features[0, 0] += 1
     with pytest.raises(RuntimeError, match='start the run again with --resume'):
         distiller(**data, mode='loss')
 
@@ -273,7 +328,7 @@ def test_samples_without_a_row_and_pictures_of_another_size_are_refused(distille
         sample.set_metainfo(dict(teacher_row=i))
     with pytest.raises(ConfigError, match='pictures of 96x96 give .*whose pictures all have the size'):
         distiller(**data, mode='loss')
-    assert not distiller.distillation.teacher.checksums.any()
+    assert there(distiller.distillation.teacher) == 0
 
 
 def test_the_data_digest_sees_paths_labels_and_sizes(tmp_path):

@@ -626,9 +626,12 @@ class CacheDoor:
                     {key: 5 for key in json.loads(print_)}).encode(), 'another teacher': print_.replace(b'"t"', b'"u"'),
                 'a huge number': re.sub(rb'"rows": \d+', b'"rows": 1' + b'0' * 5000, print_)}.items():
             cases[f'cache: fingerprint {name}'] = 'refused', put('fingerprint.json', content)
-        for name in ('features.bin', 'checksums.bin'):
+        for name in ('a-3x4x4.features.bin', 'a-3x4x4.checksums.bin'):
             content = self.whole[name]
-            for title, other in {'empty': b'', 'cut off': content[:-3], 'too large': content + b'x' * 999}.items():
+            # without checksums there are no rows; without features there is nothing that checksums could be of
+            nothing = 'loads' if 'checksums' in name else 'refused'
+            cases[f'cache: {name} empty'] = nothing, put(name, b'')
+            for title, other in {'cut off': content[:-3], 'too large': content + b'x' * 999}.items():
                 cases[f'cache: {name} {title}'] = 'refused', put(name, other)
             cases[f'cache: {name} all ones'] = 'loads', put(name, b'\xff' * len(content))
             cases[f'cache: {name} zeros'] = 'loads', put(name, bytes(len(content)))
@@ -639,7 +642,7 @@ class CacheDoor:
             cases[f'cache: {name} a pipe'] = 'refused', instead(name, os.mkfifo)
             cases[f'cache: {name} a device'] = 'refused', instead(name, lambda path: path.symlink_to('/dev/zero'))
             cases[f'cache: {name} a folder'] = 'refused', instead(name, Path.mkdir)
-            cases[f'cache: {name} gone'] = 'refused', instead(name, lambda path: None)
+            cases[f'cache: {name} gone'] = nothing, instead(name, lambda path: None)
         cases['cache: fingerprint gone'] = 'refused', instead('fingerprint.json', lambda path: None)
         cases['cache: fingerprint a folder'] = 'refused', instead('fingerprint.json', Path.mkdir)
         return cases
