@@ -50,7 +50,8 @@ class _Kept:
     @property
     def missing(self) -> list[Path]:
         """The files that :meth:`open` would make."""
-        return [file for file in self.sizes if not file.is_symlink() and (not file.exists() or not file.stat().st_size)]
+        return [file for file in self.sizes if not file.is_symlink() and (
+            not file.exists() or file.is_file() and not file.stat().st_size)]
 
     def check(self) -> None:
         """A link would have the run write into a file elsewhere; of another size the file is cut off or no one's of
