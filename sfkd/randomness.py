@@ -9,30 +9,51 @@ import numpy as np
 import torch
 
 
+def _now() -> tuple:
+    """All random states, as each library has them."""
+    return (torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+            np.random.get_state(), random.getstate())
+
+
+def _restore(in_torch, in_cuda, in_numpy, in_python) -> None:
+    torch.set_rng_state(in_torch)
+    if in_cuda is not None:
+        torch.cuda.set_rng_state(in_cuda)
+    np.random.set_state(in_numpy)
+    random.setstate(in_python)
+
+
 def get_state() -> dict:
     """All random states, in types that ``torch.load(weights_only=True)`` reads."""
-    kind, keys, *rest = np.random.get_state()
-    version, internal, gauss = random.getstate()
-    return dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
-                numpy=[kind, torch.from_numpy(keys.astype(np.int64)), *rest], python=[version, list(internal), gauss])
+    in_torch, in_cuda, (kind, keys, *rest), (version, internal, gauss) = _now()
+    return dict(torch=in_torch, cuda=in_cuda, numpy=[kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+                python=[version, list(internal), gauss])
 
 
 def set_state(state: dict) -> None:
     """Restore what :func:`get_state` gave."""
-    torch.set_rng_state(state['torch'].cpu())
-    if state['cuda'] is not None:
-        torch.cuda.set_rng_state(state['cuda'].cpu())
     kind, keys, *rest = state['numpy']
-    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
     version, internal, gauss = state['python']
-    random.setstate((version, tuple(internal), gauss))
+    _restore(state['torch'].cpu(), None if state['cuda'] is None else state['cuda'].cpu(),
+             (kind, keys.cpu().numpy().astype(np.uint32), *rest), (version, tuple(internal), gauss))
+
+
+def seed(in_torch: int, in_numpy: int, in_python: int) -> None:
+    """Seed the three. ``torch.manual_seed`` would note it, with a traceback, for every device that was never used, too:
+    half a millisecond, more than a small picture takes.
+    """
+    torch.default_generator.manual_seed(in_torch)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(in_torch)
+    np.random.seed(in_numpy)
+    random.seed(in_python)
 
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
     """Leave every random state as it was: what happens inside changes nothing in the training outside."""
-    state = get_state()
+    state = _now()
     try:
         yield
     finally:
-        set_state(state)
+        _restore(*state)

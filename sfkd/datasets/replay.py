@@ -1,8 +1,6 @@
 """A data set whose random augmentations come again."""
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import torch
 from mmengine.registry import DATASETS as ROOT_DATASETS
@@ -46,10 +44,7 @@ class ReplayedDataset(Dataset):
         variant = int(torch.randint(self.variants, ())) if self.variants > 1 else 0
         with randomness.preserved():
             seeds = np.random.SeedSequence([self.seed, index, variant]).generate_state(3)
-            torch_seed, numpy_seed, python_seed = map(int, seeds)
-            torch.manual_seed(torch_seed)
-            np.random.seed(numpy_seed)
-            random.seed(python_seed)
+            randomness.seed(*map(int, seeds))
             item = self.dataset[index]
         item['data_samples'].set_metainfo(dict(teacher_row=index * self.variants + variant))
         return item
