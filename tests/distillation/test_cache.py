@@ -1,6 +1,7 @@
 """The teacher cache changes no training, spares the teacher, and neither uses nor harms what is not its own."""
 import copy
 import gc
+import os
 import random
 import weakref
 from datetime import timedelta
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from sfkd import Distiller
 from sfkd.datasets import ReplayedDataset
 from sfkd.distillation import Teacher, TeacherCache
-from sfkd.distillation.cache import digest_of_data, digest_of_network, tap_shapes
+from sfkd.distillation.cache import _Kept, digest_of_data, digest_of_network, tap_shapes
 from sfkd.errors import ConfigError
 
 SIZE, PICTURES, BATCH = 64, 12, 4
@@ -270,6 +271,23 @@ def test_a_run_that_was_killed_while_it_made_the_folder_is_in_nobodys_way(distil
         (folder / made[cut]).touch()  # made, and not yet as long as it should be
         assert {name: len(content) for name, content in contents(cache_of(distiller, folder).folder).items()} == {
             name: len(content) for name, content in expected.items()}
+
+
+def test_two_runs_that_make_a_folder_at_once_share_it(distiller, tmp_path, monkeypatch):
+    """The second comes while the first is about to put its fingerprint there, and again before it makes its files."""
+    inputs, replace = torch.randn(1, 3, SIZE, SIZE), os.replace
+
+    def second(*files):
+        monkeypatch.setattr(os, 'replace', replace)
+        monkeypatch.setattr(os, 'getpid', lambda: 1)  # of another process
+        cache_of(distiller, tmp_path / 'cache')(inputs, rows=[3])
+        monkeypatch.setattr(_Kept, 'missing', property(lambda tap: list(tap.sizes)))  # as it was before
+        replace(*files)
+    monkeypatch.setattr(os, 'replace', second)
+    first = cache_of(distiller, tmp_path / 'cache')
+    assert there(first) == 1 and [file.name for file in tmp_path.iterdir()] == ['cache']
+    first.teacher = None  # the row is read
+    first(inputs, rows=[3])
 
 
 def test_features_that_somebody_took_are_missed(distiller, tmp_path):
