@@ -8,7 +8,7 @@ train_pipeline = [dict(type='RandomFlip', prob=0.5, direction='horizontal'), dic
 test_pipeline = [dict(type='PackInputs')]
 dataset = dict(type='FashionMNIST', data_root='data/fashion_mnist')
 # Workers restart every epoch, so that an interrupted run can resume exactly
-loader = dict(batch_size=200, num_workers=1, persistent_workers=False, collate_fn=dict(type='default_collate'))
+loader = dict(batch_size=100, num_workers=1, persistent_workers=False, collate_fn=dict(type='default_collate'))
 
 # Each picture comes in two forms, drawn once, so that what a teacher says of them can be kept (docs/guides/teacher_cache.md)
 train_dataloader = dict(**loader, sampler=dict(type='DefaultSampler', shuffle=True),
