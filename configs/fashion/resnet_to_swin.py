@@ -1,6 +1,6 @@
-# CNN to transformer: the Swin that teaches, shipped as teachers/swin.safetensors, with its log, made by
+# CNN to transformer: the Swin that teaches, shipped as students/resnet_to_swin.safetensors, with its log, made by
 #   python tools/train.py configs/fashion/resnet_to_swin.py
-#   python tools/export_student.py configs/fashion/resnet_to_swin.py work_dirs/resnet_to_swin/epoch_10.pth configs/fashion/teachers/swin.safetensors --half
+#   python tools/zoo.py add sfkd::fashion/resnet_to_swin.py work_dirs/resnet_to_swin
 _base_ = 'swin.py'
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, input_size=28, spatial_weight=0.625, frequency_weight=0.625, logit_weight=1.0,

@@ -1,4 +1,4 @@
-# The transformer teacher, Swin of two stages (width 32, patch 2, window 7), trained alone
+# A transformer, trained alone: Swin of two stages (width 32, patch 2, window 7); resnet_to_swin.py makes a teacher of it
 _base_ = ['../_base_/datasets/fashion_mnist.py', '../_base_/schedules/fashion_mnist.py']
 model = dict(
     type='ImageClassifier',
