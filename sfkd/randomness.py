@@ -40,7 +40,8 @@ def set_state(state: dict) -> None:
 
 def seed(in_torch: int, in_numpy: int, in_python: int) -> None:
     """Seed the three. ``torch.manual_seed`` would note it, with a traceback, for every device that was never used, too:
-    half a millisecond, more than a small picture takes.
+    0.2 ms (``python -m timeit -s 'import torch' 'torch.manual_seed(1)'``) and, from deep calls, more than a small
+    picture takes.
     """
     torch.default_generator.manual_seed(in_torch)
     if torch.cuda.is_initialized():

@@ -12,4 +12,3 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=10, T_max=9, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=10)
-train_dataloader = dict(batch_size=100)

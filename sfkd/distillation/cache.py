@@ -60,8 +60,9 @@ class _Kept:
         Raises:
             ConfigError: for either.
         """
+        _, checksums = self.sizes
         # of a run that was killed in make(); the features alone are missing where somebody took them
-        missing = self.missing if list(self.sizes)[1] in self.missing else []
+        missing = self.missing if checksums in self.missing else []
         for file, expected in self.sizes.items():
             if file.is_symlink():
                 problem = 'is a link'
