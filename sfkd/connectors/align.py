@@ -2,17 +2,16 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import at_least_float32, standardise
+from ..ops import area_pool, at_least_float32, standardise
 from ..registry import MODELS
 
 
 def onto_one_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (N, C, h, w), each pooled to the smaller of their two grids in each direction."""
     grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
-    return tuple(x if x.shape[2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (student, teacher))
+    return area_pool(student, grid), area_pool(teacher, grid)
 
 
 def muted(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

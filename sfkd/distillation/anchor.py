@@ -18,6 +18,7 @@ from ..features.continuation import Continuation
 from ..features.layouts import describe
 from ..features.probe import random_pictures
 from ..features.taps import split_path
+from ..ops import area_pool
 from .assembly import build
 from .counting import StepCount
 from .pair import Pair
@@ -188,8 +189,8 @@ def as_teachers(ours: Tensor, theirs: Tensor, own: Tensor) -> Tensor:
     Returns:
         Tensor: (N, C, H, W); in the padding the teacher's own.
     """
-    pooled = own if own.shape == theirs.shape else F.adaptive_avg_pool2d(own, theirs.shape[2:])
-    pooled, inside = pooled.to(theirs.dtype), (theirs != 0).any(1, keepdim=True).to(theirs)
+    pooled = area_pool(own, theirs.shape[2:]).to(theirs.dtype)
+    inside = (theirs != 0).any(1, keepdim=True).to(theirs)
     count = inside.sum().clamp_min(1)
 
     def centred(x):

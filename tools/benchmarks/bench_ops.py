@@ -1,4 +1,4 @@
-"""The DWT, the GFFL and DS2S's convolutions, forward and backward, against other libraries and PyTorch."""
+"""The DWT, the GFFL, DS2S's convolutions and pooling, forward and backward, against other libraries and PyTorch."""
 import argparse
 import contextlib
 import warnings
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from common import finish, interleaved, milliseconds, parser, ratio, show, start
 from torch import Tensor
 
-from sfkd.ops import depthwise3x3, dwt2, gaussian_frequency_loss, gaussian_frequency_loss_fft
+from sfkd.ops import area_pool, depthwise3x3, dwt2, gaussian_frequency_loss, gaussian_frequency_loss_fft
 
 try:
     import ptwt
@@ -24,6 +24,11 @@ SHAPES = dict(cls=[(32, 96, 56, 56), (32, 192, 28, 28), (32, 384, 14, 14), (32, 
 LEVELS = 2
 #: Low bands, and the coarsest details, of maps of 4x4 and 7x7.
 SMALL = [(200, 256, 1, 1), (200, 48, 2, 2), (32, 768, 2, 2)]
+#: Maps that are pooled to half their side, rounded up.
+ODD = [(100, 256, 7, 7), (32, 768, 7, 7), (32, 384, 15, 15)]
+#: The shapes of each operation.
+OWN = dict(dwt=[s for task in SHAPES.values() for s in task], gffl=[s for task in SHAPES.values() for s in task],
+           depthwise=SMALL, pooling=ODD)
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     found.add_argument('--shapes', nargs='+', metavar='N,C,H,W', help='in place of those of the three tasks')
     found.add_argument('--dtypes', nargs='+', choices=['float32', 'autocast'], default=['float32', 'autocast'],
                        help='autocast: float32 maps, as connectors give them, under bfloat16 autocast')
-    found.add_argument('--ops', nargs='+', choices=['dwt', 'gffl', 'depthwise'], default=['dwt', 'gffl', 'depthwise'])
+    found.add_argument('--ops', nargs='+', choices=list(OWN), default=list(OWN))
     return found.parse_args()
 
 
@@ -69,6 +74,10 @@ def gffl_variants(teacher: Tensor) -> dict[str, Callable[[Tensor], list[Tensor]]
 def depthwise_variants(weights: list[Tensor]) -> dict[str, Callable[[Tensor], list[Tensor]]]:
     return {'ours': lambda x: [depthwise3x3(x, *(weight.to(x) for weight in weights))],
             'F.conv2d': lambda x: [F.conv2d(x, *(weight.to(x) for weight in weights), padding=1, groups=x.shape[1])]}
+
+
+def pooling_variants(grid: tuple[int, int]) -> dict[str, Callable[[Tensor], list[Tensor]]]:
+    return {'ours': lambda x: [area_pool(x, grid)], 'F.adaptive_avg_pool2d': lambda x: [F.adaptive_avg_pool2d(x, grid)]}
 
 
 class Run:
@@ -114,8 +123,10 @@ def measure(op: str, shape: tuple[int, ...], dtype: str, args: argparse.Namespac
     x, teacher = (torch.randn(shape, device=args.device) for _ in range(2))
     weights = [torch.randn(shape[1], *rest, device=args.device, requires_grad=True)
                for rest in ((1, 3, 3), ())] if op == 'depthwise' else []
-    functions = (depthwise_variants(weights) if weights else
-                 dwt_variants(LEVELS) if op == 'dwt' else gffl_variants(teacher))
+    variants = dict(dwt=lambda: dwt_variants(LEVELS), gffl=lambda: gffl_variants(teacher),
+                    depthwise=lambda: depthwise_variants(weights),
+                    pooling=lambda: pooling_variants(tuple((n + 1) // 2 for n in shape[2:])))
+    functions = variants[op]()
     runs = {name: Run(function, x, weights) for name, function in functions.items()}
     context = torch.autocast(args.device, torch.bfloat16) if dtype == 'autocast' else contextlib.nullcontext()
     with context:
@@ -135,12 +146,11 @@ def measure(op: str, shape: tuple[int, ...], dtype: str, args: argparse.Namespac
 def main() -> None:
     args = parse_args()
     start(args)
-    shapes = [tuple(map(int, shape.split(',')))
-              for shape in args.shapes] if args.shapes else [s for task in SHAPES.values() for s in task]
+    shapes = [tuple(map(int, shape.split(','))) for shape in args.shapes or []]
     rows, seen = [], []
     for op in args.ops:
-        for dtype in args.dtypes if op != 'depthwise' else ['float32']:  # as DS2S computes
-            for shape in shapes if args.shapes or op != 'depthwise' else SMALL:
+        for dtype in args.dtypes if op in ('dwt', 'gffl') else ['float32']:  # as the others always compute
+            for shape in shapes or OWN[op]:
                 found = measure(op, shape, dtype, args)
                 rows += found[0]
                 seen += found[1]

@@ -1,6 +1,7 @@
 # Fashion-MNIST: 16 epochs of 50,000 pictures
 _base_ = '../mini_runtime.py'
-optim_wrapper = dict(optimizer=dict(lr=3e-3))
+# fused: its many small weights in one call
+optim_wrapper = dict(optimizer=dict(lr=3e-3, fused=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=16, T_max=15, convert_to_iter_based=True),
