@@ -1,5 +1,5 @@
-"""The corpus of tools/stress/checkpoints.py: all of it through the one reader, a slice of it through the tools."""
-import importlib.util
+"""The corpus of tools/stress: all of it through the one reader, a slice of it through the tools."""
+import importlib
 import json
 import os
 import pickle
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,12 +29,13 @@ pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='memory is bound
 
 @pytest.fixture(scope='module')
 def stress():
-    spec = importlib.util.spec_from_file_location('stress_checkpoints', ROOT / 'tools/stress/checkpoints.py')
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    """Its modules, which as scripts import each other by their names alone."""
+    names = 'formats', 'corpus', 'doors'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / 'tools/stress')
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    for name in names:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope='module')
@@ -46,21 +48,21 @@ def cases(stress, zoo, tmp_path_factory):
                       optimizer=optimizer.state_dict(), message_hub=hub.state_dict(), param_schedulers=[{}])
     folder = tmp_path_factory.mktemp('hostile')
     wide = {key: torch.cat([value, value]) if value.dim() else value for key, value in network.state_dict().items()}
-    return folder, stress.corpus(folder, checkpoint, wide, random.Random(0))
+    return folder, stress.corpus.corpus(folder, checkpoint, wide, random.Random(0))
 
 
 def test_the_corpus_is_as_large_as_promised(stress, cases, tmp_path):
-    cached = stress.CacheDoor(tmp_path).cases(random.Random(0))
-    assert len(cases[1]) > 200 and len(cases[1]) * len(stress.DOORS) + len(cached) > 1200
+    cached = stress.doors.CacheDoor(tmp_path).cases(random.Random(0))
+    assert len(cases[1]) > 200 and len(cases[1]) * len(stress.doors.DOORS) + len(cached) > 1200
 
 
 def test_the_gadgets_are_loaded(stress, cases, tmp_path):
     """By pickle itself they do what they are made for; or the corpus would prove nothing."""
     marker = cases[0] / 'ran'
     ran = []
-    for name, gadget in stress.gadgets(marker).items():
+    for name, gadget in stress.corpus.gadgets(marker).items():
         try:
-            pickle.loads(stress.dumps(gadget))
+            pickle.loads(stress.formats.dumps(gadget))
         except Exception:  # of what a gadget leads to
             pass
         if marker.exists():
@@ -96,7 +98,7 @@ def test_nothing_in_the_corpus_runs_and_all_of_it_is_refused_or_loads(cases):
 
 @pytest.mark.parametrize('name', ['data/0', 'data.pkl'])
 def test_compressed_records_are_refused_before_they_are_read(stress, tmp_path, name):
-    stress._zip_bomb(tmp_path / 'a.pth', name, size=2**25)
+    stress.corpus.zip_bomb(tmp_path / 'a.pth', name, size=2**25)
     with pytest.raises(ConfigError, match='its records are compressed, which torch.save does not do'):
         read_checkpoint(str(tmp_path / 'a.pth'), 'here')
     with zipfile.ZipFile(tmp_path / 'a.pth') as archive:
@@ -104,7 +106,7 @@ def test_compressed_records_are_refused_before_they_are_read(stress, tmp_path, n
 
 
 def test_a_damaged_cache_folder_is_refused_or_computed_again(stress, tmp_path):
-    door = stress.CacheDoor(tmp_path)
+    door = stress.doors.CacheDoor(tmp_path)
     for kind, (expected, change) in door.cases(random.Random(0)).items():
         if expected == 'loads':
             door.run(change)

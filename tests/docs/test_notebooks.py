@@ -31,6 +31,7 @@ def test_plain_pytorch(tmp_path, monkeypatch):
     assert text.count('epoch 1: ') == 2 and (tmp_path / 'student.pth').exists()
 
 
+@pytest.mark.long
 def test_detector(tmp_path, monkeypatch):
     text = run(ROOT / 'docs/notebooks/detector.ipynb', 'pictures, epochs = 8, 1', tmp_path, monkeypatch)
     assert text.count('Epoch(val) [1]') == 2 and re.search(r'alone: \d+\.\d box AP, taught: \d+\.\d box AP', text)
