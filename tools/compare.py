@@ -3,7 +3,8 @@
 Every run of a pair and seed has the same data order and the same initial student; its methods train side by side in one
 process (tools/train_together.py). Results go to a file of JSON lines; runs that are in it are not repeated, so an
 interrupted comparison goes on where it stopped, and one method's crash ends only its own run. Training sees neither the
-validation nor the test split; the last epoch is scored once, on the test split unless --split val is given.
+validation nor the test split; the last epoch is scored once, on the test split unless --split val is given. Runs that
+were under way go on from their last epoch, if the commit is the same.
 
 Every pair, method and seed that the results file lacks, then the tables:
   python tools/compare.py
@@ -24,6 +25,7 @@ import inspect
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -72,6 +74,12 @@ def commit() -> str:
     return git('rev-parse', '--short', 'HEAD') + ('-dirty' if changed else '')
 
 
+def in_groups(names: list[str], most: int) -> list[list[str]]:
+    """As few as hold ``most`` at most, of nearly one size."""
+    count = -(-len(names) // most)
+    return [names[i::count] for i in range(count)]
+
+
 class Comparison:
     """Runs cells and keeps their rows.
 
@@ -101,8 +109,8 @@ class Comparison:
         for pair, method, seed in cells:
             if self._key_of(pair, method, seed) not in done:
                 missing.setdefault((pair, seed), []).append(method)
-        groups = [(pair, seed, methods[i:i + self.together]) for (pair, seed), methods in missing.items()
-                  for i in range(0, len(methods), self.together)]
+        groups = [(pair, seed, methods) for (pair, seed), names in missing.items()
+                  for methods in in_groups(names, self.together)]
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(lambda group: self._group(*group), groups))
         wanted = {self._key_of(*cell) for cell in cells}
@@ -137,7 +145,8 @@ class Comparison:
             with open(self.results, 'a') as file:
                 file.writelines(json.dumps(row) + '\n' for row in rows)
         for row in rows:
-            print(f"{pair} {row['method']} seed {seed}: {percent(row):.2f} ({row['seconds']} s)", flush=True)
+            print(f"{pair} {row['method']} seed {seed}: {percent(row):.2f}"
+                  + (f" ({row['seconds']} s)" if 'seconds' in row else ''), flush=True)
 
     def _train(self, pair: str, seed: int, methods: list[str], gpu: int | None) -> list[dict]:
         """Train and score some methods of a pair and seed; the rows of those that ended."""
@@ -145,8 +154,6 @@ class Comparison:
         config, metric = PAIRS[task][pair], METRICS[task][0]
         group = hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
         folder = Path('work_dirs/compare') / pair / f'{self.split}{seed}' / group
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / 'scores.json').unlink(missing_ok=True)
         epochs = self.budget(pair)
         options = {'randomness.seed': seed, **budget(epochs)}
         if epochs == self._configured(pair):  # which may have other schedules
@@ -155,21 +162,37 @@ class Comparison:
         cached = ['--teacher-cache', str(self.cache)] if self.cache else []
         command = [sys.executable, str(TOOLS / 'train_together.py'), config, '--methods', *methods, '--split',
                    self.split, '--work-dir', str(folder), *cached, '--cfg-options', *options]
+        started, version = time.time(), commit()
+        resumed = self._goes_on(folder, dict(command=command, commit=version))
+        if resumed:
+            command.insert(command.index('--cfg-options'), '--resume')
         environment = {'OMP_NUM_THREADS': '1', **os.environ}
         if gpu is not None:
             environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
-        started, version = time.time(), commit()
-        with open(folder / 'log.txt', 'w') as log:
+        with open(folder / 'log.txt', 'a') as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             _, _, usage = os.wait4(process.pid, 0)
         scores = json.loads((folder / 'scores.json').read_text()) if (folder / 'scores.json').exists() else {}
         if failed := [method for method in methods if method not in scores]:
             print(f"FAILED: {pair} seed {seed}, {' '.join(failed)}: see {folder}/log.txt", flush=True)
-        # The time is each method's share of the process's
+        # The time is each method's share of the process's; of a resumed run it is not known
+        spent = {} if resumed else dict(seconds=round((time.time() - started) / len(methods)),
+                                        cpu_seconds=round((usage.ru_utime + usage.ru_stime) / len(methods)))
         return [dict(task=task, pair=pair, method=method, seed=seed, split=self.split, metric=metric,
-                     value=values[metric], epochs=epochs, seconds=round((time.time() - started) / len(methods)),
-                     cpu_seconds=round((usage.ru_utime + usage.ru_stime) / len(methods)),
-                     config=config, commit=version) for method, values in scores.items()]
+                     value=values[metric], epochs=epochs, **spent, config=config, commit=version)
+                for method, values in scores.items()]
+
+    @staticmethod
+    def _goes_on(folder: Path, run: dict) -> bool:
+        """Whether a folder holds an interrupted run of this command and commit; else it is emptied for it."""
+        file = folder / 'run.json'
+        if (file.exists() and json.loads(file.read_text()) == run and not run['commit'].endswith('-dirty')
+                and not (folder / 'scores.json').exists()):
+            return True
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        file.write_text(json.dumps(run))
+        return False
 
 
 def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: list[int]) -> None:

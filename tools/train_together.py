@@ -26,6 +26,7 @@ from sfkd.openmmlab.running import (
     errors_for_people,
     load_config,
     prepare_process,
+    prepare_resume,
     tool_parser,
 )
 
@@ -53,6 +54,7 @@ def train(args) -> None:
                                              folder=f'{args.teacher_cache}/{{fingerprint}}')]
     config.model = dict(type='sfkd.Cohort', members=members)
     config.optim_wrapper = dict(constructor='CohortOptimizers', each=config.optim_wrapper)
+    prepare_resume(config, args.resume)
     runner = build_runner(config)
     runner.train()
     cohort, scores = runner.model, {}
@@ -71,6 +73,8 @@ def train(args) -> None:
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument('--methods', nargs='+', required=True, metavar='METHOD[+KEY=VALUE...]')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on from a checkpoint, or without one from the last in the work directory')
     parser.add_argument('--split', choices=['val', 'test'], default='test', help='what the students are scored on')
     parser.add_argument('--teacher-cache', metavar='FOLDER', help='keep what teachers show there, in bfloat16 and '
                         "20 GiB at most for each, and read it where it is there; in place of the config's own "

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .. import randomness
 from ..distillation import Distillation, Teacher
 from ..distillation.cache import digest_of, digest_of_network
+from ..distillation.counting import StepCount
 from ..errors import ConfigError
 from ..features.continuation import Continuation
 from ..features.taps import Taps
@@ -78,8 +79,8 @@ class Cohort(BaseModel):
     Each student starts, and is updated, as in a run of its own with the same seed: to the last bit, as long as no layer
     draws random numbers in training (dropout; the students then share one stream). The optimizers come from
     :class:`CohortOptimizers`. In ``predict`` and ``tensor`` mode the cohort is its member number ``shown``. A member
-    that cannot be built, whose step raises or whose loss is not finite drops out, and the others go on. One process: no
-    distributed training.
+    that cannot be built, whose step raises or whose loss is not finite drops out, and the others go on, without it in a
+    resumed run too. One process: no distributed training.
 
     Args:
         members: ``{name: model config}``; distillers, all of the same student and teacher, or that student by itself
@@ -112,7 +113,8 @@ class Cohort(BaseModel):
             raise ConfigError([f'{name}: {problem}' for name, problem in self.dropped.items()])
         super().__init__(data_preprocessor=next(iter(built.values())).data_preprocessor)
         self.names, self.members, self.shown = list(built), nn.ModuleList(built.values()), 0
-        self.steps = 0
+        self.steps = StepCount()
+        self.register_buffer('gone', torch.zeros(len(built), dtype=torch.bool))  # for checkpoints: who has dropped out
         self.one_pass = OnePass(distillations) if distillations else None
         for distillation in distillations:
             distillation.teacher = self.one_pass  # frees the teacher that it was built with
@@ -156,21 +158,33 @@ class Cohort(BaseModel):
             dict: ``{'<name>.<loss>': scalar}``, for the log.
         """
         data = self.data_preprocessor(data, True)
-        looks, log = self.steps % self.LOOK == 0, {}
-        self.steps += 1
+        step, log = self.steps.next(), {}
         for name, member in zip(self.names, self.members):
             if name not in self.dropped:
                 try:
-                    log |= {f'{name}.{key}': value
-                            for key, value in self._step(member, data, optim_wrapper[name], looks).items()}
+                    log |= {f'{name}.{key}': value for key, value in self._step(
+                        member, data, optim_wrapper[name], looks=step % self.LOOK == 0).items()}
                 except (RuntimeError, ValueError, ArithmeticError) as error:
-                    self.dropped[name] = f'step {self.steps}: {error}'
-                    print_log(f'{name} drops out: {self.dropped[name]}', 'current', level=logging.ERROR)
+                    self._drop(name, f'step {step + 1}: {error}')
         if self.one_pass is not None:
             self.one_pass.forget()
         if not log:
             raise RuntimeError(f'every member has dropped out: {self.dropped}')
         return log
+
+    def _drop(self, name: str, why: str) -> None:
+        self.dropped[name] = why
+        print_log(f'{name} drops out: {why}', 'current', level=logging.ERROR)
+        i = self.names.index(name)
+        self.gone[i] = True
+        for tensor in self.members[i].state_dict().values():
+            tensor.nan_to_num_()  # a checkpoint with NaN would be refused
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        for name, gone in zip(self.names, self.gone.tolist()):
+            if gone:
+                self.dropped.setdefault(name, 'before the run was resumed')
 
     @staticmethod
     def _step(member: BaseModel, data: dict, optim_wrapper, looks: bool) -> dict[str, Tensor]:

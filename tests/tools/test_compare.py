@@ -91,6 +91,43 @@ def test_all_pairs_share_a_folder_for_what_teachers_show(compare, tmp_path, monk
     assert '--teacher-cache' not in seen[2]
 
 
+def test_an_interrupted_run_goes_on_if_it_is_the_same(compare, tmp_path, monkeypatch):
+    seen, version, scored = [], ['abc'], []
+
+    def start(command, **kwargs):
+        folder = Path(command[command.index('--work-dir') + 1])
+        seen.append(('--resume' in command, (folder / 'epoch_1.pth').exists()))
+        assert '--resume' not in command or command.index('--resume') < command.index('--cfg-options')
+        (folder / 'epoch_1.pth').touch()
+        if scored:
+            (folder / 'scores.json').write_text('{"kd": {"accuracy/top1": 50.0}}')
+        return subprocess_that_fails()
+    monkeypatch.setattr(compare.subprocess, 'Popen', start)
+    monkeypatch.setattr(compare, 'commit', lambda: version[0])
+    monkeypatch.chdir(tmp_path)
+
+    def run(epochs=2):
+        file = tmp_path / 'results.jsonl'
+        file.unlink(missing_ok=True)
+        return compare.Comparison(file, epochs=epochs).run([('resnet_to_mixer', 'kd', 0)])
+    for epochs, commit in (2, 'abc'), (2, 'abc'), (3, 'abc'), (3, 'def'), (3, 'def-dirty'), (3, 'def-dirty'):
+        version[0] = commit
+        run(epochs)
+    assert seen == [(False, False), (True, True), *[(False, False)] * 4]
+    version[0] = 'abc'
+    run()
+    scored.append(True)
+    row, = run()
+    assert row['value'] == 50 and not {'seconds', 'cpu_seconds'} & row.keys()  # of the last part alone
+    row, = run()
+    assert row['seconds'] >= 0 and seen[-3:] == [(False, False), (True, True), (False, False)]
+
+
+def test_groups_are_few_and_of_one_size(compare):
+    assert compare.in_groups(list('abcdefghij'), 8) == [list('acegi'), list('bdfhj')]
+    assert compare.in_groups(list('abc'), 3) == [list('abc')]
+
+
 def subprocess_that_fails(popen=subprocess.Popen):
     return popen([sys.executable, '-c', 'raise SystemExit(1)'])
 

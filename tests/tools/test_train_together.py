@@ -60,6 +60,22 @@ def test_a_teacher_cache_serves_all_of_them(tool, small, tmp_path):
     assert not (tmp_path / 'of_the_config').exists()
 
 
+def test_a_resumed_run_ends_as_the_uninterrupted_one_without_who_had_dropped_out(tool, small, tmp_path):
+    def train(name, epochs, *arguments):
+        return tool('tools/train_together.py', PAIR, '--methods', 'alone', 'sfkd+spatial_weight=1e38', 'kd',
+                    '--work-dir', tmp_path / name, *arguments, '--cfg-options', *small,
+                    f'train_cfg.max_epochs={epochs}', status=2)
+    assert 'step 1: the loss is inf' in train('whole', 2)
+    train('halves', 1)
+    text = train('halves', 2, '--resume')
+    assert 'epoch_1.pth' in text and 'sfkd+spatial_weight=1e38 dropped out: before the run was resumed' in text
+    assert json.loads((tmp_path / 'whole/scores.json').read_text()).keys() == {'alone', 'kd'}
+    for name in 'alone', 'kd':
+        whole, halves = (weights(tmp_path / run / name / 'student.pth') for run in ('whole', 'halves'))
+        assert all(torch.equal(whole[key], halves[key]) for key in whole), name
+    assert (tmp_path / 'whole/scores.json').read_text() == (tmp_path / 'halves/scores.json').read_text()
+
+
 @pytest.mark.parametrize('arguments, message', [
     ([PAIR, '--methods', 'sfdk'], "there is no 'sfdk'; nearest are 'sfkd'"),
     ([PAIR, '--methods', 'kd+weight'], "['weight'] cannot be"),
