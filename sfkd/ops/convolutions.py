@@ -43,17 +43,23 @@ def depthwise3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         Tensor: (N, C, h, w).
     """
-    if x.shape[2] * x.shape[3] <= FEW and runs_loops(x) and not torch.compiler.is_compiling():
-        return _FewCells.apply(x, weight, bias)
+    grid = tuple(x.shape[2:])
+    if grid == (1, 1):
+        return torch.addcmul(bias.view(-1, 1, 1), x, weight[:, 0, 1:2, 1:2])
+    if grid == (2, 2) and runs_loops(x) and not torch.compiler.is_compiling():
+        return _FourCells.apply(x, weight, bias)
     return F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
 
 
-class _FewCells(torch.autograd.Function):
+class _FourCells(torch.autograd.Function):
+    """On a grid of 2x2: each cell is a weighted sum of all four."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=1, groups=x.shape[1])
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        compiled(_forward)(*_arrays(x, weight[:, 0], bias, out))
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -61,25 +67,43 @@ class _FewCells(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         of_weight = torch.zeros(weight[:, 0].shape, dtype=torch.float64)
-        arrays = (a.detach().contiguous().numpy() for a in (x, given, weight[:, 0], of_x, of_weight))
-        compiled(_backward)(*arrays)
+        compiled(_backward)(*_arrays(x, given, weight[:, 0], of_x, of_weight))
         return of_x, of_weight.unsqueeze(1).to(weight), given.sum((0, 2, 3))
 
 
+def _arrays(*tensors: Tensor) -> list:
+    return [x.detach().contiguous().numpy() for x in tensors]
+
+
+def _forward(x, weight, bias, out):
+    """Arrays x (N, C, 2, 2), weight (C, 3, 3), bias (C, ) -> writes out (N, C, 2, 2)."""
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            a, b, d, e = x[n, c, 0, 0], x[n, c, 0, 1], x[n, c, 1, 0], x[n, c, 1, 1]
+            w, shift = weight[c], bias[c]
+            out[n, c, 0, 0] = shift + (a * w[1, 1] + b * w[1, 2]) + (d * w[2, 1] + e * w[2, 2])
+            out[n, c, 0, 1] = shift + (a * w[1, 0] + b * w[1, 1]) + (d * w[2, 0] + e * w[2, 1])
+            out[n, c, 1, 0] = shift + (a * w[0, 1] + b * w[0, 2]) + (d * w[1, 1] + e * w[1, 2])
+            out[n, c, 1, 1] = shift + (a * w[0, 0] + b * w[0, 1]) + (d * w[1, 0] + e * w[1, 1])
+
+
 def _backward(x, given, weight, of_x, of_weight):
-    """Arrays x, given (N, C, h, w), weight (C, 3, 3) -> writes of_x (N, C, h, w), adds to of_weight (C, 3, 3)."""
-    batch, channels, height, width = x.shape
-    for n in range(batch):
-        for c in range(channels):
-            for i in range(height):
-                for j in range(width):
-                    of_x[n, c, i, j] = 0
-            for a in range(3):
-                for b in range(3):
-                    k, total = weight[c, a, b], 0.0
-                    for i in range(max(0, 1 - a), min(height, height + 1 - a)):
-                        for j in range(max(0, 1 - b), min(width, width + 1 - b)):
-                            g = given[n, c, i, j]
-                            of_x[n, c, i + a - 1, j + b - 1] += g * k
-                            total += x[n, c, i + a - 1, j + b - 1] * g
-                    of_weight[c, a, b] += total
+    """Its gradient: writes of_x (N, C, 2, 2), adds to of_weight (C, 3, 3)."""
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            a, b, d, e = x[n, c, 0, 0], x[n, c, 0, 1], x[n, c, 1, 0], x[n, c, 1, 1]
+            p, q, r, s = given[n, c, 0, 0], given[n, c, 0, 1], given[n, c, 1, 0], given[n, c, 1, 1]
+            w, of_w = weight[c], of_weight[c]
+            of_x[n, c, 0, 0] = (p * w[1, 1] + q * w[1, 0]) + (r * w[0, 1] + s * w[0, 0])
+            of_x[n, c, 0, 1] = (p * w[1, 2] + q * w[1, 1]) + (r * w[0, 2] + s * w[0, 1])
+            of_x[n, c, 1, 0] = (p * w[2, 1] + q * w[2, 0]) + (r * w[1, 1] + s * w[1, 0])
+            of_x[n, c, 1, 1] = (p * w[2, 2] + q * w[2, 1]) + (r * w[1, 2] + s * w[1, 1])
+            of_w[0, 0] += s * a
+            of_w[0, 1] += r * a + s * b
+            of_w[0, 2] += r * b
+            of_w[1, 0] += q * a + s * d
+            of_w[1, 1] += (p * a + q * b) + (r * d + s * e)
+            of_w[1, 2] += p * b + r * e
+            of_w[2, 0] += q * d
+            of_w[2, 1] += p * d + q * e
+            of_w[2, 2] += p * e

@@ -14,9 +14,14 @@ FEW = 4
 
 @cache
 def compiled(loops: Callable) -> Callable:
-    """The function of arrays, compiled at its first call (about a second; no compiler is needed)."""
+    """The function of arrays, compiled at its first call (about a second; no compiler is needed) and kept on disk for
+    other processes, in ``__pycache__`` or, where that cannot be written, in the user's cache.
+    """
     import numba  # here: its import takes a third of a second
-    return numba.njit(loops, nogil=True)
+    try:
+        return numba.njit(loops, nogil=True, cache=True)
+    except RuntimeError:  # neither can be written
+        return numba.njit(loops, nogil=True)
 
 
 def runs_loops(x: Tensor) -> bool:

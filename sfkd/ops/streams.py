@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .loops import FEW, compiled, runs_loops
+from .loops import compiled, runs_loops
+
+# Up to this many cells of a level its loops run over cells, beyond over rows and columns.
+_SHORT = 400
 
 
 def exchange(details: tuple[Tensor, ...], gate: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -52,8 +55,8 @@ class _Exchange(torch.autograd.Function):
         ctx.save_for_backward(gate, *details)
         energy, gated = _new(torch.zeros_like, gate), [_new(torch.empty_like, detail) for detail in details]
         for detail, out in zip(details, gated):
-            run = compiled(_gate_few if _few(detail) else _gate)
-            run(*_arrays(gate, detail), *_arrays(energy, out), *_cells(detail, gate))
+            loops, cells = (_gate_cells, _cells) if _short(detail) else (_gate, _rows)
+            compiled(loops)(*_arrays(gate, detail), *_arrays(energy, out), *cells(detail, gate))
         return energy, *gated
 
     @staticmethod
@@ -62,8 +65,8 @@ class _Exchange(torch.autograd.Function):
         gate, *details = ctx.saved_tensors
         of_gate, of_details = _new(torch.zeros_like, gate), [_new(torch.empty_like, detail) for detail in details]
         for detail, given, out in zip(details, of_gated, of_details):
-            run = compiled(_gate_backward_few if _few(detail) else _gate_backward)
-            run(*_arrays(gate, detail, of_energy, given), *_arrays(of_gate, out), *_cells(detail, gate))
+            loops, cells = (_gate_cells_backward, _cells) if _short(detail) else (_gate_backward, _rows)
+            compiled(loops)(*_arrays(gate, detail, of_energy, given), *_arrays(of_gate, out), *cells(detail, gate))
         return of_gate, *of_details
 
 
@@ -71,8 +74,8 @@ def _new(like, x: Tensor) -> Tensor:
     return like(x, memory_format=torch.contiguous_format)  # what is written is no copy
 
 
-def _few(detail: Tensor) -> bool:
-    return detail.shape[3] * detail.shape[4] <= FEW
+def _short(detail: Tensor) -> bool:
+    return detail.shape[3] * detail.shape[4] <= _SHORT
 
 
 def _arrays(*maps: Tensor) -> list:
@@ -80,7 +83,7 @@ def _arrays(*maps: Tensor) -> list:
     return [x.detach().contiguous().flatten(0, 1).numpy() for x in maps]
 
 
-def _cells(detail: Tensor, gate: Tensor) -> tuple:
+def _rows(detail: Tensor, gate: Tensor) -> tuple:
     """Which rows of the details begin each row of the gate (h + 1), over which of its columns each lies (W), and what a
     square there counts in the mean (h, W).
     """
@@ -89,6 +92,16 @@ def _cells(detail: Tensor, gate: Tensor) -> tuple:
     column = np.arange(width) * w // width
     share = 1 / (3 * np.maximum(np.diff(first), 1)[:, None] * np.bincount(column, minlength=w)[column])
     return first, column, share.astype(gate.detach().numpy().dtype)
+
+
+def _cells(detail: Tensor, gate: Tensor) -> tuple:
+    """Over which cell of the gate each cell of the details lies, counted row by row, and what a square there counts in
+    the mean; both (H W).
+    """
+    height, (h, w) = detail.shape[3], gate.shape[2:]
+    _, column, share = _rows(detail, gate)
+    row = np.arange(height) * h // height
+    return (row[:, None] * w + column).ravel(), share[row].ravel()
 
 
 # A row of the low grid at a time. What it says is spread over a row of the details first, so that the inner loops run
@@ -128,25 +141,41 @@ def _gate_backward(gate, details, of_energy, of_gated, of_gate, of_details, firs
                 of_gate[p, r, column[j]] += sums[j]
 
 
-# The same for few cells.
-def _gate_few(gate, details, energy, gated, first, column, share):
-    for r in range(gate.shape[1]):
-        for i in range(first[r], first[r + 1]):
-            for j in range(len(column)):
-                for band in range(3):
-                    for p in range(gate.shape[0]):
-                        x = details[p, band, i, j]
-                        gated[p, band, i, j] = x * gate[p, r, column[j]]
-                        energy[p, r, column[j]] += x * x * share[r, j]
+# The same over all cells of a level: one longer loop where rows are short.
+def _gate_cells(gate, details, energy, gated, cell, share):
+    """Arrays gate (P, h, w), details (P, 3, H, W), cell and share (H W)."""
+    planes, cells = len(gate), len(cell)
+    gate, energy = gate.reshape(planes, -1), energy.reshape(planes, -1)
+    details, gated = details.reshape(planes, 3, cells), gated.reshape(planes, 3, cells)
+    wide, sums = share.copy(), share.copy()
+    for p in range(planes):
+        for k in range(cells):
+            wide[k] = gate[p, cell[k]]
+        for band in range(3):
+            for k in range(cells):
+                gated[p, band, k] = details[p, band, k] * wide[k]
+        for k in range(cells):
+            a, b, c = details[p, 0, k], details[p, 1, k], details[p, 2, k]
+            sums[k] = (a * a + b * b + c * c) * share[k]
+        for k in range(cells):
+            energy[p, cell[k]] += sums[k]
 
 
-def _gate_backward_few(gate, details, of_energy, of_gated, of_gate, of_details, first, column, share):
-    for r in range(gate.shape[1]):
-        for i in range(first[r], first[r + 1]):
-            for j in range(len(column)):
-                slope = share[r, j] + share[r, j]
-                for band in range(3):
-                    for p in range(gate.shape[0]):
-                        x, g = details[p, band, i, j], of_gated[p, band, i, j]
-                        of_details[p, band, i, j] = g * gate[p, r, column[j]] + x * (of_energy[p, r, column[j]] * slope)
-                        of_gate[p, r, column[j]] += g * x
+def _gate_cells_backward(gate, details, of_energy, of_gated, of_gate, of_details, cell, share):
+    planes, cells = len(gate), len(cell)
+    gate, of_energy, of_gate = gate.reshape(planes, -1), of_energy.reshape(planes, -1), of_gate.reshape(planes, -1)
+    details, of_gated = details.reshape(planes, 3, cells), of_gated.reshape(planes, 3, cells)
+    of_details = of_details.reshape(planes, 3, cells)
+    wide, sums, slope = share.copy(), share.copy(), share.copy()
+    for p in range(planes):
+        for k in range(cells):
+            wide[k] = gate[p, cell[k]]
+            slope[k] = of_energy[p, cell[k]] * (share[k] + share[k])
+        for band in range(3):
+            for k in range(cells):
+                of_details[p, band, k] = of_gated[p, band, k] * wide[k] + details[p, band, k] * slope[k]
+        for k in range(cells):
+            sums[k] = (of_gated[p, 0, k] * details[p, 0, k] + of_gated[p, 1, k] * details[p, 1, k]
+                       + of_gated[p, 2, k] * details[p, 2, k])
+        for k in range(cells):
+            of_gate[p, cell[k]] += sums[k]

@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sfkd.ops import streams
 from sfkd.ops.streams import exchange
 
 #: The gate's grid and those of the levels: halved, halved with a rest, as longer filters leave them, and of few cells.
@@ -10,10 +11,12 @@ GRIDS = [((2, 3), [(8, 12), (4, 6)]), ((4, 2), [(13, 5), (7, 3)]), ((5, 5), [(8,
          ((1, 1), [(2, 2), (1, 1)]), ((1, 2), [(1, 4), (1, 3)])]
 
 
-@pytest.fixture(params=['loops', 'operations'])
+@pytest.fixture(params=['loops over cells', 'loops over rows', 'operations'])
 def path(request, monkeypatch):
     if request.param == 'operations':
         monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+    elif request.param == 'loops over rows':
+        monkeypatch.setattr(streams, '_SHORT', 0)
 
 
 def maps(grid, levels, **kwargs):

@@ -25,10 +25,10 @@ LEVELS = 2
 #: Low bands, and the coarsest details, of maps of 4x4 and 7x7.
 SMALL = [(200, 256, 1, 1), (200, 48, 2, 2), (32, 768, 2, 2)]
 #: Maps that are pooled to half their side, rounded up.
-ODD = [(100, 256, 7, 7), (32, 768, 7, 7), (32, 384, 15, 15)]
+POOLED = [(32, 96, 56, 56), (32, 192, 28, 28), (100, 64, 14, 14), (100, 256, 7, 7), (32, 768, 7, 7)]
 #: The shapes of each operation.
 OWN = dict(dwt=[s for task in SHAPES.values() for s in task], gffl=[s for task in SHAPES.values() for s in task],
-           depthwise=SMALL, pooling=ODD)
+           depthwise=SMALL, pooling=POOLED)
 
 
 def parse_args() -> argparse.Namespace:
