@@ -55,7 +55,7 @@ def test_scale(rows):
 
 def test_values_on_a_device(rows):
     found = rows('check_values')
-    assert len(found) == 78 and all(row['error'] <= row['bound'] for row in found)
+    assert len(found) == 84 and all(row['error'] <= row['bound'] for row in found)
 
 
 def test_steps_in_mixed_precision(rows):

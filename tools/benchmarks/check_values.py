@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sfkd.connectors import WaveletConnector
 from sfkd.losses import BandMSE, GaussianFrequencyLoss
-from sfkd.ops import Bands, dwt2, exchange, gaussian_frequency_loss, idwt2, max_levels, standardise
+from sfkd.ops import Bands, area_pool, dwt2, exchange, gaussian_frequency_loss, idwt2, max_levels, standardise
 
 SHAPES = [(2, 8, 7, 7), (2, 32, 13, 21), (4, 96, 56, 56)]
 #: The furthest that a value or gradient may be from float64's, as a share of the largest.
@@ -70,6 +70,7 @@ def cases(shape: tuple[int, ...]) -> dict[str, tuple[Callable, int, dict]]:
         found[f'dwt {wavelet}'] = partial(bands_of, wavelet=wavelet), 1, BOUNDS
         found[f'idwt {wavelet}'] = partial(there_and_back, wavelet=wavelet), 1, BOUNDS
     found['exchange'] = exchanged, 1, BOUNDS
+    found['pooling'] = lambda x: [area_pool(x, tuple(-(-n // 2) for n in x.shape[2:]))], 1, BOUNDS
     for sigma in (0.5, None):
         found[f'gffl sigma {sigma}'] = lambda *maps, sigma=sigma: [gaussian_frequency_loss(*maps, sigma)], 2, BOUNDS
     for masked in (False, True):
