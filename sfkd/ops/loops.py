@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 #: The most cells of a grid that are few. Loops over cells with one over planes inside are then faster than one over
 #: planes with those over rows and columns inside, which are too short to be vector code.
@@ -25,5 +25,6 @@ def compiled(loops: Callable) -> Callable:
 
 
 def runs_loops(x: Tensor) -> bool:
-    """Whether a tensor is one that loops take: float32 or float64 on a CPU."""
-    return x.device.type == 'cpu' and x.dtype in (torch.float32, torch.float64)
+    """Whether loops take a tensor: float32 or float64 on a CPU, and of no subclass, which may have no memory."""
+    return (x.device.type == 'cpu' and x.dtype in (torch.float32, torch.float64)
+            and type(x) in (Tensor, nn.Parameter))
