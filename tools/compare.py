@@ -155,7 +155,7 @@ class Comparison:
         group = hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
         folder = Path('work_dirs/compare') / pair / f'{self.split}{seed}' / group
         epochs = self.budget(pair)
-        options = {'randomness.seed': seed, **budget(epochs), 'default_hooks.checkpoint.interval': 1}  # to go on from
+        options = {'randomness.seed': seed, **budget(epochs)}
         if epochs == self._configured(pair):  # which may have other schedules
             options = {key: value for key, value in options.items() if not key.startswith('param_scheduler')}
         options = [f'{key}={value}' for key, value in options.items()]

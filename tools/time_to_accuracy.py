@@ -67,7 +67,8 @@ class TrainingClock(Hook):
 
 def configured(args: argparse.Namespace, variant: str, seed: int, folder: Path) -> Config:
     epochs = args.epochs or read_config(args.config, 'config').train_cfg.max_epochs
-    options = {'randomness.seed': seed, **budget(epochs), 'default_hooks.checkpoint.save_best': None}
+    options = {'randomness.seed': seed, **budget(epochs), 'default_hooks.checkpoint.save_best': None,
+               'default_hooks.checkpoint.interval': epochs}  # saving takes time
     config = load_config(args.config, str(folder), options | VARIANTS[variant])
     if variant == ALONE:
         config = student_config(config)

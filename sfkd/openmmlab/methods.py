@@ -15,11 +15,8 @@ METHODS = ['alone', 'sfkd', *CONFIGS]
 
 
 def budget(epochs: int) -> dict:
-    """Config options of so many epochs, 2 at least, of which the first warms the learning rate up and only the last is
-    kept.
-    """
-    return {'train_cfg.max_epochs': epochs, 'param_scheduler.1.end': epochs, 'param_scheduler.1.T_max': epochs - 1,
-            'default_hooks.checkpoint.interval': epochs}
+    """Config options of so many epochs, 2 at least, of which the first warms the learning rate up."""
+    return {'train_cfg.max_epochs': epochs, 'param_scheduler.1.end': epochs, 'param_scheduler.1.T_max': epochs - 1}
 
 
 def model_of(config_path: str, method: str) -> dict | str:

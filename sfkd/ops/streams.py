@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .loops import compiled, runs_loops
 
-# Up to this many cells of a level its loops run over cells, beyond over rows and columns.
+# Up to this many cells of a level its loops run over cells, beyond, where rows are long, over rows and columns.
 _SHORT = 400
 
 

@@ -10,7 +10,7 @@ def double(x):
         x[i] *= 2
 
 
-def test_another_process_finds_them(tmp_path, monkeypatch):
+def test_they_are_found_again(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, 'CACHE_DIR', str(tmp_path))
     for hits in 0, 1:
         loops.compiled.cache_clear()

@@ -11,12 +11,12 @@ def operands(grid, dtype):
     return [torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((3, 5, *grid), (5, 1, 3, 3), (5, ))]
 
 
-@pytest.mark.parametrize('grid', [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (1, 3)])
+@pytest.mark.parametrize('grid', [(1, 1), (2, 2)])
 def test_gradients(grid):
     assert torch.autograd.gradcheck(depthwise3x3, operands(grid, torch.float64))
 
 
-@pytest.mark.parametrize('grid', [(1, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize('grid', [(1, 1), (1, 2), (2, 2), (3, 2)])
 @pytest.mark.parametrize('strided', [False, True])
 def test_it_is_pytorchs_convolution(grid, strided, monkeypatch):
     ran = []

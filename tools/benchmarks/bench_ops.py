@@ -18,22 +18,21 @@ except ImportError:
 
 #: Common grids and channels of the flagship pairs, at their configs' image sizes and half their batch (cls 32, det 2,
 #: seg 2).
-SHAPES = dict(cls=[(32, 96, 56, 56), (32, 192, 28, 28), (32, 384, 14, 14), (32, 768, 7, 7)],
-              det=[(2, 256, 100, 168), (2, 256, 50, 84), (2, 256, 25, 42), (2, 256, 13, 21)],
-              seg=[(2, 96, 128, 128), (2, 192, 64, 64), (2, 384, 32, 32), (2, 768, 16, 16)])
+FLAGSHIPS = [(32, 96, 56, 56), (32, 192, 28, 28), (32, 384, 14, 14), (32, 768, 7, 7),
+             (2, 256, 100, 168), (2, 256, 50, 84), (2, 256, 25, 42), (2, 256, 13, 21),
+             (2, 96, 128, 128), (2, 192, 64, 64), (2, 384, 32, 32), (2, 768, 16, 16)]
 LEVELS = 2
 #: Low bands, and the coarsest details, of maps of 4x4 and 7x7.
 SMALL = [(200, 256, 1, 1), (200, 48, 2, 2), (32, 768, 2, 2)]
 #: Maps that are pooled to half their side, rounded up.
 POOLED = [(32, 96, 56, 56), (32, 192, 28, 28), (100, 64, 14, 14), (100, 256, 7, 7), (32, 768, 7, 7)]
 #: The shapes of each operation.
-OWN = dict(dwt=[s for task in SHAPES.values() for s in task], gffl=[s for task in SHAPES.values() for s in task],
-           depthwise=SMALL, pooling=POOLED)
+OWN = dict(dwt=FLAGSHIPS, gffl=FLAGSHIPS, depthwise=SMALL, pooling=POOLED)
 
 
 def parse_args() -> argparse.Namespace:
     found = parser(__doc__, repeats=15)
-    found.add_argument('--shapes', nargs='+', metavar='N,C,H,W', help='in place of those of the three tasks')
+    found.add_argument('--shapes', nargs='+', metavar='N,C,H,W', help='in place of each operation\'s own')
     found.add_argument('--dtypes', nargs='+', choices=['float32', 'autocast'], default=['float32', 'autocast'],
                        help='autocast: float32 maps, as connectors give them, under bfloat16 autocast')
     found.add_argument('--ops', nargs='+', choices=list(OWN), default=list(OWN))

@@ -32,8 +32,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from corpus import MIB, corpus
+from corpus import corpus
 from doors import DOORS, ROOT, CacheDoor, Doors
+from formats import MIB
 
 
 class Late(BaseException):

@@ -10,9 +10,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from formats import Call, Name, archive, dumps, legacy, safetensors, tar, tensor
-
-MIB = 2**20
+from formats import MIB, Call, Name, archive, dumps, legacy, safetensors, tar, tensor
 
 
 class Case:

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from formats import MIB
+
 ROOT = Path(__file__).resolve().parents[2]
 DOORS = ('teacher', 'load_from', 'init_cfg', 'resume', 'export', 'test')
-MIB = 2**20
 
 CONFIG = """
 _base_ = '{root}/configs/mini/cls_resnet.py'

@@ -7,6 +7,8 @@ import pickle
 import struct
 import zipfile
 
+MIB = 2**20
+
 
 class Call:
     """Pickled, it is a call of whatever is named ``module.name``, with an optional state for the result."""

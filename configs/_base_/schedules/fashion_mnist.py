@@ -1,6 +1,6 @@
 # Fashion-MNIST: 16 epochs of 50,000 pictures
 _base_ = '../mini_runtime.py'
-# fused: its many small weights in one call
+# fused: one call for a weight in place of a dozen
 optim_wrapper = dict(optimizer=dict(lr=3e-3, fused=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),
