@@ -94,6 +94,7 @@ def test_who_fails_drops_out_and_the_others_go_on(zoo, cohort, optimizers, monke
     assert set(cohort.dropped) == {'sfkd', 'kd'}
     assert 'out of chalk' in cohort.dropped['sfkd'] and 'step 1' in cohort.dropped['kd']
     assert 'nan' in cohort.dropped['kd']
+    assert not any(value.isnan().any() for value in cohort.state_dict().values())  # it can be saved and read
     assert {key.partition('.')[0] for key in log} == {'alone', 'deepest'}
     changed = {int(key.split('.')[1]) for key, value in cohort.state_dict().items()
                if key.endswith('head.fc.weight') and not torch.equal(value, before[key])}
