@@ -41,10 +41,18 @@ class ReplayedDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict:
-        variant = int(torch.randint(self.variants, ())) if self.variants > 1 else 0
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[dict]:
+        """A batch, as torch's loader asks for it: the same items as one by one, but the random states are put back once.
+        """
+        draws = [int(torch.randint(self.variants, ())) if self.variants > 1 else 0 for _ in indices]
         with randomness.preserved():
-            seeds = np.random.SeedSequence([self.seed, index, variant]).generate_state(3)
-            randomness.seed(*map(int, seeds))
-            item = self.dataset[index]
+            return [self._item(index, variant) for index, variant in zip(indices, draws)]
+
+    def _item(self, index: int, variant: int) -> dict:
+        seeds = np.random.SeedSequence([self.seed, index, variant]).generate_state(3)
+        randomness.seed(*map(int, seeds))
+        item = self.dataset[index]
         item['data_samples'].set_metainfo(dict(teacher_row=index * self.variants + variant))
         return item

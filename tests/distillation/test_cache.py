@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, Dataset
 
-from sfkd import Distiller
+from sfkd import Distiller, randomness
 from sfkd.datasets import ReplayedDataset
 from sfkd.distillation import Teacher, TeacherCache
 from sfkd.distillation.cache import _Kept, digest_of_data, digest_of_network, tap_shapes
@@ -118,6 +118,21 @@ def test_each_variant_has_its_own_row():
     assert set(seen) == {6, 7, 8} and all(len(values) == 1 for values in seen.values())
     with pytest.raises(ValueError, match='variants must be at least 1, got 0'):
         ReplayedDataset(Noisy(), variants=0)
+
+
+def test_a_batch_is_its_items_one_by_one_and_leaves_the_same_random_numbers():
+    data = ReplayedDataset(Noisy(), variants=3)
+
+    def numbers():
+        return torch.rand(1).item(), np.random.rand(), random.random()
+
+    def seeded(draw):
+        randomness.seed(1, 2, 3)
+        return [(int(item['inputs'].sum()), item['data_samples'].teacher_row) for item in draw()], numbers()
+
+    order = [5, 2, 2, 7, 0, 2]
+    batch, one_by_one = seeded(lambda: data.__getitems__(order)), seeded(lambda: [data[i] for i in order])
+    assert batch == one_by_one and len(set(batch[0])) > 4  # picture 2 comes in more than one variant
 
 
 # ---- training ----
