@@ -110,6 +110,7 @@ class DualStreamRefinement(nn.Module):
         channels: C of the bands.
         only: one stage ('within' a band, 'between' the streams) or one stream ('low', 'detail'), for ablations; None
             for all.
+        details: whether there are any; without, only the low stream's first stage is left.
 
     Raises:
         ValueError: if ``only`` is none of these.
@@ -117,15 +118,15 @@ class DualStreamRefinement(nn.Module):
 
     PARTS = (None, 'within', 'between', 'low', 'detail')
 
-    def __init__(self, channels: int, only: str | None = None):
+    def __init__(self, channels: int, only: str | None = None, details: bool = True):
         super().__init__()
         if only not in self.PARTS:
             raise ValueError(f'DS2S has the parts {", ".join(map(repr, self.PARTS[1:]))}, not {only!r}')
         hidden = min(max(channels // 16, 4), 16)
         self.low = BandResidual(channels, hidden) if only not in ('between', 'detail') else None
-        self.detail = BandResidual(channels, hidden, bands=3) if only not in ('between', 'low') else None
-        self.low_to_detail = self._gate(channels) if only not in ('within', 'low') else None
-        self.detail_to_low = self._gate(channels) if only not in ('within', 'detail') else None
+        self.detail = BandResidual(channels, hidden, bands=3) if details and only not in ('between', 'low') else None
+        self.low_to_detail = self._gate(channels) if details and only not in ('within', 'low') else None
+        self.detail_to_low = self._gate(channels) if details and only not in ('within', 'detail') else None
 
     @staticmethod
     def _gate(channels: int) -> Neighbours:
@@ -197,7 +198,8 @@ class WaveletConnector(nn.Module):
     Args:
         student_channels: Cs.
         teacher_channels: Ct.
-        levels: J; falls to what a smaller grid allows.
+        levels: J; falls to what a smaller grid allows. 0, for ablations: no transform, the map is its own low band and
+            there are no details.
         wavelet: any discrete wavelet that PyWavelets names; orthogonal ones keep energy, so that losses of squares need
             no bands.
         refine: whether DS2S runs, or which part of it alone (``only`` of :class:`DualStreamRefinement`).
@@ -205,19 +207,23 @@ class WaveletConnector(nn.Module):
         streams: whether low band and details are projected apart (:class:`StreamProjection`).
 
     Raises:
-        ValueError: for levels below 1, or an unknown wavelet.
+        ValueError: for levels below 0, or an unknown wavelet, or without levels for what works on details.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, levels: int = 2, wavelet: str = 'haar',
                  refine: bool | str = False, standardised: bool = True, streams: bool = False):
         super().__init__()
-        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-            raise ValueError(f'levels must be a whole number from 1, not {levels!r}')
+        if isinstance(levels, bool) or not isinstance(levels, int) or levels < 0:
+            raise ValueError(f'levels must be a whole number from 0, not {levels!r}')
+        if not levels and (streams or isinstance(refine, str)):
+            raise ValueError('levels=0 leaves no details: refine must be True or False and streams False, not '
+                             f'{refine=} and {streams=}')
         is_isometric(wavelet)  # raises for an unknown one
         project = StreamProjection(student_channels, teacher_channels, levels, wavelet) if streams else None
         self.align = Align(student_channels, teacher_channels, standardised, project)
         self.levels, self.wavelet = levels, wavelet
-        self.refine = DualStreamRefinement(teacher_channels, None if refine is True else refine) if refine else None
+        self.refine = (DualStreamRefinement(teacher_channels, None if refine is True else refine, details=levels > 0)
+                       if refine else None)
 
     def levels_on(self, grid: tuple[int, int]) -> int:
         """How many of the wanted levels a grid (h, w) allows."""
@@ -235,21 +241,27 @@ class WaveletConnector(nn.Module):
                 its refined bands.
         """
         student, teacher = self.align(student, teacher, mask)
-        levels, isometric = self.levels_on(student.shape[2:]), is_isometric(self.wavelet)
-        teacher = Decomposed(teacher, partial(dwt2, teacher, levels, self.wavelet), isometric)
+        isometric = is_isometric(self.wavelet)
+        teacher = Decomposed(teacher, partial(self._analysed, teacher), isometric)
         if self.refine is None:
-            return Decomposed(student, partial(dwt2, student, levels, self.wavelet), isometric), teacher
-        bands = dwt2(student, levels, self.wavelet)
+            return Decomposed(student, partial(self._analysed, student), isometric), teacher
+        bands = self._analysed(student)
         return Decomposed(student, bands, isometric, self._refined(bands, student.shape[2:], mask)), teacher
+
+    def _analysed(self, x: Tensor) -> Bands:
+        return dwt2(x, self.levels_on(x.shape[2:]), self.wavelet) if self.levels else Bands(x, ())
+
+    def _synthesised(self, bands: Bands, grid: tuple[int, int]) -> Tensor:
+        return idwt2(bands, self.wavelet, size=grid) if self.levels else bands.low
 
     def _refined(self, bands: Bands, grid: tuple[int, int], mask: Tensor | None) -> Decomposed:
         bands = self.refine(bands)
         if mask is None:
-            return Decomposed(idwt2(bands, self.wavelet, size=grid), bands)
+            return Decomposed(self._synthesised(bands, grid), bands)
         # what the refinement spread into the padding is nobody's
         bands = Bands(bands.low * _shrunk(mask, bands.low),
                       tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
-        return Decomposed(idwt2(bands, self.wavelet, size=grid) * mask, bands)
+        return Decomposed(self._synthesised(bands, grid) * mask, bands)
 
 
 def _shrunk(mask: Tensor, band: Tensor) -> Tensor:

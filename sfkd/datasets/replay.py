@@ -44,8 +44,7 @@ class ReplayedDataset(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[dict]:
-        """A batch, as torch's loader asks for it: the same items as one by one, but the random states are put back once.
-        """
+        """A batch, as torch's loader asks for it. The random states are put back once, not for each item."""
         draws = [int(torch.randint(self.variants, ())) if self.variants > 1 else 0 for _ in indices]
         with randomness.preserved():
             return [self._item(index, variant) for index, variant in zip(indices, draws)]

@@ -122,6 +122,30 @@ def test_levels_fall_to_what_the_grid_allows(grid, levels):
     assert student.map.shape == teacher.map.shape == (2, 5, *grid)
 
 
+@pytest.mark.parametrize('masked', [False, True])
+def test_without_levels_the_map_is_its_own_low_band(masked):
+    """What the ablation of the transform compares with: the low stream's first stage, on the map."""
+    connector = WaveletConnector(3, 5, levels=0, refine=True).double()
+    assert len(list(connector.refine.parameters())) == 4  # none that would never learn
+    for weight in connector.refine.parameters():
+        nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(2))
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.float64)
+    mask[0, :, :, 4:] = 0
+    student, teacher = connector(randn(2, 3, 6, 6).double(), randn(2, 5, 6, 6, seed=1).double(), *[mask] * masked)
+    assert torch.equal(student.bands.low, student.map) and student.bands.details == teacher.bands.details == ()
+    expected = connector.refine.low(student.map.unsqueeze(2)).squeeze(2)
+    expected = expected * mask if masked else expected
+    torch.testing.assert_close(student.refined.map, expected, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(student.refined.map, student.map)
+    torch.testing.assert_close(BandMSE(refined=True)(student, teacher), F.mse_loss(expected, teacher.map))
+
+
+@pytest.mark.parametrize('options', [dict(refine='low'), dict(refine='between'), dict(refine=False, streams=True)])
+def test_without_levels_there_is_nothing_for_a_second_stream(options):
+    with pytest.raises(ValueError, match='levels=0 leaves no details'):
+        WaveletConnector(3, 5, levels=0, **options)
+
+
 # ---- streams ----
 
 @pytest.mark.parametrize('grid, wavelet', [((8, 8), 'haar'), ((7, 5), 'haar'), ((12, 16), 'db2')])

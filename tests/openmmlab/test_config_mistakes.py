@@ -34,7 +34,7 @@ MISTAKES = [
     (dict(logits=[dict(type='KLDivergence', temperature='x')]), "temperature must be a number above 0, not 'x'"),
     (dict(logits=dict(type='KLDivergence')), 'logits: .* is no list of losses'),
     (dict(connector=3), "connector: 3 is no dict with a 'type'"),
-    (dict(connector=dict(type='WaveletConnector', levels=0)), 'levels must be a whole number from 1, not 0'),
+    (dict(connector=dict(type='WaveletConnector', levels=-1)), 'levels must be a whole number from 0, not -1'),
     (dict(connector=dict(type='WaveletConnector', wavelet='haarr')), "unknown wavelet 'haarr', nearest: 'haar'"),
     (dict(stages='x'), "stages: 'x' is no list of indices"), (dict(stages=[1.5]), r'stages: \[1.5\] is no list'),
     (dict(input_size=(64, 64, 3)), r'input_size: \(64, 64, 3\) is neither a number of pixels nor \(height, width\)'),
@@ -52,8 +52,8 @@ def test_a_mistake_is_one_message_by_its_key(zoo, options, message):
     assert len(error.value.problems) == 1 and error.value.problems[0].startswith('model.')
 
 
-@pytest.mark.parametrize('options', [dict(levels=0), dict(wavelet='x'), dict(sigma=0), dict(refine='x'),
-                                     dict(spatial_weight='x'), dict(frequency_weight=-1)])
+@pytest.mark.parametrize('options', [dict(levels=-1), dict(levels=0, refine='low'), dict(wavelet='x'), dict(sigma=0),
+                                     dict(refine='x'), dict(spatial_weight='x'), dict(frequency_weight=-1)])
 def test_mistakes_in_the_methods_own_options(zoo, options):
     with pytest.raises(ConfigError):
         SFKD(zoo.mixer(), zoo.resnet(), 'init', input_size=64, **options)
