@@ -91,19 +91,24 @@ def idwt2(bands: Bands, wavelet: str = 'haar', size: tuple[int, int] | None = No
         ValueError: unknown wavelet; ``size`` is not one that these bands can come from.
     """
     if _in_place(wavelet):
-        x = HaarSynthesis.apply(tuple(2 * n for n in bands.details[0].shape[-2:]), bands.low, *bands.details)
-    else:
-        synthesise = _haar_synthesis if wavelet in HAAR else _synthesis
-        x = bands.low
-        for detail in reversed(bands.details):
-            h, w = detail.shape[-2:]
-            x = synthesise(x[..., :h, :w], detail, wavelet)  # an odd finer level came back one too long
+        full = tuple(2 * n for n in bands.details[0].shape[-2:])
+        return HaarSynthesis.apply(_checked(size, full), bands.low, *bands.details)
+    synthesise = _haar_synthesis if wavelet in HAAR else _synthesis
+    x = bands.low
+    for detail in reversed(bands.details):
+        h, w = detail.shape[-2:]
+        x = synthesise(x[..., :h, :w], detail, wavelet)  # an odd finer level came back one too long
+    height, width = _checked(size, tuple(x.shape[-2:]))
+    return x[..., :height, :width]
+
+
+def _checked(size: tuple[int, int] | None, full: tuple[int, int]) -> tuple[int, int]:
+    """The map's size, where bands bring back a map of ``full``."""
     if size is None:
-        return x
-    full = tuple(x.shape[-2:])
+        return full
     if any(n not in (m, m - 1) for n, m in zip(size, full)):
         raise ValueError(f'size={tuple(size)} does not fit bands of a map of {full} (odd sides: one less)')
-    return x[..., :size[0], :size[1]]
+    return tuple(size)
 
 
 def max_levels(size: tuple[int, int], wavelet: str = 'haar') -> int:
