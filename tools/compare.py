@@ -18,6 +18,8 @@ The tables and the picture of what is there:
   python tools/compare.py --tables-only --plot docs/results/cls.png
 Another task:
   python tools/compare.py --task det --methods alone sfkd --seeds 0 1 2
+Public data, methods with the weights that its validation split chose; what the teachers show is kept:
+  python tools/compare.py --task fashion --teacher-cache DIR
 """
 import argparse
 import hashlib
@@ -59,6 +61,15 @@ PAIRS = dict(
     seg={'seg_swin_to_resnet8': 'sfkd::mini/seg_swin_to_resnet8.py'})
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 BASELINES = ('alone', 'kd', 'aligned_mse', 'sfkd')
+#: Task -> what --methods is by default: the best of four trials each on its validation split (docs/ablation.md), then
+#: what the parts of SFKD are told apart by. Elsewhere the methods are as their configs have them, which is as
+#: classification's validation split chose.
+CHOSEN = dict(fashion=[
+    'alone', 'kd+logits.0.weight=0.0625', 'ofa+losses.0.weight=1+logits.0.weight=1', 'rsd+losses.0.weight=0.1',
+    'cwd+losses.0.weight=5+logits.0.weight=1.0', 'aligned_mse+losses.0.weight=2.5',
+    'sfkd_lean+spatial_weight=0.625+frequency_weight=0.625+logit_weight=1.0',
+    'sfkd+spatial_weight=0.625+frequency_weight=0.625', 'sfkd+spatial_weight=0.625+frequency_weight=0.625+levels=0',
+    'sfkd_lean+spatial_weight=0.625+frequency_weight=0.625', 'aligned_mse+losses.0.weight=0.625'])
 #: What --tune tries first: every weight of the method times these.
 FACTORS = (0.25, 1.0, 4.0)
 
@@ -294,6 +305,12 @@ def ranks(rows: list[dict]) -> str:
                               + f' | {mean(ranking[method] for ranking in place.values()):.2f} |' for method in order])
 
 
+def baselines(task: str) -> list[str]:
+    """What differences are to by default, as the task's table has it."""
+    names = CHOSEN.get(task, BASELINES)
+    return [next(name for name in names if name.partition('+')[0] == baseline) for baseline in BASELINES]
+
+
 def plot(rows: list[dict], file: Path) -> None:
     """A panel a pair: each method's seeds as dots, its mean as a bar."""
     import matplotlib
@@ -318,7 +335,8 @@ def main() -> None:
     parser.add_argument('--pairs', nargs='+', choices=TASK_OF,
                         help="of the task; default: all but classification's resnet_to_swin")
     parser.add_argument('--methods', nargs='+', metavar='METHOD[+KEY=VALUE...]',
-                        help='see tools/train_together.py; default: alone, sfkd, sfkd_lean and all of configs/peers')
+                        help='see tools/train_together.py; default: alone, sfkd, sfkd_lean and all of configs/peers; '
+                        'of fashion those of its table')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--split', choices=['val', 'test'], default='test')
     parser.add_argument('--epochs', type=int, help='budget of every run, 2 at least; default: that of the configs')
@@ -332,13 +350,14 @@ def main() -> None:
                         'tuning_<task>.jsonl for --tune and --split val')
     parser.add_argument('--tables-only', action='store_true',
                         help='run nothing; the ranks are among the --methods, or all that the file holds')
-    parser.add_argument('--versus', nargs='+', default=BASELINES, metavar='METHOD',
-                        help='whose difference to each method the table gives')
+    parser.add_argument('--versus', nargs='+', metavar='METHOD', help='whose difference to each method the table '
+                        f'gives; default: the first variant of {", ".join(BASELINES)} that the task has')
     parser.add_argument('--plot', type=Path, metavar='FILE.png')
     args = parser.parse_args()
     # a single cell run again is ranked among all that the file holds
     every = args.methods is None or not args.tables_only
-    args.methods = args.methods or ['alone', 'sfkd', 'sfkd_lean', *PEERS]
+    plain = ['alone', 'sfkd', 'sfkd_lean', *PEERS]
+    args.methods = args.methods or (plain if args.tune else CHOSEN.get(args.task, plain))
     if unknown := [method for method in args.methods if method.partition('+')[0] not in METHODS]:
         parser.error(f'--methods: there is no {unknown[0]}; methods are {", ".join(METHODS)}')
     if args.epochs is not None and args.epochs < 2:
@@ -358,7 +377,8 @@ def main() -> None:
         rest = '; '.join(f'{pair}, {split}, {epochs} epochs' for pair, split, epochs in held) or 'none at all'
         sys.exit(f'{results}: no row of {", ".join(pairs)}, split {split}, with the epochs asked for (--epochs; else '
                  f"the configs' own). The file holds {rest}.")
-    print(table(rows, args.versus) + '\n\n' + ranks([row for row in rows if every or row['method'] in args.methods]))
+    ranked = [row for row in rows if every or row['method'] in args.methods]
+    print(table(rows, args.versus or baselines(args.task)) + '\n\n' + ranks(ranked))
     if args.plot:
         plot([row for row in rows if row['method'] in args.methods], args.plot)
     sys.exit(f'{comparison.failed} runs failed' if comparison.failed else 0)

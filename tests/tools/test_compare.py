@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sfkd.openmmlab.methods import model_of
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -122,6 +124,21 @@ def test_an_interrupted_run_goes_on_if_it_is_the_same(compare, tmp_path, monkeyp
     assert row['value'] == 50 and not {'seconds', 'cpu_seconds'} & row.keys()  # of the last part alone
     row, = run()
     assert row['seconds'] >= 0 and seen[-3:] == [(False, False), (True, True), (False, False)]
+
+
+def test_a_tuned_task_compares_the_best_trial_of_each_method(compare):
+    chosen = compare.CHOSEN['fashion']
+    trials: dict[str, dict[str, float]] = {}
+    for row in map(json.loads, (ROOT / 'docs/results/tuning_fashion.jsonl').read_text().splitlines()):
+        if (row['pair'] == 'fashion_resnet_to_mixer' and row['epochs'] == 8 and row['seed'] == 0
+                and '+' in row['method']):
+            trials.setdefault(row['method'].partition('+')[0], {})[row['method']] = row['value']
+    assert len(trials) == 7
+    best = {max(values, key=values.get) for values in trials.values()}
+    assert best == set(chosen[1:8]) and chosen[0] == 'alone'
+    for name in chosen[1:]:
+        model_of('sfkd::fashion/resnet_to_mixer.py', name)  # raises for an option that there is not
+    assert compare.baselines('cls') == list(compare.BASELINES) and set(compare.baselines('fashion')) < set(chosen)
 
 
 def test_groups_are_few_and_of_one_size(compare):
