@@ -204,7 +204,7 @@ def pair_maps(distiller: Distiller, inputs: Tensor, samples: list) -> list[PairM
         if student.dim() != 4 or student.shape != teacher.shape or not max_levels(student.shape[2:]):
             continue
         refined = connected[0].refined.map if isinstance(connected[0], Decomposed) else student
-        wavelet = isinstance(pair.connector, WaveletConnector)
+        wavelet = isinstance(pair.connector, WaveletConnector) and pair.connector.levels
         sigmas = [loss.sigma for loss in pair.losses.values() if isinstance(loss, GaussianFrequencyLoss)]
         found.append(PairMaps(
             pair, student, teacher, None if refined is student else refined,

@@ -229,6 +229,10 @@ class WaveletConnector(nn.Module):
         """How many of the wanted levels a grid (h, w) allows."""
         return min(self.levels, max_levels(grid, self.wavelet))
 
+    def takes(self, grid: tuple[int, int]) -> bool:
+        """Whether a grid (h, w) allows any of the wanted levels."""
+        return not self.levels or self.levels_on(grid) > 0
+
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Decomposed, Decomposed]:
         """
         Args:

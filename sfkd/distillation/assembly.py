@@ -193,8 +193,8 @@ class _Workshop:
     def _check_grid(self, where: str, student_stage: Stage, teacher_stage: Stage, connector: nn.Module | None) -> None:
         grids = student_stage.grid, teacher_stage.grid
         grid = student_stage.grid if teacher_stage.is_scores else tuple(map(min, *grids))
-        decomposes = isinstance(connector, WaveletConnector) and connector.levels
-        if not student_stage.is_scores and min(grid) < MIN_GRID or decomposes and not connector.levels_on(grid):
+        decomposes = isinstance(connector, WaveletConnector)
+        if not student_stage.is_scores and min(grid) < MIN_GRID or decomposes and not connector.takes(grid):
             ours, theirs, size = (f'{h}x{w}' for h, w in (*grids, self.student_probe.image_size))
             raise ConfigError(f"{where}: '{student_stage.path}' gives {ours} and '{teacher_stage.path}' {theirs} for "
                               f'an input of {size}; that is too small a grid for any level: tap earlier stages, or '

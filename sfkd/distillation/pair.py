@@ -89,7 +89,7 @@ class Pair(nn.Module):
     def _check(self, student: Tensor, teacher: Tensor, grid: tuple[int, ...]) -> None:
         """Raise where this batch gives other shapes than the pair was built for."""
         problem = None
-        if isinstance(self.connector, WaveletConnector) and not self.connector.levels_on(grid):
+        if isinstance(self.connector, WaveletConnector) and not self.connector.takes(grid):
             problem = f'a grid of {grid[0]}x{grid[1]} is too small for any level'
         elif (self.connector is None and student.shape[2:] != teacher.shape[2:]
               and self.student_stage.grid == self.teacher_stage.grid):
