@@ -56,8 +56,8 @@ def aligned(project, s, t):
 
 @pytest.mark.parametrize('options, moved', [
     (dict(refine=False), ''), ({}, 'frequency'), (dict(refine_spatial=True), 'frequency spatial'),
-    (dict(levels=0), 'frequency'), (dict(frequency_weight=0), ''), (dict(frequency_weight=0, refine_spatial=True), 'spatial'),
-    (dict(spatial_weight=0), 'frequency')], ids=str)
+    (dict(frequency_weight=0), ''), (dict(frequency_weight=0, refine_spatial=True), 'spatial'),
+    (dict(levels=0), 'frequency'), (dict(spatial_weight=0), 'frequency')], ids=str)
 def test_ds2s_is_before_the_frequency_term_alone(zoo, options, moved):
     """It is part of the default, and there only where a term takes what it gives."""
     distiller = zoo.distil(zoo.resnet(), zoo.swin(), **options).train()
