@@ -38,6 +38,8 @@ def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) ->
             count, means, variances = _moments(maps, mask)
             if joined:
                 count, means, variances = _join(count, means, variances)
+            # a cell by itself is its mean: 0, not what rounding leaves of it times 1 / sqrt(eps)
+            variances = [variance.masked_fill(count <= 1, torch.inf) for variance in variances]
         return tuple(_Standardise.apply(x, mask, count, mean, variance, joined, eps)
                      for x, mean, variance in zip(maps, means, variances))
 

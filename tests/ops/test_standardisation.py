@@ -57,6 +57,19 @@ def test_a_constant_channel_becomes_zero():
     torch.testing.assert_close(standardise(torch.full((2, 1, 3, 3), 7.))[0], torch.zeros(2, 1, 3, 3), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize('value', [1.0, 1e18])
+def test_a_cell_by_itself_is_zero_and_has_no_gradient(value):
+    """Rounding would leave of a large one what 1 / sqrt(eps) makes larger still, and of its gradient infinity."""
+    x = (torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * value).requires_grad_()
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[1, 0, 2, 3] = 1
+    y, = standardise(x, mask=mask)
+    gradient, = torch.autograd.grad(y.sum() + y.square().sum(), x)
+    assert not y.any() and not gradient.any()
+    mask[0, 0, 1, 1] = 1
+    assert standardise(x, mask=mask)[0].any()  # of two cells there is a spread
+
+
 def test_an_empty_mask_leaves_zeros_and_no_gradient():
     x = randn(2, 3, 4, 5).requires_grad_()
     y, = standardise(x, mask=torch.zeros(2, 1, 4, 5))
