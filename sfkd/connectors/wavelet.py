@@ -243,29 +243,29 @@ class WaveletConnector(nn.Module):
         Returns:
             tuple: both decomposed on the common grid with Ct channels. The student's ``refined.map`` is rebuilt from
                 its refined bands.
+
+        Raises:
+            ValueError: if levels are wanted and the common grid allows none.
         """
         student, teacher = self.align(student, teacher, mask)
-        isometric = is_isometric(self.wavelet)
-        teacher = Decomposed(teacher, partial(self._analysed, teacher), isometric)
+        grid, isometric = student.shape[2:], is_isometric(self.wavelet)
+        if not self.takes(grid):
+            raise ValueError(f'a grid of {grid[0]}x{grid[1]} is too small for any level of {self.wavelet!r}')
+        levels = self.levels_on(grid)
+        teacher = Decomposed(teacher, partial(dwt2, teacher, levels, self.wavelet), isometric)
         if self.refine is None:
-            return Decomposed(student, partial(self._analysed, student), isometric), teacher
-        bands = self._analysed(student)
-        return Decomposed(student, bands, isometric, self._refined(bands, student.shape[2:], mask)), teacher
-
-    def _analysed(self, x: Tensor) -> Bands:
-        return dwt2(x, self.levels_on(x.shape[2:]), self.wavelet) if self.levels else Bands(x, ())
-
-    def _synthesised(self, bands: Bands, grid: tuple[int, int]) -> Tensor:
-        return idwt2(bands, self.wavelet, size=grid) if self.levels else bands.low
+            return Decomposed(student, partial(dwt2, student, levels, self.wavelet), isometric), teacher
+        bands = dwt2(student, levels, self.wavelet)
+        return Decomposed(student, bands, isometric, self._refined(bands, grid, mask)), teacher
 
     def _refined(self, bands: Bands, grid: tuple[int, int], mask: Tensor | None) -> Decomposed:
         bands = self.refine(bands)
         if mask is None:
-            return Decomposed(self._synthesised(bands, grid), bands)
+            return Decomposed(idwt2(bands, self.wavelet, size=grid), bands)
         # what the refinement spread into the padding is nobody's
         bands = Bands(bands.low * _shrunk(mask, bands.low),
                       tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
-        return Decomposed(self._synthesised(bands, grid) * mask, bands)
+        return Decomposed(idwt2(bands, self.wavelet, size=grid) * mask, bands)
 
 
 def _shrunk(mask: Tensor, band: Tensor) -> Tensor:

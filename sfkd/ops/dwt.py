@@ -53,7 +53,7 @@ def dwt2(x: Tensor, levels: int = 1, wavelet: str = 'haar') -> Bands:
     Args:
         x: (N, C, H, W), floating point. The bands keep its dtype, under autocast too: half precision is added in place
             by Haar, and filtered in float32 and cast back by the other wavelets.
-        levels: 1 to :func:`max_levels`.
+        levels: 0 to :func:`max_levels`; 0 leaves the map as the low band, without details, as PyWavelets does.
         wavelet: a discrete wavelet of PyWavelets, orthogonal or biorthogonal ('haar', 'db2', 'bior2.2', ...).
             An orthogonal one keeps the energy (:func:`is_isometric`).
 
@@ -63,10 +63,10 @@ def dwt2(x: Tensor, levels: int = 1, wavelet: str = 'haar') -> Bands:
     if x.dim() != 4:
         raise ValueError(f'dwt2 takes a map (N, C, H, W), got shape {tuple(x.shape)}')
     allowed = max_levels(x.shape[-2:], wavelet)
-    if not 1 <= levels <= allowed:
-        raise ValueError(f'levels={levels} on a grid of {x.shape[-2]}x{x.shape[-1]}: {wavelet!r} allows '
-                         f'{f"1 to {allowed}" if allowed else "none (0)"} there')
-    if _in_place(wavelet):
+    if not 0 <= levels <= allowed:
+        raise ValueError(f'levels={levels} on a grid of {x.shape[-2]}x{x.shape[-1]}: {wavelet!r} allows 0 to '
+                         f'{allowed} there')
+    if levels and _in_place(wavelet):
         low, *details = HaarAnalysis.apply(x, levels)
         return Bands(low, tuple(details))
     analyse = _haar_analysis if wavelet in HAAR else _analysis
@@ -90,7 +90,7 @@ def idwt2(bands: Bands, wavelet: str = 'haar', size: tuple[int, int] | None = No
     Raises:
         ValueError: unknown wavelet; ``size`` is not one that these bands can come from.
     """
-    if _in_place(wavelet):
+    if bands.details and _in_place(wavelet):
         full = tuple(2 * n for n in bands.details[0].shape[-2:])
         return HaarSynthesis.apply(_checked(size, full), bands.low, *bands.details)
     synthesise = _haar_synthesis if wavelet in HAAR else _synthesis

@@ -76,6 +76,14 @@ def test_maps_are_what_the_losses_compare(distiller, samples):
         assert torch.allclose(maps.refined, maps.student, atol=1e-5)
 
 
+def test_a_pair_without_a_transform_is_looked_at_in_bands_all_the_same(zoo, samples):
+    distiller = zoo.distil(zoo.resnet(), zoo.resnet(), levels=0).train()
+    _, inputs, of_batch = batches(samples)[0]
+    found = pair_maps(distiller, inputs, of_batch)
+    assert [maps.pair.name for maps in found] == [report.name for report in report_terms(distiller, inputs, of_batch)]
+    assert found and all(maps.levels in (1, 2) and maps.wavelet == 'haar' for maps in found)
+
+
 def test_measuring_terms_leaves_the_statistics_as_they_were(zoo, samples):
     distiller = zoo.distil(zoo.resnet(), zoo.resnet()).eval()
     before = {key: value.clone() for key, value in distiller.state_dict().items()}

@@ -194,12 +194,22 @@ def test_without_a_size_the_padding_comes_back_too():
     assert again[..., 5:, :].abs().max() < 1e-12
 
 
+@pytest.mark.parametrize('wavelet', ['haar', 'db2', 'bior2.2'])
+@pytest.mark.parametrize('size', [None, (5, 6)])
+def test_no_levels_are_the_map_as_in_pywavelets(wavelet, size):
+    x = random_map(1, 2, 5, 6)
+    low, details = bands = dwt2(x, 0, wavelet)
+    theirs, = pywt.wavedec2(x.numpy(), wavelet, level=0)
+    assert low is x and details == () and torch.equal(low, torch.from_numpy(theirs))
+    assert torch.equal(idwt2(bands, wavelet, size), x)
+
+
 @pytest.mark.parametrize('kwargs, message', (
     (dict(wavelet='harr'), r"unknown wavelet 'harr', nearest: 'haar'.*wavelist"),
     (dict(wavelet='morl'), r"unknown wavelet 'morl'"),
-    (dict(levels=0), r"levels=0 on a grid of 7x4: 'haar' allows 1 to 2"),
-    (dict(levels=3), r"levels=3 on a grid of 7x4: 'haar' allows 1 to 2"),
-    (dict(wavelet='db4'), r"levels=1 on a grid of 7x4: 'db4' allows none")))
+    (dict(levels=-1), r"levels=-1 on a grid of 7x4: 'haar' allows 0 to 2"),
+    (dict(levels=3), r"levels=3 on a grid of 7x4: 'haar' allows 0 to 2"),
+    (dict(wavelet='db4'), r"levels=1 on a grid of 7x4: 'db4' allows 0 to 0")))
 def test_errors_name_what_was_given_and_what_is_possible(kwargs, message):
     with pytest.raises(ValueError, match=message):
         dwt2(torch.zeros(1, 1, 7, 4), **kwargs)
