@@ -336,7 +336,7 @@ def main() -> None:
                         help="of the task; default: all but classification's resnet_to_swin")
     parser.add_argument('--methods', nargs='+', metavar='METHOD[+KEY=VALUE...]',
                         help='see tools/train_together.py; default: alone, sfkd, sfkd_lean and all of configs/peers; '
-                        'of fashion those of its table')
+                        f'of {", ".join(CHOSEN)} those of its table')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument('--split', choices=['val', 'test'], default='test')
     parser.add_argument('--epochs', type=int, help='budget of every run, 2 at least; default: that of the configs')
