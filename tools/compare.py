@@ -311,20 +311,45 @@ def baselines(task: str) -> list[str]:
     return [next(name for name in names if name.partition('+')[0] == baseline) for baseline in BASELINES]
 
 
+def label(method: str) -> str:
+    """A method's name for a picture, of its weights the numbers alone: ``sfkd 0.625, 0.625``."""
+    name, *options = method.split('+')
+    of_logits = 'logits.0.weight=', 'logit_weight='
+    for i, option in enumerate(options):
+        if option.startswith(of_logits):
+            options[i] = f'logits {float(option.partition("=")[2]):g}'
+        elif option.partition('=')[0].endswith('weight'):
+            options[i] = f'{float(option.partition("=")[2]):g}'
+    return f'{name} {", ".join(options)}'.rstrip()
+
+
 def plot(rows: list[dict], file: Path) -> None:
-    """A panel a pair: each method's seeds as dots, its mean as a bar."""
+    """A panel a pair: what each method adds to the student alone, each seed as a dot and their mean as a bar."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    cells = cells_of(rows)
-    figure, axes = plt.subplots(1, len(cells), figsize=(3.6 * len(cells), 4), layout='constrained', squeeze=False)
-    for axis, (pair, methods) in zip(axes[0], cells.items()):
-        for i, (method, by_seed) in enumerate(reversed(methods.items())):
-            colour = 'tab:red' if method.startswith('sfkd') else 'black' if method == 'alone' else 'tab:blue'
-            axis.plot(list(by_seed.values()), [i] * len(by_seed), '.', color=colour, alpha=0.5)
-            axis.plot(mean(by_seed.values()), i, '|', color=colour, markersize=14, markeredgewidth=2)
-        axis.set(title=pair, xlabel=f'{METRICS[TASK_OF[pair]][1]} (%)', yticks=range(len(methods)),
-                 yticklabels=list(reversed(methods)))
+    cells = {pair: methods for pair, methods in cells_of(rows).items() if 'alone' in methods}
+    if not cells:
+        sys.exit(f'{file}: the picture is of gains over the student alone, and no row is of it; add alone to --methods')
+    gains = {pair: {method: [value - methods['alone'][seed] for seed, value in by_seed.items()
+                             if seed in methods['alone']] for method, by_seed in methods.items()}
+             for pair, methods in cells.items()}
+    # the best on top: by the mean over the pairs that have it
+    named = sorted({method for methods in gains.values() for method in methods if methods[method]} - {'alone'})
+    order = sorted(named, key=lambda method: mean(mean(of[method]) for of in gains.values() if of.get(method)))
+    figure, axes = plt.subplots(1, len(gains), figsize=(2.5 + 2.8 * len(gains), 1.2 + 0.25 * len(order)),
+                                layout='constrained', squeeze=False, sharey=True)
+    for axis, (pair, methods) in zip(axes[0], gains.items()):
+        axis.axvline(0, color='black', linewidth=1)
+        for i, method in enumerate(order):
+            if of_seeds := methods.get(method):
+                colour = 'tab:red' if method.startswith('sfkd') else 'tab:blue'
+                axis.plot(of_seeds, [i] * len(of_seeds), '.', color=colour, alpha=0.5)
+                axis.plot(mean(of_seeds), i, '|', color=colour, markersize=12, markeredgewidth=2)
+        alone = mean(cells[pair]['alone'].values())
+        axis.set(title=pair.removeprefix(f'{TASK_OF[pair]}_').replace('_to_', ' to '), yticks=range(len(order)),
+                 yticklabels=[label(method) for method in order],
+                 xlabel=f'points of {METRICS[TASK_OF[pair]][1]} over\nthe student alone ({alone:.1f}%)')
         axis.grid(alpha=0.3)
     figure.savefig(file, dpi=120)
 

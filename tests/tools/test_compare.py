@@ -55,6 +55,30 @@ def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
     assert len(results.read_text().splitlines()) == 3 and (tmp_path / 'plot.png').stat().st_size > 5000
 
 
+@pytest.mark.parametrize('method, expected', [
+    ('sfkd+spatial_weight=0.625+frequency_weight=0.625+levels=0', 'sfkd 0.625, 0.625, levels=0'),
+    ('cwd+losses.0.weight=5+logits.0.weight=1.0', 'cwd 5, logits 1'),
+    ('sfkd_lean+sigma=1.0+logit_weight=1.0', 'sfkd_lean sigma=1.0, logits 1'), ('ofa', 'ofa')])
+def test_the_picture_names_a_method_by_its_weights(compare, method, expected):
+    assert compare.label(method) == expected
+
+
+def test_the_picture_is_of_gains_paired_by_seed(compare, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: drawn.append(figure))
+    measured = [*rows('alone', {0: 10., 1: 20.}, 'resnet_to_mixer'), *rows('kd', {1: 19.}, 'resnet_to_mixer'),
+                *rows('sfkd', {1: 23., 0: 11., 2: 99.}, 'resnet_to_mixer'),
+                *rows('alone', {0: 5.}, 'resnet_to_vit'), *rows('sfkd', {0: 9.}, 'resnet_to_vit')]
+    compare.plot(measured, tmp_path / 'plot.png')
+    mixer, vit = drawn[0].axes
+    assert [tick.get_text() for tick in mixer.get_yticklabels()] == ['kd', 'sfkd']  # the best on top
+    assert [list(line.get_xdata()) for line in mixer.lines[1:]] == [[-1.], [-1.], [3., 1.], [2.]]
+    assert [list(line.get_xdata()) for line in vit.lines[1:]] == [[4.], [4.]]
+    with pytest.raises(SystemExit, match='add alone to --methods'):
+        compare.plot(rows('sfkd', {0: 9.}), tmp_path / 'plot.png')
+
+
 @pytest.fixture
 def quick(compare, monkeypatch, digits):
     """Cells of a few steps on small data."""
