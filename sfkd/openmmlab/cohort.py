@@ -80,7 +80,7 @@ class Cohort(BaseModel):
     draws random numbers in training (dropout; the students then share one stream). The optimizers come from
     :class:`CohortOptimizers`. In ``predict`` and ``tensor`` mode the cohort is its member number ``shown``. A member
     that cannot be built, whose step raises or whose loss is not finite drops out, and the others go on, without it in a
-    resumed run too. One process: no distributed training.
+    resumed run too; before a checkpoint also one whose weights are not finite. One process: no distributed training.
 
     Args:
         members: ``{name: model config}``; distillers, all of the same student and teacher, or that student by itself
@@ -179,6 +179,14 @@ class Cohort(BaseModel):
         self.gone[i] = True
         for tensor in self.members[i].state_dict().values():
             tensor.nan_to_num_()  # a checkpoint with NaN would be refused
+
+    def _save_to_state_dict(self, *args, **kwargs):
+        for name, member in zip(self.names, self.members):
+            if name not in self.dropped:
+                broken = next((key for key, value in member.state_dict().items() if not value.isfinite().all()), None)
+                if broken:  # since the last look
+                    self._drop(name, f"its weight '{broken}' has values that are no numbers")
+        super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)

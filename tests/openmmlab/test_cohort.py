@@ -86,9 +86,9 @@ def test_who_fails_drops_out_and_the_others_go_on(zoo, cohort, optimizers, monke
     def fail(*_, **__):
         raise RuntimeError('out of chalk')
     monkeypatch.setattr(cohort.members[1].distillation.pairs[0], 'connect', fail)
+    before = copy.deepcopy(cohort.state_dict())
     with torch.no_grad():
         cohort.members[3].student.head.fc.bias.fill_(torch.nan)
-    before = copy.deepcopy(cohort.state_dict())
     for step in range(2):
         log = cohort.train_step(zoo.batch(seed=step), optimizers)
     assert set(cohort.dropped) == {'sfkd', 'kd'}
@@ -102,6 +102,18 @@ def test_who_fails_drops_out_and_the_others_go_on(zoo, cohort, optimizers, monke
     monkeypatch.setattr(type(cohort), '_step', fail)
     with pytest.raises(RuntimeError, match='every member has dropped out'):
         cohort.train_step(zoo.batch(), optimizers)
+
+
+def test_a_checkpoint_between_two_looks_holds_no_nan(zoo, cohort, optimizers):
+    cohort.train_step(zoo.batch(), optimizers)  # of the 50 steps between two looks at the losses
+    with torch.no_grad():
+        cohort.members[3].student.head.fc.bias.fill_(torch.nan)
+    cohort.train_step(zoo.batch(seed=1), optimizers)
+    state = cohort.state_dict()
+    assert all(value.isfinite().all() for value in state.values()) and state['gone'].tolist() == [0, 0, 0, 1]
+    assert set(cohort.dropped) == {'kd'} and 'that are no numbers' in cohort.dropped['kd']
+    log = cohort.train_step(zoo.batch(seed=2), optimizers)
+    assert {key.partition('.')[0] for key in log} == {'alone', 'sfkd', 'deepest'}
 
 
 def test_who_cannot_be_built_is_left_out(zoo):
