@@ -61,15 +61,18 @@ PAIRS = dict(
     seg={'seg_swin_to_resnet8': 'sfkd::mini/seg_swin_to_resnet8.py'})
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 BASELINES = ('alone', 'kd', 'aligned_mse', 'sfkd')
+_WHOLE, _LEAN = (f'{name}+spatial_weight=0.625+frequency_weight=0.625' for name in ('sfkd', 'sfkd_lean'))
+_PLAIN = 'aligned_mse+losses.0.weight=0.625'
 #: Task -> what --methods is by default: the best of four trials each on its validation split (docs/ablation.md), then
-#: what the parts of SFKD are told apart by. Elsewhere the methods are as their configs have them, which is as
-#: classification's validation split chose.
+#: what tells SFKD's parts apart. Elsewhere the methods are as their configs have them, which is as classification's
+#: validation split chose.
 CHOSEN = dict(fashion=[
     'alone', 'kd+logits.0.weight=0.0625', 'ofa+losses.0.weight=1+logits.0.weight=1', 'rsd+losses.0.weight=0.1',
-    'cwd+losses.0.weight=5+logits.0.weight=1.0', 'aligned_mse+losses.0.weight=2.5',
-    'sfkd_lean+spatial_weight=0.625+frequency_weight=0.625+logit_weight=1.0',
-    'sfkd+spatial_weight=0.625+frequency_weight=0.625', 'sfkd+spatial_weight=0.625+frequency_weight=0.625+levels=0',
-    'sfkd_lean+spatial_weight=0.625+frequency_weight=0.625', 'aligned_mse+losses.0.weight=0.625'])
+    'cwd+losses.0.weight=5+logits.0.weight=1.0', 'aligned_mse+losses.0.weight=2.5', f'{_LEAN}+logit_weight=1.0',
+    _WHOLE, f'{_WHOLE}+levels=0', _LEAN, _PLAIN])
+#: Task -> part of SFKD -> the method that has it and the one that lacks it.
+PARTS = dict(fashion=dict(DWT=(_WHOLE, f'{_WHOLE}+levels=0'), DS2S=(_WHOLE, _LEAN), GFFL=(_LEAN, _PLAIN),
+                          all=(_WHOLE, _PLAIN)))
 #: What --tune tries first: every weight of the method times these.
 FACTORS = (0.25, 1.0, 4.0)
 
@@ -305,6 +308,24 @@ def ranks(rows: list[dict]) -> str:
                               + f' | {mean(ranking[method] for ranking in place.values()):.2f} |' for method in order])
 
 
+def parts(rows: list[dict], of_task: dict[str, tuple[str, str]]) -> str:
+    """Markdown: what each part of SFKD brings, in differences paired by seed with their 95% intervals: on each pair,
+    and over all runs.
+    """
+    cells = cells_of(rows)
+    found = {part: {pair: [methods[has][seed] - methods[lacks][seed] for seed in methods[has]
+                           if seed in methods[lacks]]
+                    for pair, methods in cells.items() if has in methods and lacks in methods}
+             for part, (has, lacks) in of_task.items()}
+    lines = [f'| part | {" | ".join(cells)} | all runs |', '|' + '---|' * (len(cells) + 2)]
+    for part, by_pair in found.items():
+        runs = [difference for differences in by_pair.values() for difference in differences]
+        lines.append(f'| {part} | ' + ' | '.join(
+            f'{interval(values)} ({len(values)})' if values else '' for values in
+            (*(by_pair.get(pair, []) for pair in cells), runs)) + ' |')
+    return '\n'.join(lines)
+
+
 def baselines(task: str) -> list[str]:
     """What differences are to by default, as the task's table has it."""
     names = CHOSEN.get(task, BASELINES)
@@ -404,6 +425,8 @@ def main() -> None:
                  f"the configs' own). The file holds {rest}.")
     ranked = [row for row in rows if every or row['method'] in args.methods]
     print(table(rows, args.versus or baselines(args.task)) + '\n\n' + ranks(ranked))
+    if args.task in PARTS:
+        print('\n' + parts(rows, PARTS[args.task]))
     if args.plot:
         plot([row for row in rows if row['method'] in args.methods], args.plot)
     sys.exit(f'{comparison.failed} runs failed' if comparison.failed else 0)

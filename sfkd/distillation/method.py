@@ -14,7 +14,8 @@ def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refi
 
     Args:
         levels, wavelet, refine, streams: see :class:`WaveletConnector`.
-        refine_spatial: whether the spatial term takes the refined bands too, which costs accuracy (docs/short_budgets.md).
+        refine_spatial: whether the spatial term takes the refined bands too, which costs accuracy
+            (docs/short_budgets.md).
         spatial_weight: w_s of the band matching of each pair.
         frequency_weight: w_f of the GFFL of each pair.
         sigma: of the GFFL, relative to Nyquist.

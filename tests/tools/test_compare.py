@@ -46,6 +46,15 @@ def test_ranks_are_of_the_methods_that_every_pair_has(compare):
     assert 'cwd' not in text
 
 
+def test_parts_are_differences_on_each_pair_and_over_all_runs(compare):
+    measured = [*rows('sfkd', {0: 13., 1: 13.}, 'a'), *rows('lean', {0: 10., 1: 12.}, 'a'), *rows('mse', {1: 9.}, 'a'),
+                *rows('sfkd', {0: 8.}, 'b'), *rows('lean', {0: 5., 2: 1.}, 'b')]
+    text = compare.parts(measured, dict(DS2S=('sfkd', 'lean'), GFFL=('lean', 'mse')))
+    # 13 - 10, 13 - 12; 8 - 5; 12 - 9
+    assert '| DS2S |  +2.00 ± 12.71 (2) |  +3.00 (1) |  +2.33 ± 2.87 (3) |' in text
+    assert '| GFFL |  +3.00 (1) |  |  +3.00 (1) |' in text
+
+
 def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
     results, methods = tmp_path / 'results.jsonl', ('alone', 'kd', 'sfkd')
     results.write_text(''.join(json.dumps(row) + '\n' for method in methods for row in rows(method, {0: 50.})))
