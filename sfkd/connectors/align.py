@@ -49,7 +49,7 @@ class Align(nn.Module):
         standardised: whether both sides lose their scale and shift. Without it the projection has a bias and the
             teacher keeps its values: the regressor of FitNet (arXiv 1412.6550, section 2.2), and what CWD and FreeKD
             compare.
-        project: maps (N, Cs, h, w) to (N, Ct, h, w) in the place of the convolution.
+        project: maps (N, Cs, h, w) to (N, Ct, h, w) in the place of the convolution; what a mask hides is 0 to it.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, standardised: bool = True,
@@ -58,6 +58,7 @@ class Align(nn.Module):
         # standardise() would remove a bias
         self.project = nn.Conv2d(student_channels, teacher_channels, 1,
                                  bias=not standardised) if project is None else project
+        self.by_cell = project is None  # else padding must be gone before, not only after
         self.standardised = standardised
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -72,6 +73,8 @@ class Align(nn.Module):
                 autocast.
         """
         student, teacher = onto_one_grid(student, teacher)
+        if mask is not None and not self.by_cell:
+            student = student * mask
         student = without_float16(self.project, student)
         if self.standardised:
             return standardise(student, teacher, mask=mask)

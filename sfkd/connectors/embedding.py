@@ -49,7 +49,8 @@ class EmbeddingProjector(nn.Module):
             raise ValueError('EmbeddingProjector normalises over the pictures of a batch, and this one has one: set '
                              'train_dataloader.drop_last=True if it is the last of an epoch, or a larger batch_size')
         with torch.autocast(student.device.type, enabled=False):  # sums over large features overflow in float16
-            return self.project(_embed(student, mask)), _embed(teacher, mask)
+            embedding = _embed(student, mask).to(self.project[0].weight.dtype)  # also where all is in half precision
+            return at_least_float32(self.project(embedding)), _embed(teacher, mask)
 
 
 def _embed(features: Tensor, mask: Tensor | None) -> Tensor:

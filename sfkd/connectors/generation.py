@@ -57,5 +57,6 @@ class MaskedGeneration(nn.Module):
         student, teacher = self.align(student, teacher, mask)  # nothing of the padding is in a cell beside it
         n, c, *grid = student.shape
         drawn = torch.rand((n, c, 1, 1) if self.masked == 'channels' else (n, 1, *grid), device=student.device)
-        generated = at_least_float32(without_float16(self.generation, student * (drawn >= self.ratio)))
+        left = (student * (drawn >= self.ratio)).to(self.generation[0].weight.dtype)
+        generated = at_least_float32(without_float16(self.generation, left))
         return generated if mask is None else generated * mask, teacher

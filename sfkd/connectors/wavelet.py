@@ -60,7 +60,7 @@ class Neighbours(nn.Conv2d):
         Returns:
             Tensor: of the same shape.
         """
-        return depthwise3x3(x, self.weight, self.bias)
+        return depthwise3x3(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
 class BandResidual(nn.Module):
@@ -91,7 +91,7 @@ class BandResidual(nn.Module):
         Returns:
             Tensor: of the same shape.
         """
-        rows, down, up = x.flatten(2), self.down.weight.flatten(1), self.up.weight.flatten(1)
+        rows, (down, up) = x.flatten(2), (layer.weight.flatten(1).to(x.dtype) for layer in (self.down, self.up))
         hidden = pointwise(rows, down).unflatten(2, x.shape[2:])
         hidden = F.gelu(self.depthwise(hidden.flatten(1, 2))).view_as(hidden)
         return pointwise(hidden.flatten(2), up, to=rows, scale=PACE).view_as(x)
@@ -104,7 +104,8 @@ class DualStreamRefinement(nn.Module):
     The name and the two directions are of arXiv 2607.01906; the layers are ours. Every branch ends in zeros, so that it
     starts as the identity. Weights are shared over levels, those of channels over the three detail bands too, and go
     through at most 16 channels: what is refined is one map's bands, and the whole must stay small beside the student
-    (84 C weights and 640 at most). It computes in float32 also under autocast: next to nothing of a step.
+    (84 C weights and 640 at most). It computes in the bands' dtype, float32 as connectors have them, under autocast and
+    with weights in half precision too: next to nothing of a step.
 
     Args:
         channels: C of the bands.
@@ -260,14 +261,8 @@ class WaveletConnector(nn.Module):
 
     def _refined(self, bands: Bands, grid: tuple[int, int], mask: Tensor | None) -> Decomposed:
         bands = self.refine(bands)
+        refined = idwt2(bands, self.wavelet, size=grid)
         if mask is None:
-            return Decomposed(idwt2(bands, self.wavelet, size=grid), bands)
-        # what the refinement spread into the padding is nobody's
-        bands = Bands(bands.low * _shrunk(mask, bands.low),
-                      tuple(d * _shrunk(mask, d).unsqueeze(2) for d in bands.details))
-        return Decomposed(idwt2(bands, self.wavelet, size=grid) * mask, bands)
-
-
-def _shrunk(mask: Tensor, band: Tensor) -> Tensor:
-    """The mask on a band's grid: a coefficient counts if any cell under it does."""
-    return F.adaptive_max_pool2d(mask, band.shape[-2:])
+            return Decomposed(refined, bands)
+        refined = refined * mask  # what the refinement spread into the padding is nobody's
+        return Decomposed(refined, partial(dwt2, refined, len(bands.details), self.wavelet))

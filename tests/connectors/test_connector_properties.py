@@ -1,5 +1,6 @@
 """What holds for every connector, whatever the maps: sizes, channels, layouts, types, masks and values."""
 import contextlib
+import copy
 import os
 
 import pytest
@@ -144,14 +145,14 @@ def test_gradients_of_the_frequency_losses_are_finite_for_constant_zero_and_huge
 
 
 @given(cs=channels, ct=channels, n=batches, gs=grids, gt=grids, layout=layouts, value=values, mask=masks, cast=casts,
-       seed=seeds, refine=st.booleans())
+       seed=seeds, refine=st.booleans(), streams=st.booleans())
 def test_what_a_mask_hides_changes_nothing_and_gets_no_gradient(cs, ct, n, gs, gt, layout, value, mask, cast, seed,
-                                                                refine):
+                                                                refine, streams):
     grid = gs
     hidden = cells(mask, n, grid, seed)
     if hidden is None or min(grid) < 2:
         return
-    connector = WaveletConnector(cs, ct, refine=refine)
+    connector = WaveletConnector(cs, ct, refine=refine, streams=streams)
     perturb(connector, seed)
     s = features((n, cs, *grid), value, layout, seed, cast or torch.float32)
     t = features((n, ct, *grid), 1.0, layout, seed + 1).detach()
@@ -288,3 +289,26 @@ def test_what_is_no_map_is_refused(n, c, grid, dims, seed):
     shape = (n, c, *grid, 2)[:dims]
     with pytest.raises((ValueError, RuntimeError, IndexError, ConfigError)):
         WaveletConnector(c, c)(torch.randn(shape), torch.randn(shape))
+
+
+@pytest.mark.parametrize('kind, options', [
+    (Align, {}), (Align, dict(standardised=False)), (WaveletConnector, {}), (WaveletConnector, dict(refine=True)),
+    (WaveletConnector, dict(streams=True)), (EmbeddingProjector, {}), (MaskedGeneration, {}), (LogitProjector, {})])
+@pytest.mark.parametrize('grid', [(8, 8), (4, 4)])  # DS2S has loops of its own for the low band of the second
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_connectors_train_in_half_precision_as_a_whole(kind, options, grid, dtype):
+    """As ``.half()`` of a distillation casts them, not autocast: in float32 where maps are, near the values there."""
+    connector = kind(5, 6, **options)
+    perturb(connector, 0)
+    half = copy.deepcopy(connector).to(dtype)
+    s, t = features((4, 5, *grid)).detach().requires_grad_(), features((4, 6, *grid), seed=1).detach()
+    found = []
+    for module, cast in (connector, torch.float32), (half, dtype):
+        torch.manual_seed(0)  # MGD draws what it hides
+        given = s.detach().to(cast).requires_grad_()
+        side = module(given, t.to(cast))[0]
+        side = side.refined.map if isinstance(side, Decomposed) else side
+        side.float().square().sum().backward()
+        assert finite(given.grad.float(), *(weight.grad.float() for weight in module.parameters()))
+        found.append(side.float())
+    assert (found[1] - found[0]).norm() < 0.05 * found[0].norm()

@@ -98,6 +98,21 @@ def test_refined_map_is_rebuilt_from_the_refined_bands():
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize('wavelet', ['haar', 'db2'])
+@pytest.mark.parametrize('grid, rows, columns', [
+    ((25, 25), (0, 15), (0, 25)), ((25, 25), (9, 15), (6, 11)), ((13, 21), (0, 13), (15, 21)),
+    ((8, 8), (5, 8), (0, 8))])
+def test_what_a_mask_leaves_keeps_what_its_bands_say(grid, rows, columns, wavelet):
+    """Wherever there is no label: a coefficient that reaches into the picture is the picture's too."""
+    connector = WaveletConnector(6, 8, wavelet=wavelet, refine=True)
+    mask = torch.ones(2, 1, *grid)
+    mask[0, :, slice(*rows), slice(*columns)] = 0
+    student, _ = connector(randn(2, 6, *grid), randn(2, 8, *grid, seed=1), mask)  # DS2S starts as the identity
+    torch.testing.assert_close(student.refined.map, student.map, rtol=0, atol=1e-5)
+    for a, b in zip(student.refined.bands.each(), dwt2(student.map, 2, wavelet).each(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize('masked', [False, True])
 @pytest.mark.parametrize('grid, name', [((8, 8), 'haar'), ((7, 5), 'haar'), ((7, 10), 'db2')])
 def test_balanced_bands_of_orthogonal_wavelets_are_never_computed(grid, name, masked, monkeypatch):
