@@ -57,6 +57,7 @@ class MaskedGeneration(nn.Module):
         student, teacher = self.align(student, teacher, mask)  # nothing of the padding is in a cell beside it
         n, c, *grid = student.shape
         drawn = torch.rand((n, c, 1, 1) if self.masked == 'channels' else (n, 1, *grid), device=student.device)
-        left = (student * (drawn >= self.ratio)).to(self.generation[0].weight.dtype)
+        left = student * (drawn >= self.ratio)
+        left = left.to(next(self.generation.parameters(), left).dtype)  # also where all is in half precision
         generated = at_least_float32(without_float16(self.generation, left))
         return generated if mask is None else generated * mask, teacher

@@ -211,7 +211,7 @@ class Distillation(nn.Module):
             tapped, for_anchor = self.anchor.split(tapped, [sources[pair.student_path] for pair in self.pairs])
         for i, (pair, tap) in enumerate(zip(self.pairs, tapped)):
             connected = pair.connect(*tap, cells)
-            losses |= pair.losses_of(connected, pair.scale(*tap, cells))
+            losses |= pair.losses_of(connected, tap, cells)
             if self.anchor is not None and i in self.anchor.where:                    # in a step that measures, apart
                 judged.append(connected if for_anchor[i] is tap else pair.connect(*for_anchor[i], cells))
         if self.anchor is not None:

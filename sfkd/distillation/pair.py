@@ -8,7 +8,7 @@ from ..connectors.align import muted
 from ..errors import ConfigError
 from ..features.padding import TaughtCells, on_grid
 from ..features.probe import Stage
-from ..losses import is_mean_over_grid
+from ..losses import is_mean_over_grid, takes_mask
 
 
 class Pair(nn.Module):
@@ -54,22 +54,33 @@ class Pair(nn.Module):
         Raises:
             ConfigError: naming the pair, both shapes and what can be done, where this batch does not fit.
         """
-        return self.losses_of(self.connect(student, teacher, taught), self.scale(student, teacher, taught))
+        return self.losses_of(self.connect(student, teacher, taught), (student, teacher), taught)
 
-    def losses_of(self, connected: tuple, scale: Tensor | float = 1.0) -> dict[str, Tensor]:
-        """The losses of what :meth:`connect` gave.
+    def losses_of(self, connected: tuple, tapped: tuple[Tensor, Tensor],
+                  taught: TaughtCells | None = None) -> dict[str, Tensor]:
+        """The losses of what :meth:`connect` gave. Where a part of the batch teaches, means over a whole grid are
+        scaled up to one over it, and losses that ask for the mask get it.
 
         Args:
             connected: (student's, teacher's).
-            scale: of the losses that are means over a whole grid, see :meth:`scale`.
+            tapped: what they were connected from, (student, teacher) of :meth:`forward`.
+            taught: see there.
         """
-        return {f'distill.{self.name}.loss_{key}': self.weights[key] * (scale if is_mean_over_grid(loss) else 1.0)
-                * loss(*connected) for key, loss in self.losses.items()}
+        scale, mask = 1.0, None
+        if taught is not None and tapped[1].dim() == 4:
+            grid = common_grid(*tapped)
+            scale = taught.scale(grid)
+            mask = taught.pixels if self._of_two_shapes(*tapped) else taught.on(grid)
+        losses = {}
+        for key, loss in self.losses.items():
+            value = loss(*connected, mask=mask) if mask is not None and takes_mask(loss) else loss(*connected)
+            factor = self.weights[key] * (scale if is_mean_over_grid(loss) else 1.0)
+            losses[f'distill.{self.name}.loss_{key}'] = factor * value
+        return losses
 
-    @staticmethod
-    def scale(student: Tensor, teacher: Tensor, taught: TaughtCells | None) -> Tensor | float:
-        """What a mean over a whole grid is to be multiplied by. Arguments as of :meth:`forward`."""
-        return 1.0 if taught is None or teacher.dim() != 4 else taught.scale(common_grid(student, teacher))
+    def _of_two_shapes(self, student: Tensor, teacher: Tensor) -> bool:
+        """Whether the losses get maps of two shapes, each of which they pool."""
+        return self.connector is None and student.shape != teacher.shape
 
     def connect(self, student: Tensor, teacher: Tensor,
                 taught: TaughtCells | None = None) -> tuple[Tensor | Decomposed, Tensor | Decomposed]:
@@ -81,7 +92,7 @@ class Pair(nn.Module):
         mask = taught.on(grid)
         if self.connector is not None:
             return self.connector(student, teacher, mask)
-        if student.shape != teacher.shape:  # for a loss that pools each side
+        if self._of_two_shapes(student, teacher):
             return tuple(x * on_grid(taught.pixels, x.shape[2:]) for x in (student, teacher))
         # the same on both sides, and low: a softmax over the positions must not follow the padding
         return muted(student, teacher, mask)

@@ -14,10 +14,13 @@ class DistillationLoss(nn.Module):
         mean_over_grid: whether it is a mean over all cells of a map, so that a batch of which only a part teaches is to
             be scaled up.
         takes_refined: whether it compares what DS2S refined, where that runs.
+        takes_mask: whether it is called with ``mask=`` too where a part of the batch teaches: (N, 1, h, w), 1 there.
+            For what zeros outside would change: a softmax over positions, a mean over a grid before it is compared.
     """
 
     mean_over_grid = True
     takes_refined = False
+    takes_mask = False
 
 
 def positive(name: str, value: float) -> float:
@@ -34,6 +37,11 @@ def positive(name: str, value: float) -> float:
 def is_mean_over_grid(loss: nn.Module) -> bool:
     """:attr:`DistillationLoss.mean_over_grid`; True for what is none of ours: plain losses are means."""
     return loss.mean_over_grid if isinstance(loss, DistillationLoss) else True
+
+
+def takes_mask(loss: nn.Module) -> bool:
+    """:attr:`DistillationLoss.takes_mask`; False for what is none of ours."""
+    return isinstance(loss, DistillationLoss) and loss.takes_mask
 
 
 def takes_refined(loss: nn.Module) -> bool:

@@ -50,17 +50,20 @@ class CosineDistance(DistillationLoss):
     """
 
     mean_over_grid = False
+    takes_mask = True
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """
         Args:
             student, teacher: (N, C, h, w).
+            mask: (N, 1, h, w), 1 where there is something to compare.
 
         Returns:
             Tensor: scalar in [0, 2].
         """
         with torch.autocast(student.device.type, enabled=False):
-            return 1 - F.cosine_similarity(*(at_least_float32(x).flatten(1) for x in (student, teacher))).mean()
+            maps = (at_least_float32(x if mask is None else x * mask) for x in (student, teacher))
+            return 1 - F.cosine_similarity(*(x.flatten(1) for x in maps)).mean()
 
 
 @MODELS.register_module()
@@ -70,28 +73,33 @@ class ChannelWiseDivergence(DistillationLoss):
 
     Only where a channel is high on the map counts, not how high: a constant added to a channel changes nothing. The
     divergence is a sum over the positions and a mean over the N C channels of all pictures, so that it does not grow
-    with the batch or with C.
+    with the batch or with C. Positions that a mask hides are none.
 
     Args:
         temperature: T > 0.
     """
 
     mean_over_grid = False
+    takes_mask = True
 
     def __init__(self, temperature: float = 1.0):
         super().__init__()
         self.temperature = positive('temperature', temperature)
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """
         Args:
             student, teacher: (N, C, h, w).
+            mask: (N, 1, h, w), 1 at the positions that count.
 
         Returns:
             Tensor: scalar, in nats.
         """
         with torch.autocast(student.device.type, enabled=False):  # exponentials overflow in half precision
-            channels = (at_least_float32(x).flatten(2).flatten(0, 1) for x in (student, teacher))  # (N C, h w) each
+            maps = (at_least_float32(x) for x in (student, teacher))
+            if mask is not None:  # far below all else, and finite: 0 times infinity is no number
+                maps = (x.masked_fill(mask == 0, torch.finfo(x.dtype).min / 1e6) for x in maps)
+            channels = (x.flatten(2).flatten(0, 1) for x in maps)  # (N C, h w) each
             s, t = (F.log_softmax(x / self.temperature, dim=1) for x in channels)
             return F.kl_div(s, t, log_target=True, reduction='batchmean') * self.temperature**2
 

@@ -68,11 +68,13 @@ class DKD(DistillationLoss):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
         Args:
-            student, teacher: (N, classes) scores before the softmax, of two classes or more.
+            student, teacher: (N, classes) scores before the softmax, or maps of them (N, classes, h, w); of two classes
+                or more.
 
         Returns:
-            Tensor: scalar, the mean over pictures, in nats.
+            Tensor: scalar, the mean over pictures, or over cells, in nats.
         """
+        student, teacher = (x.movedim(1, -1).flatten(0, -2) for x in (student, teacher))  # a row of scores each
         with torch.autocast(student.device.type, enabled=False):
             s, t = (log_probabilities(x, self.temperature) for x in (student, teacher))
             target = t.argmax(1, keepdim=True)                                 # (N, 1)
@@ -116,7 +118,13 @@ class DIST(DistillationLoss):
 
         Returns:
             Tensor: scalar in T^2 [0, 2 (beta + gamma)].
+
+        Raises:
+            ValueError: for maps of scores, whose cells are no batch.
         """
+        if student.dim() != 2:
+            raise ValueError(f'DIST compares scores of pictures (N, classes), not {tuple(student.shape)}; for maps of '
+                             "scores give dict(type='KLDivergence') or dict(type='DKD')")
         with torch.autocast(student.device.type, enabled=False):
             s, t = (log_probabilities(x, self.temperature).exp() for x in (student, teacher))
 

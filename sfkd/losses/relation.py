@@ -7,14 +7,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..features.padding import on_grid
 from ..ops import at_least_float32
 from ..registry import MODELS
 from .base import DistillationLoss
 
 
-def embed(features: Tensor) -> Tensor:
-    """Globally pooled maps (N, C, h, w) -> (N, C), float32 at least."""
-    return at_least_float32(features).mean((2, 3))
+def embed(features: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Globally pooled maps (N, C, h, w) -> (N, C), float32 at least.
+
+    Args:
+        features: maps.
+        mask: (N, 1, H, W) on their grid or a finer one, 1 where there is something to pool; of a picture that it hides
+            0 is left.
+    """
+    features = at_least_float32(features)
+    if mask is None:
+        return features.mean((2, 3))
+    mask = on_grid(mask, features.shape[2:]).to(features)
+    return (features * mask).sum((2, 3)) / mask.sum((2, 3)).clamp_min(1)
 
 
 @MODELS.register_module()
@@ -22,17 +33,19 @@ class PooledMSE(DistillationLoss):
     """Mean square of student - teacher of globally pooled maps (the feature term of SRRL, Yang et al., ICLR 2021)."""
 
     mean_over_grid = False
+    takes_mask = True
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """
         Args:
             student, teacher: (N, C, h, w).
+            mask: see :func:`embed`.
 
         Returns:
             Tensor: scalar.
         """
         with torch.autocast(student.device.type, enabled=False):
-            return F.mse_loss(embed(student), embed(teacher))
+            return F.mse_loss(embed(student, mask), embed(teacher, mask))
 
 
 @MODELS.register_module()
@@ -49,22 +62,24 @@ class CorrelationCongruence(DistillationLoss):
     """
 
     mean_over_grid = False
+    takes_mask = True
 
     def __init__(self, gamma: float = 0.4, order: int = 2):
         super().__init__()
         self.factors = [math.exp(-2 * gamma) * (2 * gamma)**p / math.factorial(p) for p in range(order + 1)]
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """
         Args:
             student: (N, Cs, hs, ws).
             teacher: (N, Ct, ht, wt).
+            mask: see :func:`embed`.
 
         Returns:
             Tensor: scalar, >= 0.
         """
         def kernel(features):
-            embeddings = F.normalize(embed(features), dim=1)
+            embeddings = F.normalize(embed(features, mask), dim=1)
             cosine = embeddings @ embeddings.T
             return sum(factor * cosine**p for p, factor in enumerate(self.factors))  # (N, N)
         with torch.autocast(student.device.type, enabled=False):
@@ -85,29 +100,33 @@ class RelationalKD(DistillationLoss):
     """
 
     mean_over_grid = False
+    takes_mask = True
 
     def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0):
         super().__init__()
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """
         Args:
             student: (N, Cs, hs, ws), of two pictures or more.
             teacher: (N, Ct, ht, wt).
+            mask: see :func:`embed`.
 
         Returns:
             Tensor: scalar, >= 0.
         """
         with torch.autocast(student.device.type, enabled=False):
-            (s_distances, s_angles), (t_distances, t_angles) = map(self._relations, (student, teacher))
+            (s_distances, s_angles), (t_distances, t_angles) = (
+                self._relations(embed(x, mask)) for x in (student, teacher))
             return (self.distance_weight * F.smooth_l1_loss(s_distances, t_distances)
                     + self.angle_weight * F.smooth_l1_loss(s_angles, t_angles))
 
     @staticmethod
-    def _relations(features: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, N) distances over their mean, (N, N, N) cosines at the first index; 0 where two pictures coincide."""
-        embeddings = embed(features)
+    def _relations(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Of (N, C): (N, N) distances over their mean, (N, N, N) cosines at the first index; 0 where two pictures
+        coincide.
+        """
         # Only ratios count; a power of two rounds nothing, and squares stay in range
         embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.detach().abs().amax()).exponent)
         edges = embeddings - embeddings.unsqueeze(1)                       # (N, N, C)
