@@ -65,13 +65,13 @@ class Anchor(nn.Module):
 
     # ---- the weight by the share of the task's gradient ----
 
-    def split(self, tapped: list[tuple[Tensor, Tensor]], sources: list[Tensor]) -> tuple[list, list]:
+    def split(self, tapped: list[tuple[Tensor, Tensor]], sources: list[tuple[Tensor, Tensor]]) -> tuple[list, list]:
         """What each pair taps, (student's, teacher's), for the pairs and for the anchor: apart in a step that measures
         how much of the gradient at a tap is from where.
 
         Args:
             tapped: by pair.
-            sources: the student's tensors, by pair, of which what is tapped is a view.
+            sources: by pair, the student's tensor, and its view that what is tapped is or was copied from.
         """
         for_pairs, for_anchor = list(tapped), list(tapped)
         if self.share is None or not self._counted():
@@ -80,21 +80,24 @@ class Anchor(nn.Module):
             tap, theirs = tapped[i]
             views = [tap.view_as(tap) for _ in range(2)]
             for_pairs[i], for_anchor[i] = ((view, theirs) for view in views)
-            self._measure(*views, tap, sources[i])
+            self._measure(*views, *sources[i])
         return for_pairs, for_anchor
 
-    def _measure(self, for_pairs: Tensor, for_anchor: Tensor, tap: Tensor, source: Tensor) -> None:
+    def _measure(self, for_pairs: Tensor, for_anchor: Tensor, source: Tensor, view: Tensor) -> None:
         """Note, on the way back, how large the task's and the anchor's gradients are at the source of a tap."""
+        shape, stride, offset = for_pairs.shape, view.stride(), view.storage_offset()  # of the pictures that teach
         gradients: dict[str, Tensor] = {}
 
         def note(key):
             return lambda gradient: gradients.update({key: gradient.detach()})
 
         def note_all(gradient):
+            if 'anchor' not in gradients:
+                return  # the task's loss went back by itself: no step to measure in
             with torch.enable_grad():  # the taught part in the layout of the source, of which the tap is a view
                 twin = source.detach().requires_grad_()
-                view = twin.as_strided(tap.shape, tap.stride(), tap.storage_offset())
-                taught, = torch.autograd.grad(view, twin, sum(gradients.values()))
+                taught, = torch.autograd.grad(twin.as_strided(shape, stride, offset), twin,
+                                              sum(gradients.values()).to(twin.dtype))
             parts = gradient.float() - taught.float(), gradients['anchor'].float()
             norms = torch.stack([part.square().sum() for part in parts])
             if dist.is_initialized() and dist.get_world_size() > 1:

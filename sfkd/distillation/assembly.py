@@ -14,12 +14,14 @@ from ..errors import ConfigError, Problems, nearest
 from ..features.matching import match, match_class_maps
 from ..features.probe import UNTAUGHT, Probe, Stage, probe
 from ..features.stages import MIN_GRID, class_maps, stages
+from ..features.taps import split_path
 from ..losses.base import takes_refined
 from ..registry import MODELS
 from .options import problems_of
 from .pair import Pair
 
 HEAD = 'head'  # the module whose output are a classifier's scores
+TRUNK = {'backbone', 'neck'}  # what a dry run ends with unless more is asked for
 Size = tuple[int, int]
 
 
@@ -60,7 +62,8 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
         return []
     _check_entries(entries)
     head = bool(logits) or any(entry != 'auto' if isinstance(entry, str) else
-                               HEAD in entry['student'] + entry['teacher'] for entry in entries)
+                               not {_part(entry[side]) for side in ('student', 'teacher')} <= TRUNK
+                               for entry in entries)
     workshop = _Workshop(probe(student, input_size, head, learns=True), probe(teacher, teacher_input_size, head))
     named: list[dict] = []
     for entry in entries:
@@ -93,6 +96,11 @@ def _check_entries(entries: list[str | dict]) -> None:
                    if not isinstance(entry, str) and side not in entry]:
         raise ConfigError([f"pairs[{i}]: no '{side}'; each pair is dict(student=path, teacher=path)"
                            for i, side in lacking])
+
+
+def _part(path: str) -> str:
+    """The part of the network, such as 'backbone', that a path begins with."""
+    return split_path(path)[0].partition('.')[0]
 
 
 def _losses_of(entry: str | dict, losses: Sequence[dict]) -> Sequence[dict]:

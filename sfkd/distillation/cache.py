@@ -3,6 +3,7 @@ teacher.
 """
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -261,6 +262,16 @@ class TeacherCache:
         """See :meth:`Teacher.apply_`."""
         if self.teacher is not None:
             self.teacher.apply_(function)
+
+    def changed_by(self, function: Callable[[Tensor], Tensor]) -> bool:
+        """See :meth:`Teacher.changed_by`; not once the teacher has left the memory."""
+        return self.teacher is not None and self.teacher.changed_by(function)
+
+    def copied(self) -> TeacherCache:
+        """One with a teacher of its own, on the same rows."""
+        other = copy.copy(self)
+        other.teacher = self.teacher.copied()
+        return other
 
     def __deepcopy__(self, memo) -> TeacherCache:
         return self  # an EMA copy of the student needs no second one

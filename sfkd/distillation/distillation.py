@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator, Sequence
 
@@ -100,6 +101,7 @@ class Distillation(nn.Module):
                                   teacher_mean=teacher_mean, teacher_std=teacher_std)
         self.input_size = as_size(input_size)
         self.watching = False  # whether a with block is open
+        self._borrows = False  # whether the teacher is that of the one that this is a copy of
         teachers_size = self.teacher.input_size or self.input_size
         problems = Problems(problems_of_rest(every, share))
         with problems.collected():
@@ -207,7 +209,7 @@ class Distillation(nn.Module):
         cells = None if taught_mask is None else TaughtCells(taught_mask, grids)
         for_anchor, judged = tapped, []
         if self.anchor is not None:
-            sources = getattr(student_features, 'sources', student_features)
+            sources = getattr(student_features, 'sources', {path: (x, x) for path, x in student_features.items()})
             tapped, for_anchor = self.anchor.split(tapped, [sources[pair.student_path] for pair in self.pairs])
         for i, (pair, tap) in enumerate(zip(self.pairs, tapped)):
             connected = pair.connect(*tap, cells)
@@ -220,8 +222,16 @@ class Distillation(nn.Module):
 
     def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
-        self.teacher.apply_(fn)  # it is no child, and is moved and cast with the connectors
+        if self._borrows and self.teacher.changed_by(fn):
+            self.teacher, self._borrows = self.teacher.copied(), False
+        if not self._borrows:
+            self.teacher.apply_(fn)  # it is no child, and is moved and cast with the connectors
         return self
+
+    def __deepcopy__(self, memo) -> Distillation:
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo), _borrows=True)
+        return copied
 
     def untaught(self) -> list[str]:
         """Paths of the student's layers that run after the deepest pair: without losses of its own they stay what they

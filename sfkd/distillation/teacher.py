@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ..checkpoint import load_weights
 from ..errors import ConfigError
 from ..features.continuation import Continuation
-from ..features.probe import random_pictures, run_of
+from ..features.probe import random_pictures, run_of, unwrapped
 from ..features.taps import Taps
 from ..ops import TabulatedActivations
 from .precision import AUTO, check_precision, computing_in, resolved
@@ -73,7 +74,8 @@ class Teacher:
     module reach it through :meth:`apply_`.
 
     Args:
-        network: becomes frozen and eval; its ``forward`` takes pictures alone.
+        network: becomes frozen and eval; its ``forward`` takes pictures alone. DDP or ``torch.compile`` around it are
+            taken off.
         own: how its pictures were normalised when it was trained; None takes the student's pictures as they are.
         student: how the student's are. Where the two differ, one affine map turns the student's pictures into the
             teacher's.
@@ -90,18 +92,37 @@ class Teacher:
 
     def __init__(self, network: nn.Module, own: Normalisation | None = None, student: Normalisation | None = None,
                  input_size: tuple[int, int] | None = None, precision: str = AUTO, compiled: bool = False):
-        self.network = network.eval().requires_grad_(False)
-        self.precision = check_precision(precision, 'teacher_precision')
+        self.network = unwrapped(network).eval().requires_grad_(False)
+        self.asked = self.precision = check_precision(precision, 'teacher_precision')
         self.input_size = input_size
         self.affine = self._affine(student, own) if student and own else None
         self.channels_last, self._laid_out = True, False  # whether it may be so in half precision, whether it is
         self.compiled = compiled
+        self._tried: torch.device | None = None  # where layout and precision are known to work
+        self._forget()
+
+    def _forget(self) -> None:
+        """Read nothing, as at first."""
         self.taps: Taps | None = None
         self._shown: Shown | None = None
         self._compiled: Callable[[Tensor], list] | None = None
         self.rest: Continuation | None = None  # what follows one of the taps, where a pair asks for that
         self._begun: set[str] = set()
         self._ended: set[str] = set()
+
+    def again(self) -> Teacher:
+        """The same network, to be read by somebody else too."""
+        other = copy.copy(self)
+        other._forget()
+        return other
+
+    def copied(self) -> Teacher:
+        """One with a network of its own, which reads the same."""
+        other = self.again()
+        other.network, other.taps, other.rest = copy.deepcopy((self.network, self.taps, self.rest))
+        if self._compiled is not None:
+            other.read(other.taps)
+        return other
 
     @staticmethod
     def _affine(student: Normalisation, teacher: Normalisation) -> tuple[Tensor, Tensor, bool] | None:
@@ -183,18 +204,19 @@ class Teacher:
             self._shown.close()
         self.taps, self._shown, self._compiled = taps, None, None
 
-    def _first_run(self, pictures: Tensor) -> dict[str, Tensor]:
-        """A call, in the first layout and precision that the network runs in: some layers want maps in the usual
-        layout, and some operators exist in float32 alone.
+    def _first_run(self, pictures: Tensor, *masked) -> dict[str, Tensor]:
+        """A call, the first on a device, in the first layout and precision that the network runs in there: some layers
+        want maps in the usual layout, and some operators exist in float32 alone.
 
         Raises:
             ConfigError: where it does not run in the precision that was asked for, but in float32.
         """
-        asked, first = self.precision, None
+        asked, first = self.asked, None
+        self._tried = pictures.device
         for self.channels_last, self.precision in (True, asked), (False, asked), (False, 'fp32'):
-            self._lay_out()
             try:
-                features = self(pictures)
+                self._lay_out()
+                features = self(pictures, *masked)
                 break
             except (RuntimeError, NotImplementedError) as error:
                 first = first or error
@@ -212,7 +234,10 @@ class Teacher:
         half = resolved(self.precision, next(self.network.parameters()).device) != 'fp32'
         if (half and self.channels_last) != self._laid_out:
             self._laid_out = not self._laid_out
-            self.network.to(memory_format=torch.channels_last if self._laid_out else torch.contiguous_format)
+            layout = torch.channels_last if self._laid_out else torch.contiguous_format
+            for weight in self.network.parameters():
+                if weight.dim() == 4:
+                    weight.data = weight.data.contiguous(memory_format=layout)
 
     def computing(self) -> contextlib.AbstractContextManager:
         """The context in which the network, or what is left of it behind a tap, computes in its precision."""
@@ -231,6 +256,10 @@ class Teacher:
             dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients; in float32 where the student does
                 not train in mixed precision.
         """
+        if self.network.training:  # another module that holds it was told to train
+            self.network.eval()
+        if self._tried != inputs.device and self._compiled is None:
+            return self._first_run(inputs, mask)
         # What is of inference mode could not go through the rest of the network together with a map that learns
         with torch.inference_mode() if self.rest is None else torch.no_grad():
             inputs = self._own(inputs, mask)
@@ -265,9 +294,16 @@ class Teacher:
         self.network._apply(function)
         # parts that keep a device beside their tensors learn it by .to() alone
         self.network.to(next(self.network.parameters()).device)
+        self._tried = None
         self._lay_out()
         if self.affine is not None:
             self.affine = (*map(function, self.affine[:2]), self.affine[2])
+
+    def changed_by(self, function: Callable[[Tensor], Tensor]) -> bool:
+        """Whether :meth:`apply_` would change the weights' type or device."""
+        weight = next(self.network.parameters()).detach().flatten()[:0]
+        other = function(weight)
+        return (other.dtype, other.device) != (weight.dtype, weight.device)
 
     def __deepcopy__(self, memo) -> Teacher:
         return self  # frozen: an EMA copy of the student needs no second teacher
@@ -289,7 +325,7 @@ def teacher_of(network: nn.Module | Teacher, **normalisations: Sequence[float] |
         return Teacher(network, own, student)
     if own is not None:
         raise ConfigError('teacher_mean: a Teacher knows how its pictures are normalised; give mean and std there')
-    return network
+    return network if network.taps is None else network.again()
 
 
 def normalisations_of(**given: Sequence[float] | None) -> tuple[Normalisation | None, Normalisation | None]:

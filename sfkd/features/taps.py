@@ -55,13 +55,13 @@ class Captured(dict):
     """``{path: output}`` of one forward pass.
 
     Attributes:
-        sources: ``{path: the network's own tensor, of which the output is a view or copy}``: what flows back from the
-            rest of the network passes it, and not the output. None in inference mode.
+        sources: ``{path: (the network's own tensor, its view that the output is or was copied from)}``: what flows back
+            from the rest of the network passes the first, and not the output. None in inference mode.
     """
 
     def __init__(self):
         super().__init__()
-        self.sources: dict[str, Tensor] = {}
+        self.sources: dict[str, tuple[Tensor, Tensor]] = {}
 
 
 class Taps:
@@ -145,7 +145,7 @@ class Taps:
         return reading.outputs
 
     def given(self, path: str, output, image_size: tuple[int, int], full: torch.dtype | None):
-        """A module's output as it is given for a path, and its source."""
+        """A module's output as it is given for a path, and its source (:class:`Captured`)."""
         try:
             tapped = output if path in self.raw else as_map(output, image_size)
         except LayoutError as error:
@@ -154,7 +154,7 @@ class Taps:
         dtype = full if half else None
         if torch.is_inference_mode_enabled():
             return _kept(tapped, dtype), None
-        source = tapped if getattr(tapped, '_base', None) is None else tapped._base
+        source = tapped if getattr(tapped, '_base', None) is None else tapped._base, tapped
         if dtype is not None:
             tapped = tapped.to(dtype, memory_format=torch.contiguous_format)
         return tapped.clone() if path in self.copied else tapped, source
@@ -168,6 +168,7 @@ class _Reading:
         self.outputs = Captured()
         self.versions: dict[str, int] = {}
         self.calls: dict[str, list] = {module: [] for module in taps.modules}
+        self.parted: set[str] = set()  # modules of which a part of one call's output was taken
 
     def note(self, module: str, output) -> None:
         """A module has returned."""
@@ -176,12 +177,14 @@ class _Reading:
         for path, (owner, indices) in self.taps.paths.items():
             if owner != module:
                 continue
-            if path in outputs and not indices:
+            if path in outputs and (not indices or module in self.parted):
                 raise RuntimeError(f"tap '{path}' ran more than once in one forward pass: run the network once in a "
                                    f"with block, or, where it calls this module again and again, name the call, "
                                    f"'{path}[0]'")
             part = None if path in outputs else pick(self.calls[module], indices)
             if part is not None:
+                if indices and len(self.calls[module]) == 1 and part is not output:
+                    self.parted.add(module)
                 outputs[path], outputs.sources[path] = self.taps.given(path, part, self.image_size, self.full)
                 if torch.is_tensor(outputs[path]) and not torch.is_inference_mode_enabled():
                     self.versions[path] = outputs[path]._version

@@ -68,6 +68,14 @@ class OnePass:
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         self.teacher.apply_(function)
 
+    def changed_by(self, function: Callable[[Tensor], Tensor]) -> bool:
+        return self.teacher.changed_by(function)
+
+    def copied(self) -> OnePass:
+        other = copy.copy(self)
+        other.teacher = self.teacher.copied()
+        return other
+
     def __deepcopy__(self, memo) -> OnePass:
         return self
 

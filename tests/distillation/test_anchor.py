@@ -2,6 +2,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 
@@ -93,6 +94,36 @@ def test_the_weight_makes_the_gradient_the_wanted_share(zoo):
                   ('task.loss', 'distill.anchor.loss'))
     assert (ours / task).item() == pytest.approx(0.25, rel=1e-3)
     assert anchor.steps.done == 3 and anchor.weight != 1
+
+
+def test_the_share_is_measured_alike_with_autocast_within_the_block_and_around_it():
+    """Within, a tap in half precision is a float32 copy in another layout than the student's own map."""
+    images, labels, norms = torch.randn(4, 3, 64, 64), torch.arange(4), []
+    images = images.to(memory_format=torch.channels_last)
+    for within in False, True:
+        torch.manual_seed(0)
+        student, teacher = (timm.create_model(name, num_classes=5) for name in ('resnet10t', 'resnet14t'))
+        student.eval().to(memory_format=torch.channels_last)
+        distillation = Distillation(student, teacher, input_size=64, anchor=dict(share=0.1))
+        with (torch.autocast('cpu', torch.bfloat16, enabled=not within), distillation(images) as taught,
+              torch.autocast('cpu', torch.bfloat16, enabled=within)):
+            loss = F.cross_entropy(student(images), labels)
+        (loss + taught.loss).backward()
+        norms.append(distillation.anchor.norms.clone())
+    torch.testing.assert_close(*norms, rtol=0.5, atol=0)  # of squares; in the copy's layout it was 16,000 times as much
+
+
+def test_a_task_loss_that_goes_back_by_itself_is_not_measured():
+    torch.manual_seed(0)
+    student, teacher = (timm.create_model(name, num_classes=5) for name in ('resnet10t', 'resnet14t'))
+    distillation = Distillation(student, teacher, input_size=64, anchor=dict(share=0.1))
+    images = torch.randn(4, 3, 64, 64)
+    for _ in range(2):
+        with distillation(images) as taught:
+            loss = F.cross_entropy(student(images), torch.arange(4))
+        loss.backward(retain_graph=True)
+        taught.loss.backward()
+    assert distillation.anchor.weight == 1 and not distillation.anchor.norms[0]
 
 
 def test_measuring_changes_no_gradient(zoo):

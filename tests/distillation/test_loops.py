@@ -153,6 +153,45 @@ def test_a_student_that_ran_otherwise_than_once_on_the_blocks_pictures_is_an_err
     loss_of(student, distillation, *batch())[0].backward()  # and it is none the worse for it
 
 
+class Pyramid(torch.nn.Module):
+    """A backbone, a neck that gives two maps, and a classifier."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.backbone = timm.create_model('resnet10t', features_only=True, out_indices=(2, 3))
+        self.neck = Neck(self.backbone.feature_info.channels(), width)
+        self.fc = torch.nn.Linear(width, CLASSES)
+
+    def forward(self, images):
+        return self.fc(self.neck(self.backbone(images))[-1].mean((2, 3)))
+
+
+class Neck(torch.nn.Module):
+    def __init__(self, channels, width):
+        super().__init__()
+        self.convs = torch.nn.ModuleList([torch.nn.Conv2d(c, width, 1) for c in channels])
+
+    def forward(self, maps):
+        return tuple(conv(x) for conv, x in zip(self.convs, maps))
+
+
+def test_a_student_taught_at_a_necks_levels_may_not_run_twice_either():
+    student, (images, _) = Pyramid(), batch()
+    pairs = [dict(student=f'neck[{i}]', teacher=f'neck[{i}]') for i in (0, 1)]
+    distillation = companion(student, Pyramid(16), pairs=pairs)
+    with pytest.raises(RuntimeError, match="tap 'neck.0.' ran more than once in one forward pass: run"):
+        with distillation(images):
+            student(images.flip(0))
+            student(images)
+
+
+def test_what_follows_a_backbone_can_be_named():
+    student, teacher = Pyramid(), Pyramid(16)
+    logits = dict(student='fc', teacher='fc', connector=None, losses=[dict(type='KLDivergence')])
+    losses = loss_of(student, companion(student, teacher, pairs=['auto', logits]), *batch())[1].losses
+    assert losses['distill.fc.loss_KLDivergence'] > 0 and len(losses) > 2
+
+
 # ---- torch.compile ----
 
 @pytest.fixture

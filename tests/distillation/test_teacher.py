@@ -3,6 +3,7 @@ import copy
 import shutil
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from mmengine.model import ExponentialMovingAverage
@@ -432,3 +433,89 @@ def test_what_follows_the_backbone_may_want_more_than_pictures(compiled):
 def test_compiled_with_an_anchor_is_refused(zoo):
     with pytest.raises(ConfigError, match='teacher_compile: the anchor asks for the rest'):
         zoo.distil(zoo.mixer(), zoo.resnet(), anchor=dict(weight=1.0), teacher_compile=True)
+
+
+# ---- what else may hold it ----
+
+def test_whoever_else_holds_it_cannot_wake_it(zoo):
+    """Such as a LightningModule with the teacher as an attribute, whose train() reaches its children."""
+    network, inputs = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), torch.randn(2, 3, 16, 16)
+    teacher = Teacher(network)
+    teacher.tap(Taps(network, ['1'], stop=True), (16, 16))
+    before, state = teacher(inputs)['1'], copy.deepcopy(network.state_dict())
+    nn.ModuleList([network]).train()
+    assert torch.equal(teacher(inputs)['1'], before)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+def test_a_copy_that_is_cast_or_moved_leaves_the_teacher_alone(zoo):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet())
+    expected, teacher = loss_of(distiller, zoo), distiller.distillation.teacher
+    copied = copy.deepcopy(distiller)
+    assert copied.distillation.teacher is teacher
+    copied.float()  # which changes nothing
+    assert copied.distillation.teacher is teacher
+    copied.double()
+    assert {p.dtype for p in teacher.network.parameters()} == {torch.float32}
+    torch.testing.assert_close(loss_of(distiller, zoo), expected, rtol=0, atol=0)
+    own = copied.distillation.teacher
+    assert own is not teacher and {p.dtype for p in own.network.parameters()} == {torch.float64}
+    images = copied.data_preprocessor(zoo.batch(), True)['inputs'].double()
+    assert own(images).keys() == teacher(images.float()).keys()
+    for path, found in own(images).items():
+        torch.testing.assert_close(found.float(), teacher(images.float())[path], rtol=1e-3, atol=1e-3)
+    distiller.double()  # the first one's own goes with it
+    assert next(teacher.network.parameters()).dtype == torch.float64
+
+
+def test_two_companions_may_have_one_teacher():
+    torch.manual_seed(0)
+    teacher = Teacher(timm.create_model('resnet10t', num_classes=5))
+    images, losses = torch.randn(2, 3, 64, 64), []
+    students = [timm.create_model('resnet10t', num_classes=5).eval() for _ in range(2)]
+    companions = []
+    for student, options in zip(students, (dict(anchor=dict(weight=1.0)), dict(stages=[0]))):
+        companions.append(Distillation(student, teacher, input_size=64, **options).eval())
+    for i in (0, 1, 0):
+        with companions[i](images) as taught:
+            students[i](images)
+        losses.append(taught.loss.item())
+    assert losses[0] == losses[2] and 'distill.anchor.loss' in taught.losses
+    assert companions[0].teacher.network is companions[1].teacher.network
+
+
+def test_what_wraps_it_is_taken_off():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3))
+    assert Teacher(nn.DataParallel(network)).network is network
+    assert Teacher(torch.compile(network, backend='eager')).network is network
+
+
+@pytest.mark.parametrize('layer', [Flattens(), Multiplies()], ids=['layout', 'precision'])
+def test_on_another_device_it_falls_back_as_where_it_was_built(layer, monkeypatch):
+    fast = ['fp32']
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: fast[0])
+    teacher = tapped(layer, nn.Conv2d(16, 8, 3), path='2', precision='auto')
+    inputs = torch.randn(2, 3, 32, 32)
+    expected = teacher(inputs)['2']
+    fast[0] = 'bf16'
+    teacher.apply_(lambda x: x.clone())
+    torch.testing.assert_close(teacher(inputs)['2'], expected, rtol=0.05, atol=0.05)
+    assert teacher.precision == ('fp32' if isinstance(layer, Multiplies) else 'auto') and not teacher.channels_last
+    fast[0] = 'fp32'
+    teacher.apply_(lambda x: x.clone())
+    assert torch.equal(teacher(inputs)['2'], expected)
+
+
+def test_weights_that_are_no_pictures_filters_keep_their_layout(monkeypatch):
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
+
+    class Volume(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv3d(16, 16, (1, 3, 3))
+
+        def forward(self, x):
+            return self.conv(x.unsqueeze(2)).squeeze(2)
+    teacher = tapped(Volume(), nn.Conv2d(16, 8, 3), path='2', precision='auto')
+    assert teacher.channels_last and teacher.network[2].weight.is_contiguous(memory_format=torch.channels_last)
+    assert teacher(torch.randn(2, 3, 32, 32))['2'].isfinite().all()
