@@ -276,7 +276,8 @@ def test_grids_that_differ_are_compared_inside_the_pictures(grids):
 
 
 def test_losses_that_pool_maps_of_different_networks_leave_the_padding_out():
-    pairs = [dict(student='neck[0]', teacher='backbone.layer3', connector=None, losses=[dict(type='RelationalKD')])]
+    pairs = [dict(student='neck[0]', teacher='backbone.layer3', connector=None,
+                  losses=[dict(type='CorrelationCongruence')])]
     distiller = distil(retinanet(), retinanet(), kind=Distiller, pairs=pairs)
     mask = picture_mask(**distiller.data_preprocessor(batch(), True))
     maps = [torch.randn(2, 16, 16, 16), torch.randn(2, 32, 8, 8)]
