@@ -69,7 +69,7 @@ def check_dataset(dataset: Dataset, classes: int | None, where: str) -> tuple[li
                 files.setdefault(key, []).append((index, info[key]))
         own = list(_labels(info))
         labels.update(own)
-        empty += 'instances' in info and not own
+        empty += 'instances' in info and not own and not info.get('segments_info')  # stuff teaches too
         for label in own:
             if classes is not None and not 0 <= label < classes:
                 wrong.setdefault(label, (index, info.get('img_path')))
@@ -159,6 +159,8 @@ def _left_out(dataset: Dataset) -> list[str]:
     sizes = {image['id']: (image['width'], image['height']) for image in content.get('images', ())}
     unknown, flat, lost = Counter(), 0, 0
     for box in content.get('annotations', ()):
+        if 'bbox' not in box:  # of a panoptic set: one entry for all segments of a picture
+            continue
         x, y, w, h = box['bbox']
         if box['category_id'] not in dataset.cat2label:
             unknown[box['category_id']] += 1

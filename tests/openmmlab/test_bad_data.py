@@ -66,6 +66,23 @@ def detection(folder, **options):
                 LOAD, dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]), **options))
 
 
+def panoptic(folder, segments, classes=('thing', 'stuff')):
+    """One picture of 64 x 64 and its segments, (category, box); the first class is of things."""
+    folder.mkdir()
+    for name in ('1.jpg', '1.png'):
+        cv2.imwrite(str(folder / name), np.ones((64, 64, 3), np.uint8))
+    segments = [dict(id=65793 + i, category_id=category, bbox=box, area=100, iscrowd=0)
+                for i, (category, box) in enumerate(segments)]
+    (folder / 'a.json').write_text(json.dumps(dict(
+        images=[dict(id=1, file_name='1.jpg', width=64, height=64)],
+        categories=[dict(id=i, name=name, isthing=int(i == 0)) for i, name in enumerate(classes)],
+        annotations=[dict(image_id=1, file_name='1.png', segments_info=segments)])))
+    with DATASETS.switch_scope_and_registry('mmdet') as registry:
+        return registry.build(dict(
+            type='CocoPanopticDataset', data_root=str(folder), ann_file='a.json', data_prefix=dict(img='', seg=''),
+            metainfo=dict(classes=classes, thing_classes=classes[:1], stuff_classes=classes[1:]), pipeline=[]))
+
+
 def segmentation(folder):
     with DATASETS.switch_scope_and_registry('mmseg') as registry:
         return registry.build(dict(
@@ -140,6 +157,16 @@ def test_a_set_without_a_picture_says_why(data):
     path.write_text(json.dumps(dict(content, annotations=[])))
     problems, _ = check_dataset(detection(data, serialize_data=False), 10, 'here')
     assert problems == ['here: no picture is in it (6 of 6 pictures are left out by filter_cfg)']
+
+
+def test_segments_of_things_and_stuff_are_checked_too(tmp_path):
+    whole = panoptic(tmp_path / 'whole', [(0, [0, 0, 60, 60]), (1, [0, 0, 64, 64])])
+    assert check_dataset(whole, 1, 'here') == ([], [])
+    stuff = panoptic(tmp_path / 'stuff', [(1, [0, 0, 64, 64])])  # teaches more than the background
+    assert check_dataset(stuff, 1, 'here') == ([], [])
+    assert len(check_dataset(whole, 0, 'here')[0]) == 1
+    (tmp_path / 'whole/1.png').unlink()
+    assert '1 of 1 files (seg_map_path) are not there' in check_dataset(whole, 1, 'here')[0][0]
 
 
 def test_heads_say_how_many_classes_there_are(zoo):
