@@ -19,12 +19,14 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
+from mmengine.registry import VISBACKENDS, Registry
 from mmengine.runner import Runner
 
 from ..checkpoint import forbid_unsafe_loading, read_checkpoint
 from ..errors import ConfigError
-from ..registry import MODELS
+from ..registry import HOOKS, MODELS
 from ..shipped import TOOLS
 from . import mmrazor
 from .building import merged, read_config
@@ -220,17 +222,28 @@ def log_to(config: Config, names: Sequence[str]) -> None:
     os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # MLflow 3 keeps runs in files only where told to
     config.setdefault('visualizer', dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]))
     backends = config.visualizer.vis_backends
-    present = {backend.type for backend in backends}
-    backends += [dict(type=LOGGERS[name]) for name in names if LOGGERS[name] not in present]
+    present = [class_of(backend, VISBACKENDS, config) for backend in backends]
+    backends += [dict(type=LOGGERS[name]) for name in names if VISBACKENDS.get(LOGGERS[name]) not in present]
 
 
 def is_distillation(config: Config) -> bool:
     """Whether a config's model distils: :class:`Distiller`, ``SFKD`` or a registered subclass of them."""
-    kind = config.model.get('type')
-    if isinstance(kind, str):
-        with MODELS.switch_scope_and_registry(config.get('default_scope')) as registry:
-            kind = registry.get(kind)
+    kind = class_of(config.model, MODELS, config)
     return inspect.isclass(kind) and issubclass(kind, Distiller)
+
+
+def class_of(part: dict, registry: Registry, config: Config) -> type | None:
+    """What a part of a config is to become: its type may be a class, a name in the config's scope or another, or, in
+    the dump of a config of classes, a module's path.
+
+    Returns:
+        type: or None where nothing has that name.
+    """
+    kind = part.get('type')
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(config.get('default_scope')) as scoped:
+            kind = scoped.get(kind)
+    return kind
 
 
 def student_config(config: Config) -> Config:
@@ -313,6 +326,20 @@ class _Runner(Runner):
                               f'from its weights with --cfg-options load_from={filename}') from error
 
 
+def add_hooks(config: Config) -> None:
+    """Add the hooks of a distillation run, and put the checkpoint hook that survives in the place of mmengine's."""
+    hooks = list(config.get('custom_hooks') or [])
+    present = [kind for hook in hooks if inspect.isclass(kind := class_of(hook, HOOKS, config))]
+    wanted = DISTILLATION_HOOKS if is_distillation(config) else DISTILLATION_HOOKS[1:]
+    config.custom_hooks = hooks + [dict(type=f'sfkd.{name}') for name in wanted
+                                   if not any(issubclass(kind, HOOKS.get(name)) for kind in present)]
+    config.default_hooks = config.get('default_hooks') or {}
+    config.default_hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))  # as mmengine would
+    saving = config.default_hooks.checkpoint  # None saves nothing
+    if saving and class_of(saving, HOOKS, config) is CheckpointHook:
+        saving.type = 'sfkd.ResumableCheckpointHook'
+
+
 def build_runner(config: Config, launcher: str = 'none') -> Runner:
     """A runner with the hooks of a distillation run and, on a CPU, one that can join other processes.
 
@@ -326,13 +353,7 @@ def build_runner(config: Config, launcher: str = 'none') -> Runner:
         raise ConfigError(
             f"--work-dir: nothing can be written into '{config.work_dir}' ({error.strerror}); give another") from error
     config.launcher = launcher
-    hooks = list(config.get('custom_hooks') or [])
-    present = {str(hook.get('type')).rpartition('.')[2] for hook in hooks}
-    wanted = DISTILLATION_HOOKS if is_distillation(config) else DISTILLATION_HOOKS[1:]
-    config.custom_hooks = hooks + [dict(type=f'sfkd.{name}') for name in wanted if name not in present]
-    saving = (config.get('default_hooks') or {}).get('checkpoint')
-    if saving and saving.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
-        saving.type = 'sfkd.ResumableCheckpointHook'
+    add_hooks(config)
     if not config.model.get('task_weight', 1):  # a head without a loss gets no gradient, for which DDP would wait
         config.find_unused_parameters = True
     if launcher == 'pytorch' and not torch.cuda.is_available():

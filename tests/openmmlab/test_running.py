@@ -8,7 +8,8 @@ from mmengine.config import Config
 
 from sfkd import SFKD
 from sfkd.datasets.digits_wild import generate_cls
-from sfkd.openmmlab.running import build_runner, is_distillation, load_config
+from sfkd.openmmlab.hooks import InvalidLossHook
+from sfkd.openmmlab.running import add_hooks, build_runner, is_distillation, load_config, log_to
 from sfkd.registry import MODELS, ROOT_MODELS, register_entry_point
 
 CYCLES = '''
@@ -87,3 +88,51 @@ def test_a_registered_subclass_is_a_distillation_with_checkpoints_of_its_student
     ('SFKD', True), ('sfkd.Distiller', True), (SFKD, True), ('ImageClassifier', False), ('NoSuchModel', False)])
 def test_what_is_a_distillation(kind, distils):
     assert is_distillation(Config(dict(default_scope='mmpretrain', model=dict(type=kind)))) == distils
+
+
+CLASSES = '''
+from mmengine.hooks import CheckpointHook
+from mmengine.visualization import TensorboardVisBackend, Visualizer
+from sfkd import SFKD
+from sfkd.openmmlab.hooks import InvalidLossHook
+
+default_scope = 'mmpretrain'
+model = dict(type=SFKD)
+default_hooks = dict(checkpoint=dict(type=CheckpointHook, interval=3))
+custom_hooks = [dict(type=InvalidLossHook, interval=7)]
+visualizer = dict(type=Visualizer, vis_backends=[dict(type=TensorboardVisBackend)])
+'''
+
+
+def test_a_config_of_classes_and_its_dump_get_the_hooks_of_a_config_of_names(tmp_path):
+    (tmp_path / 'classes.py').write_text(CLASSES)
+    Config.fromfile(tmp_path / 'classes.py').dump(tmp_path / 'dump.py')
+    for name in ('classes.py', 'dump.py'):
+        config = Config.fromfile(tmp_path / name)
+        add_hooks(config)
+        log_to(config, ['tensorboard'])
+        assert config.default_hooks.checkpoint == dict(type='sfkd.ResumableCheckpointHook', interval=3)
+        assert config.custom_hooks[0].interval == 7 and [hook.type for hook in config.custom_hooks[1:]] == [
+            'sfkd.StudentCheckpointHook', 'sfkd.DataCheckHook', 'sfkd.ProgressHook', 'sfkd.CurveGroupsHook']
+        assert len(config.visualizer.vis_backends) == 1
+
+
+OURS = dict(type='sfkd.ResumableCheckpointHook', interval=1)
+
+
+@pytest.mark.parametrize('default_hooks, expected', [
+    ({}, OURS), (dict(default_hooks=None), OURS), (dict(default_hooks=dict(timer=dict(type='IterTimerHook'))), OURS),
+    (dict(default_hooks=dict(checkpoint=dict(type='mmengine.CheckpointHook', interval=1))), OURS),
+    (dict(default_hooks=dict(checkpoint=None)), None)])
+def test_checkpoints_survive_unless_none_are_wanted(default_hooks, expected):
+    config = Config(dict(default_scope='mmpretrain', model=dict(type='SFKD'), **default_hooks))
+    add_hooks(config)
+    assert config.default_hooks.checkpoint == expected
+
+
+def test_a_hook_derived_from_ours_takes_its_place():
+    class Patient(InvalidLossHook):
+        pass
+    config = Config(dict(default_scope='mmpretrain', model=dict(type='SFKD'), custom_hooks=[dict(type=Patient)]))
+    add_hooks(config)
+    assert 'sfkd.InvalidLossHook' not in [hook.type for hook in config.custom_hooks]
