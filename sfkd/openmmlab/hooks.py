@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
@@ -65,23 +66,38 @@ class InvalidLossHook(Hook):
     Args:
         interval: iterations between two looks; each look waits for the device. There is one before each checkpoint too.
         skip: how many optimizer steps in all may be left out because a gradient is not finite (each looked at: a wait a
-            step). 0 leaves out none. Under AMP the loss scaler leaves out its own steps, and those are no errors.
+            step); what such a step left in running statistics goes too. 0 leaves out none. AMP's loss scaler leaves out
+            such steps by itself, most of them in its search for a scale, which are no errors: there those count of
+            which a loss, before scaling, is not finite. With several optimizers, Apex or DeepSpeed none is left out.
     """
 
     def __init__(self, interval: int = 50, skip: int = 0):
         self.interval, self.skip, self.skipped = interval, skip, 0
-        self._names: list[str] = []
-        self._failed: torch.Tensor | None = None  # (terms,), the iteration in which each was first not finite, or inf
+        self._allowed: float = 0  # iterations with a loss that is not finite
+        self._invalid: int | torch.Tensor = 0  # those that there were
+        # {names of an iteration's terms: (terms,), the iteration in which each was first not finite, or inf}
+        self._failed: dict[tuple[str, ...], torch.Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
-        if self.skip and type(runner.optim_wrapper) is OptimWrapper:
-            self._optimize, runner.optim_wrapper.step = runner.optim_wrapper.step, functools.partial(self._step, runner)
+        wrapper = runner.optim_wrapper
+        if (not self.skip or not isinstance(wrapper, OptimWrapper)
+                or isinstance(wrapper, (ApexOptimWrapper, OptimWrapperDict))):
+            return
+        scaler = getattr(wrapper, 'loss_scaler', None)
+        self._scaled = scaler is not None and scaler.is_enabled()
+        self._allowed = self.skip if self._scaled else math.inf  # each step is looked at
+        self._optimize, wrapper.step = wrapper.step, functools.partial(self._step, runner)
+        self._buffers = [buffer for buffer in runner.model.buffers() if buffer.is_floating_point()]
+        self._kept = [buffer.clone() for buffer in self._buffers]  # as they were after the last step
 
     def _step(self, runner: Runner, **kwargs) -> None:
         gradients = [
             p.grad for group in runner.optim_wrapper.param_groups for p in group['params'] if p.grad is not None
         ]
-        if torch.stack(torch._foreach_norm(gradients)).isfinite().all():  # the same in every process
+        finite = bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())  # the same in every process
+        for buffer, kept in zip(self._buffers, self._kept):
+            kept.copy_(buffer) if finite else buffer.copy_(kept)
+        if finite or self._scaled:  # which leaves it out, and looks for another scale
             self._optimize(**kwargs)
             return
         self.skipped += 1
@@ -96,12 +112,13 @@ class InvalidLossHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if not self.interval:
             return
-        names = [key for key, value in outputs.items() if torch.is_tensor(value) and value.numel() == 1]
+        names = tuple(key for key, value in outputs.items() if torch.is_tensor(value) and value.numel() == 1)
         values = torch.stack([outputs[key].detach().reshape(()).float() for key in names])
-        if names != self._names:
-            self._names, self._failed = names, torch.full_like(values, torch.inf)
-        if not self.skip:
-            self._failed = torch.where(values.isfinite(), self._failed, self._failed.clamp_max(runner.iter + 1))
+        if names not in self._failed:  # a set for steps that distil, another for those that do not
+            self._failed[names] = torch.full_like(values, torch.inf)
+        finite, failed = values.isfinite(), self._failed[names]
+        self._failed[names] = torch.where(finite, failed, failed.clamp_max(runner.iter + 1))
+        self._invalid = self._invalid + ~finite.all()
         if self.every_n_train_iters(runner, self.interval) or self._saves_now(runner):
             self._look()
 
@@ -115,14 +132,15 @@ class InvalidLossHook(Hook):
             for hook in runner.hooks)
 
     def _look(self) -> None:
-        if self._failed is None or not self._failed.isfinite().any():
+        if not self._invalid > self._allowed:
             return
-        failed = dict(zip(self._names, self._failed.tolist()))
-        first = min(failed.values())
-        terms = [name for name, when in failed.items() if when == first and name != 'loss'] or ['loss']
+        names, when = [name for names in self._failed for name in names], torch.cat([*self._failed.values()]).tolist()
+        first = min(when)
+        terms = [name for name, at in zip(names, when) if at == first and name != 'loss'] or ['loss']
+        often = f' ({self._invalid} times, more than InvalidLossHook.skip={self.skip})' if self._allowed else ''
         raise FloatingPointError(
-            f'iteration {first:.0f}: not finite: {", ".join(terms)}; the last checkpoint is kept. Lower the learning '
-            'rate or the weight of these terms, or train without --amp')
+            f'iteration {first:.0f}: not finite: {", ".join(terms)}{often}; the last checkpoint is kept. Lower the '
+            'learning rate or the weight of these terms, or train without --amp')
 
 
 @HOOKS.register_module()

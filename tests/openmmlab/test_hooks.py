@@ -50,6 +50,17 @@ def test_a_loss_that_is_no_number_stops_the_run_before_its_checkpoint_and_is_nam
     assert (tmp_path / 'epoch_1.pth').exists() and not (tmp_path / 'epoch_2.pth').exists()
 
 
+def test_the_first_failure_is_named_where_some_steps_do_not_distil(zoo, tmp_path):
+    distiller = zoo.distil(zoo.mixer(), zoo.resnet(), every=2)
+    run = runner(zoo, tmp_path, distiller, [dict(type='sfkd.InvalidLossHook')])
+
+    def overflow(_, inputs, output):
+        return output * float('nan') if run.iter == 0 else output  # from then on the weights are no numbers
+    distiller.student.head.fc.register_forward_hook(overflow)
+    with pytest.raises(FloatingPointError, match=r'iteration 1: not finite: task\.loss;'):
+        run.train()
+
+
 def test_a_training_that_diverges_is_stopped(zoo, tmp_path):
     distiller = zoo.distil(zoo.mixer(), zoo.resnet())
     run = runner(zoo, tmp_path, distiller, [dict(type='sfkd.InvalidLossHook')], lr=1e12, epochs=20)

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 from sfkd.checkpoint import read_checkpoint
 from sfkd.errors import ConfigError
 from sfkd.openmmlab import resuming, running
+from sfkd.openmmlab.amp import CPUAmpOptimWrapper
 from sfkd.openmmlab.hooks import InvalidLossHook
 from sfkd.openmmlab.resuming import newest_checkpoint
 from sfkd.openmmlab.workers import end_workers
@@ -319,15 +321,47 @@ class PoisonHook(Hook):
             data_batch['inputs'][0].fill_(torch.nan)
 
 
-def test_as_many_steps_are_left_out_as_were_allowed(tmp_path):
+class Scaled(AmpOptimWrapper):
+    """mmengine's, with torch's scaler for CPUs."""
+
+    def __init__(self, **kwargs):
+        OptimWrapper.__init__(self, **kwargs)
+        self.loss_scaler, self._scale_update_param = torch.amp.GradScaler('cpu'), None
+
+    optim_context = OptimWrapper.optim_context
+
+
+@pytest.mark.parametrize('wrapper', [OptimWrapper, CPUAmpOptimWrapper, Scaled])
+def test_as_many_steps_are_left_out_as_were_allowed(tmp_path, wrapper):
     def run(name, *at):
         runner = runner_of(tmp_path / name, end=1)
+        runner.optim_wrapper['type'] = wrapper
+        runner.model.net.insert(0, nn.BatchNorm1d(2))
         runner.register_hook(PoisonHook(*at))
         hook = next(hook for hook in runner.hooks if isinstance(hook, InvalidLossHook))
         hook.skip = 1
         runner.train()
         return runner.model, hook
     model, hook = run('one', 2)
-    assert hook.skipped == 1 and all(p.isfinite().all() for p in model.parameters())
-    with pytest.raises(FloatingPointError, match='iteration 4: more than InvalidLossHook.skip=1 steps'):
+    assert hook.skipped == (wrapper is not Scaled) and all(value.isfinite().all()
+                                                           for value in model.state_dict().values())
+    assert model.net[0].running_mean.abs().min() > 0
+    message = ('iteration 2: not finite: loss .2 times, more than InvalidLossHook.skip=1' if wrapper is Scaled else
+               'iteration 4: more than InvalidLossHook.skip=1 steps')
+    with pytest.raises(FloatingPointError, match=message):
         run('two', 2, 4)
+    assert not list((tmp_path / 'two').glob('epoch_*.pth'))
+
+
+def test_where_no_step_can_be_left_out_the_losses_are_looked_at(tmp_path):
+    """Nobody knows which of several optimizers' steps belong together."""
+    class Alternating(Model):
+        def train_step(self, data, optim_wrapper):
+            return super().train_step(data, optim_wrapper['net'])
+    runner = runner_of(tmp_path, end=1)
+    runner.model.__class__ = Alternating
+    runner.optim_wrapper = OptimWrapperDict(net=OptimWrapper(torch.optim.SGD(runner.model.parameters(), lr=0.01)))
+    runner.register_hook(PoisonHook(2))
+    next(hook for hook in runner.hooks if isinstance(hook, InvalidLossHook)).skip = 1
+    with pytest.raises(FloatingPointError, match='iteration 2: not finite: loss; the last checkpoint is kept'):
+        runner.train()
