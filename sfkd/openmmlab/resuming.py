@@ -71,8 +71,10 @@ class ResumableCheckpointHook(CheckpointHook):
         if self.max_keep_ckpts > 0 and not again:
             kept.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', kept)  # the oldest too: it is there while this is written
-        self._write(runner, self.filename_tmpl.format(step), meta, validated=meta['epoch'] == runner.epoch
-                    if self.by_epoch else meta['iter'] == runner.iter)
+        # Saved by iterations, a run in epochs comes to the next validation by itself
+        validated = (meta['epoch'] == runner.epoch if self.by_epoch else meta['iter'] == runner.iter
+                     or not isinstance(runner.train_loop, IterBasedTrainLoop))
+        self._write(runner, self.filename_tmpl.format(step), meta, validated)
         while len(kept) > self.max_keep_ckpts > 0:
             self._remove(self.filename_tmpl.format(kept.pop(0)))
         if self.max_keep_ckpts > 0:

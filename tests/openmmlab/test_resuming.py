@@ -79,7 +79,7 @@ def runner_of(folder, loop='epochs', workers=0, persistent=False, resume=None, s
     if iterations:
         length = dict(by_epoch=False, max_iters=6 * end, val_interval=3)
     saving = dict(dict(type='sfkd.ResumableCheckpointHook', interval=1, max_keep_ckpts=1, save_best='score',
-                       rule='greater'), by_epoch=not iterations, **hook)
+                       rule='greater', by_epoch=not iterations), **hook)
     return Runner(
         Model(), str(folder), train_dataloader=dict(loader, dataset=Noisy(), sampler=dict(type=sampler, shuffle=True)),
         train_cfg=length,
@@ -148,6 +148,25 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(uninterrupted, tmp_path, set
     again = runner_of(tmp_path / 'run', *setting, resume=newest_checkpoint(tmp_path / 'run'))
     again.train()
     for key, value in uninterrupted(*setting).items():
+        assert torch.equal(again.model.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize('interval, moment, count', [
+    (4, 'before_train_iter', 12), (6, 'after_train_epoch', 2), (6, 'before_val_epoch', 2)])
+def test_epochs_with_checkpoints_by_iterations_validate_at_their_ends_alone(uninterrupted, tmp_path, interval, moment,
+                                                                            count):
+    runner = runner_of(tmp_path / 'run', by_epoch=False, interval=interval)
+    stop_after(runner, moment, count)
+    with pytest.raises(Stop):
+        runner.train()
+    file = newest_checkpoint(tmp_path / 'run')
+    again, validated = runner_of(tmp_path / 'run', by_epoch=False, interval=interval, resume=file), []
+    hook = Hook()
+    hook.after_val_epoch = lambda runner, metrics: validated.append(runner.iter)
+    again.register_hook(hook)
+    again.train()
+    assert Path(file).name == ('iter_8.pth' if interval == 4 else 'iter_12.pth') and validated == [12, 18, 24]
+    for key, value in uninterrupted(*SETTINGS[0]).items():
         assert torch.equal(again.model.state_dict()[key], value), key
 
 
