@@ -27,6 +27,7 @@ import inspect
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -183,9 +184,15 @@ class Comparison:
         environment = {'OMP_NUM_THREADS': '1', **os.environ}
         if gpu is not None:
             environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
-        with open(folder / 'log.txt', 'a') as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-            _, _, usage = os.wait4(process.pid, 0)
+        drops_out = re.compile(f" - ((?:{'|'.join(map(re.escape, methods))}) drops out: .*)")
+        with open(folder / 'log.txt', 'a') as log, open(folder / 'log.txt', errors='replace') as said:
+            said.seek(0, os.SEEK_END)  # a resumed run has said something before
+            process, ended = subprocess.Popen(command, env=environment, stdout=log, stderr=log), 0
+            while not ended:
+                time.sleep(1)
+                ended, _, usage = os.wait4(process.pid, os.WNOHANG)
+                for found in filter(None, map(drops_out.search, said)):
+                    print(f'{pair} seed {seed}: {found[1]}', flush=True)
         scores = json.loads((folder / 'scores.json').read_text()) if (folder / 'scores.json').exists() else {}
         if failed := [method for method in methods if method not in scores]:
             print(f"FAILED: {pair} seed {seed}, {' '.join(failed)}: see {folder}/log.txt", flush=True)

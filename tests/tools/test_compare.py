@@ -96,12 +96,47 @@ def quick(compare, monkeypatch, digits):
     monkeypatch.setattr(compare.subprocess, 'Popen', lambda command, **kwargs: popen([*command, *small], **kwargs))
 
 
+def test_who_drops_out_is_named_at_once(compare, tmp_path, monkeypatch):
+    """On the console, while the others train on; what a resumed run said before it was interrupted is not said again.
+    """
+    said, before = [], '11/28 - ERROR - f.py - _drop - 1 - kd drops out: step 1: '
+    folder = tmp_path / 'work_dirs/compare/resnet_to_mixer/test0'
+
+    def start(command, stdout, **kwargs):
+        return popen([sys.executable, '-c', f"""
+import pathlib, time
+print({before!r} + 'the loss is nan', flush=True)
+end = time.time() + 30
+while not pathlib.Path('heard').exists() and time.time() < end:
+    time.sleep(0.01)
+"""], stdout=stdout, **kwargs)
+
+    def heard(text, **kwargs):
+        said.append(text)
+        Path('heard').touch()
+    popen = subprocess.Popen
+    monkeypatch.setattr(compare.subprocess, 'Popen', start)
+    monkeypatch.setattr(compare, 'commit', lambda: 'abc')
+    monkeypatch.setattr(compare, 'print', heard, raising=False)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        compare.Comparison(tmp_path / 'results.jsonl', epochs=2).run([
+            ('resnet_to_mixer', method, 0) for method in ('kd', 'dkd')])
+        log, = folder.glob('*/log.txt')
+        assert said == ['resnet_to_mixer seed 0: kd drops out: step 1: the loss is nan',
+                        f'FAILED: resnet_to_mixer seed 0, kd dkd: see {log.relative_to(tmp_path)}']
+        said.clear()
+        Path('heard').unlink()
+
+
 def test_a_method_that_crashes_leaves_the_others(compare, quick, tmp_path, capfd):
     comparison = compare.Comparison(tmp_path / 'results.jsonl', 'val', epochs=2, together=2, jobs=2)
     methods = ['sfkd+wavelet=nonsense', 'dkd+logits.0.weight=0.5', 'alone']
     found = comparison.run([('resnet_to_mixer', method, 7) for method in methods])
     assert comparison.failed == 1
-    assert 'FAILED: resnet_to_mixer seed 7, sfkd+wavelet=nonsense: see ' in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert 'resnet_to_mixer seed 7: sfkd+wavelet=nonsense drops out: ' in said
+    assert 'FAILED: resnet_to_mixer seed 7, sfkd+wavelet=nonsense: see ' in said
     written = {row['method']: row for row in map(json.loads, (tmp_path / 'results.jsonl').read_text().splitlines())}
     assert set(written) == set(methods[1:]) == {row['method'] for row in found}
     row = written['dkd+logits.0.weight=0.5']
