@@ -7,7 +7,7 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -209,13 +209,37 @@ class LoadReport:
 
 
 def weights_of(checkpoint: dict) -> dict[str, Tensor]:
-    """The weights inside a checkpoint: under ``state_dict`` or ``model``, or the checkpoint itself; without DDP's
-    ``module.``.
+    """The weights inside a checkpoint: under ``state_dict`` or ``model``, or the checkpoint itself; without the
+    ``module.`` that DDP puts before all names, and torch.compile's ``_orig_mod.``.
     """
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
-    return {key.removeprefix('module.'): value for key, value in checkpoint.items() if torch.is_tensor(value)}
+    weights = {key: value for key, value in checkpoint.items() if torch.is_tensor(value)}
+    return {bare: weights[key] for key, bare in _bare(weights).items()}
+
+
+def _bare(names: Iterable[str]) -> dict[str, str]:
+    """What each name is without what DDP and torch.compile put in."""
+    bare = {name: name.replace('_orig_mod.', '') for name in names}
+    whole = all(name.startswith('module.') for name in bare.values())  # otherwise it is an attribute of the network's
+    return {name: rest.removeprefix('module.') if whole else rest for name, rest in bare.items()}
+
+
+def _named_for(network: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the network's own names, which may themselves be a wrapper's. Where none fits, as in a checkpoint
+    of Lightning's, those below the one attribute that has all that the network has.
+    """
+    own = {bare: name for name, bare in _bare(network.state_dict()).items()}
+    needed = {name for name in own if not name.endswith('num_batches_tracked')}
+    if not any(key in own for key in weights):
+        below: dict[str, set[str]] = {}
+        for prefix, dot, rest in (key.partition('.') for key in weights):
+            below.setdefault(prefix + dot, set()).add(rest)
+        whole = [prefix for prefix, names in below.items() if needed <= names]
+        if len(whole) == 1:  # of a student and a teacher of one kind it could be either
+            weights = {key.removeprefix(whole[0]): value for key, value in weights.items()}
+    return {own.get(key, key): value for key, value in weights.items()}
 
 
 def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
@@ -224,7 +248,7 @@ def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
     Raises:
         ConfigError: if one of them is infinite, and as :func:`read_checkpoint`.
     """
-    weights = stock_weights(read_checkpoint(path, where))
+    weights = _named_for(network, stock_weights(read_checkpoint(path, where)))
     _check_finite(network, weights, f"{where}: '{path}'")
     example = next(iter(weights), 'none')
     shapes: dict[str, str] = {}
@@ -239,9 +263,9 @@ def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
                 raise ConfigError(f"{where}: '{path}': {error}") from error
             shapes |= mismatched
             weights = {key: value for key, value in weights.items() if key not in mismatched}
-    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
-    unused = [key for key in unused if not key.endswith('num_batches_tracked')]
-    return LoadReport(len(weights) - len(unused), missing, unused, example, shapes)
+    loaded = len(weights) - len(unused)
+    missing, unused = ([key for key in keys if not key.endswith('num_batches_tracked')] for keys in (missing, unused))
+    return LoadReport(loaded, missing, unused, example, shapes)
 
 
 def _check_finite(network: nn.Module, weights: dict[str, Tensor], what: str) -> None:
@@ -266,7 +290,7 @@ def load_strictly(network: nn.Module, path: str) -> None:
     Raises:
         ConfigError: where one does not, and as :func:`read_checkpoint`.
     """
-    weights = stock_weights(read_checkpoint(path, 'checkpoint'))
+    weights = _named_for(network, stock_weights(read_checkpoint(path, 'checkpoint')))
     _check_finite(network, weights, f"checkpoint: '{path}'")
     try:
         network.load_state_dict(weights)

@@ -273,6 +273,48 @@ def test_a_partial_load_says_what_it_left(tmp_path):
                            before[key] if key in ('2.weight', '3.bias', '1.num_batches_tracked') else weights[key]), key
 
 
+def with_batch_norm(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+
+
+def test_a_file_of_which_nothing_fits_has_loaded_nothing(tmp_path):
+    weights = {f'stem.{key}': value for key, value in with_batch_norm().state_dict().items() if key != '0.bias'}
+    torch.save(weights, tmp_path / 'a.pth')
+    network = with_batch_norm(1)
+    report = load_weights(network, str(tmp_path / 'a.pth'), 'test')
+    assert (report.loaded, report.example, report.not_loaded[0]) == (0, 'stem.0.weight', '0.weight')
+    assert len(report.not_loaded) == 10 and len(report.unused) == 9  # both without the counts of batches
+
+
+class Wrapped(nn.Module):
+    """A network whose own attribute is called as DDP's is."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.module = inner
+
+
+@pytest.mark.parametrize('rename', ['{}', 'module.{}', '_orig_mod.{}', 'module._orig_mod.{}', '_orig_mod.module.{}',
+                                    'model.{}', 'student._orig_mod.{}'])
+@pytest.mark.parametrize('wrap', [lambda network: network, Wrapped, torch.compile])
+def test_names_that_wrappers_have_changed(tmp_path, rename, wrap):
+    given, network = with_batch_norm().state_dict(), with_batch_norm(1)
+    weights = {rename.format(key): value for key, value in given.items()}
+    if rename.startswith(('model.', 'student.')):  # as Lightning saves them
+        weights['criterion.weight'] = torch.ones(2)
+    torch.save(dict(state_dict=weights, epoch=1), tmp_path / 'a.pth')
+    report = load_weights(wrap(network), str(tmp_path / 'a.pth'), 'test')
+    assert (report.loaded, report.not_loaded) == (12, [])
+    assert all(torch.equal(value, given[key]) for key, value in network.state_dict().items())
+
+
+def test_names_below_two_attributes_that_would_both_fit_are_not_guessed(tmp_path):
+    torch.save({f'{side}.{key}': value for side in ('student', 'teacher')
+                for key, value in with_batch_norm().state_dict().items()}, tmp_path / 'a.pth')
+    assert load_weights(with_batch_norm(1), str(tmp_path / 'a.pth'), 'test').loaded == 0
+
+
 # ---- the student alone ----
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])

@@ -20,7 +20,7 @@ from sfkd.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 #: Files that are whole, or become so as their odd parts are not taken; the reader does not know which weights a model
 #: needs.
-FIT = ('wider network', 'all keys renamed', 'one key renamed', 'no weights', 'nothing in it', 'texts for weights',
+FIT = ('wider network', 'all keys', 'one key renamed', 'no weights', 'nothing in it', 'texts for weights',
        'infinite', 'numpy: a field outside', 'numpy: a tensor of it', 'bomb: a memo slot far away',
        'safetensors: a huge empty tensor')
 

@@ -186,7 +186,9 @@ def corpus(folder: Path, checkpoint: dict, wide: dict, rng: random.Random) -> di
     # Another model's, and other contents
     cases |= {
         'wider network': Case(saved(dict(checkpoint, state_dict=wide)), 'refused at teacher resume export test'),
-        'all keys renamed': Case(saved(dict(checkpoint, state_dict={f'x.{k}': v for k, v in weights.items()}))),
+        'all keys renamed': Case(saved(dict(checkpoint, state_dict={f'{k}x': v for k, v in weights.items()}))),
+        'all keys below one name': Case(saved(dict(checkpoint, state_dict={f'x.{k}': v for k, v in weights.items()})),
+                                        'loads at teacher test'),
         'one key renamed': Case(saved(dict(checkpoint, state_dict={
             k if k != first else 'renamed': v for k, v in weights.items()})), 'refused at teacher resume export test'),
         'no weights': Case(saved(dict(checkpoint, state_dict={}))),
