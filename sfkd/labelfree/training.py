@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,8 +57,8 @@ def distil(student: str, teacher: str, pictures: str, out: str, *, teacher_weigh
         Ended: on SIGTERM or SIGINT, with a checkpoint.
     """
     saved = Path(out).with_suffix('.resume.pth')
-    _check(out, saved, resume, overwrite, epochs, steps,
-           dict(input_size=input_size, batch_size=batch_size, epochs=epochs or 1, steps=steps or 1, lr=lr))
+    _check(out, saved, resume, overwrite, dict(epochs=epochs, steps=steps, input_size=input_size, batch_size=batch_size,
+                                               lr=lr), dict(workers=workers, seed=seed))
     folder = PictureFolder(pictures)
     check_sizes(folder, input_size)
     steps = steps or math.ceil((epochs or 10) * len(folder) / batch_size)
@@ -251,17 +252,34 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _check(out: str, saved: Path, resume: bool, overwrite: bool, epochs: int | None, steps: int | None,
-           positive: dict[str, float]) -> None:
-    problems = [f'--{key.replace("_", "-")}: {value} is not above 0' for key, value in positive.items() if value <= 0]
-    if epochs and steps:
+def _check(out: str, saved: Path, resume: bool, overwrite: bool, positive: dict[str, float | None],
+           natural: dict[str, int]) -> None:
+    problems = [f'--{key.replace("_", "-")}: {value} is not above 0' for key, value in positive.items()
+                if value is not None and not value > 0]
+    problems += [f'--{key}: {value} is below 0' for key, value in natural.items() if value < 0]
+    if None not in (positive['epochs'], positive['steps']):
         problems.append('--epochs and --steps: give one of the two')
     if Path(out).suffix not in ('.safetensors', '.pth'):
         problems.append(f"--out: '{out}' must end in .safetensors or .pth")
-    if Path(out).exists() and not overwrite:
-        problems.append(f"--out: there is a '{out}' already; give another, or --overwrite")
+    for file in (Path(out), Path(out).with_suffix('.png')):
+        if file.is_dir():
+            problems.append(f"--out: '{file}' is a folder; give another")
+        elif file.exists() and not overwrite:
+            problems.append(f"--out: there is a '{file}' already; give another, or --overwrite")
+    if why := _unwritable(Path(out).parent):
+        problems.append(f"--out: '{out}' cannot be written ({why}); give another")
     if saved.exists() and not (resume or overwrite):
         problems.append(f"--out: '{saved}' is of an interrupted run; go on with --resume, or begin anew with "
                         '--overwrite')
     if problems:
         raise ConfigError(problems)
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder, or where that is still to be made; None where one can."""
+    there = next(part for part in (folder, *folder.parents) if part.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        return error.strerror
+    return None

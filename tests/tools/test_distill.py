@@ -85,7 +85,7 @@ def test_it_learns_and_begins_where_it_is_told_to(digits, nets, tmp_path, capsys
         return text.out, float(text.err.rpartition('loss ')[2].split()[0])
     _, first = losses(steps=1, lr=1e-9)
     (tmp_path / 'student.safetensors').rename(tmp_path / 'start.safetensors')
-    _, last = losses(steps=None, epochs=2, lr=1e-2)
+    _, last = losses(steps=None, epochs=2, lr=1e-2, overwrite=True)
     assert last < 0.9 * first
     start = str(tmp_path / 'start.safetensors')
     text, _ = losses(student_weights=start, teacher=f'{nets}:student', teacher_weights=start, steps=1, lr=1e-9,
@@ -106,6 +106,10 @@ def test_mistakes_are_named(digits, nets, tmp_path):
     refused("--out: 'student.bin' must end", out='student.bin')
     refused('--epochs and --steps', epochs=1)
     refused('--batch-size: 0 is not above 0', batch_size=0)
+    refused('--steps: 0 is not above 0', steps=0)
+    refused('--epochs: 0 is not above 0', steps=None, epochs=0)
+    refused('--lr: nan is not above 0', lr=float('nan'))
+    refused('--workers: -1 is below 0(.|\n)*--seed: -2 is below 0', workers=-1, seed=-2)
     refused("--device: 'cuda:99' cannot be used", device='cuda:99')
     refused('is not of this student', student_weights=str(other_weights(tmp_path)))
     refused('step 1: the loss is nan', student=f'{nan_student(tmp_path)}:student')
@@ -113,8 +117,24 @@ def test_mistakes_are_named(digits, nets, tmp_path):
     refused('--out: there is a .* already; give another, or --overwrite')
     (tmp_path / 'student.safetensors').rename(tmp_path / 'student.resume.pth')
     refused('is of an interrupted run; go on with --resume')
+    (tmp_path / 'student.png').unlink()
     torch.save(dict(run=dict(lr=3.0)), tmp_path / 'student.resume.pth')
     refused('is of another run: .*lr was 3.0 and is 0.001', resume=True)
+
+
+def test_a_place_that_takes_no_file_is_named_before_anything_is_built(digits, nets, tmp_path):
+    def refused(message, **others):
+        with pytest.raises(ConfigError, match=message) as error:
+            distil(**options(digits, nets, tmp_path, student='timm:none', **others))
+        assert len(error.value.problems) == 1
+    (tmp_path / 'student.png').write_text('a picture of mine')
+    refused("--out: there is a '.*student.png' already; give another, or --overwrite")
+    assert (tmp_path / 'student.png').read_text() == 'a picture of mine'
+    (tmp_path / 'folder.pth').mkdir()
+    refused("--out: '.*folder.pth' is a folder", out=str(tmp_path / 'folder.pth'), overwrite=True)
+    refused(r"nets.py/new/x.pth' cannot be written \(Not a directory\)", out=f'{nets}/new/x.pth')
+    refused('--student: timm has no model|--student: timm cannot', out=str(tmp_path / 'new/er/x.pth'))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['folder.pth', 'nets.py', 'student.png']
 
 
 def other_weights(folder):
