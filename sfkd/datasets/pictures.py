@@ -119,5 +119,7 @@ def _problem(path: str) -> str | None:
     try:
         open_picture(path)
     except Exception as error:  # Pillow raises many types for damaged files
+        if getattr(error, 'errno', None):  # the system's: it is gone, or not to be read
+            return error.strerror
         return str(error) if os.path.getsize(path) else 'an empty file'
     return None

@@ -90,6 +90,16 @@ def test_what_cannot_be_read_is_named_once_and_replaced(tree, logged):
         assert str(tree / name) in line and why in line and 'another picture takes its place' in line
 
 
+def test_a_file_that_is_gone_is_named_and_replaced(tree, logged):
+    (tree / 'a/1.png').symlink_to(tree / 'nowhere.png')
+    data = PictureFolder(tree, transform=grey)
+    (tree / 'c.bmp').unlink()
+    ten = value('a/10.png')
+    assert list(data)[:4] == pytest.approx([value('b.JPG'), ten, ten, ten], abs=2)
+    assert len(logged()) == 2 and all('cannot be read (No such file or directory)' in line for line in logged())
+    assert str(tree / 'c.bmp') in logged()[0] and str(tree / 'a/1.png') in logged()[1]
+
+
 def test_the_first_takes_the_place_of_the_last(tree):
     (tree / 'a/deep/er/x.webp').write_bytes(b'')
     assert PictureFolder(tree, transform=grey)[4] == pytest.approx(value('b.JPG'), abs=2)
