@@ -22,6 +22,9 @@ from .errors import ConfigError
 from .shipped import located
 from .unpickling import SAFE_GLOBALS, load
 
+#: What to do with a file that needs pickled code.
+CONVERT = ("If you trust its origin, convert it once: python -c \"import torch; "
+           "c = torch.load('IN.pth', weights_only=False); torch.save(c['state_dict'], 'OUT.pth')\"")
 _stock_load_state_dict = mmengine.runner.checkpoint.load_state_dict
 
 
@@ -37,6 +40,12 @@ def forbid_unsafe_loading() -> None:
     mmengine.runner.checkpoint.get_torch_safe_globals = lambda: SAFE_GLOBALS
     CheckpointLoader.register_scheme(['', 'http://', 'https://', 'open-mmlab://'], load_from_sfkd, force=True)
     mmengine.runner.checkpoint.load_state_dict = _load_what_fits
+
+
+def refused_code(error: Exception) -> str | None:
+    """The name in a pickle for which ``torch.load`` has refused a file; None where the error is another."""
+    found = re.search(r'GLOBAL (\S+)', str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    return found and found[1]
 
 
 def read_checkpoint(path: str, where: str) -> dict:
@@ -63,13 +72,11 @@ def read_checkpoint(path: str, where: str) -> dict:
         else:
             found = load(file)
     except pickle.UnpicklingError as error:
-        refused = re.search(r'GLOBAL (\S+)', str(error))
+        refused = refused_code(error)
         if refused is None:
             raise _damaged(file, where, 'not a file that torch.save writes') from error
-        raise ConfigError(
-            f"{where}: '{path}' needs pickled code to load ({refused[1]}), which is refused because it could run "
-            "anything. If you trust its origin, convert it once: python -c \"import torch; "
-            "c = torch.load('IN.pth', weights_only=False); torch.save(c['state_dict'], 'OUT.pth')\"") from error
+        raise ConfigError(f"{where}: '{path}' needs pickled code to load ({refused}), which is refused because it "
+                          f'could run anything. {CONVERT}') from error
     except Exception as error:  # torch and safetensors raise many types for a truncated file
         raise _damaged(file, where, str(error).partition('\n')[0] or type(error).__name__) from error
     if problem := _problem(found):

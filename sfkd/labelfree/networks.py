@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ..checkpoint import CONVERT, refused_code
 from ..errors import ConfigError, nearest
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what a network without a word on it is taken to expect
@@ -131,6 +133,9 @@ def _of_file(name: str, where: str, pretrained: bool) -> Network:
         raise ConfigError(f"{where}: there is no file '{file or name}'; give file.py:function")
     spec = importlib.util.spec_from_file_location(f'sfkd_{Path(file).stem}', file)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their annotations up there
+    if (folder := str(Path(file).resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)  # for good, as of a script: functions may import what lies beside it later
     with _building(name, where):
         spec.loader.exec_module(module)
         if not callable(maker := getattr(module, function, None)):
@@ -159,6 +164,10 @@ def _building(name: str, where: str) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:  # of a download, a file, or somebody's function
+        if refused := refused_code(error):
+            raise ConfigError(f"{where}: cannot build '{name}': it loads a file that needs pickled code ({refused}), "
+                              'which could run anything and which TORCH_FORCE_WEIGHTS_ONLY_LOAD forbids in this '
+                              f'command, whatever torch.load is told. {CONVERT}') from error
         raise ConfigError(f"{where}: cannot build '{name}' ({type(error).__name__}: "
                           f"{str(error).partition(chr(10))[0]})") from error
 

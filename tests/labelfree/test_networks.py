@@ -73,6 +73,40 @@ def test_a_function_in_a_file(nets):
     assert (found.mean, found.std, found.size) == ((0.1, ) * 3, (0.2, ) * 3, None)
 
 
+def test_a_file_imports_what_lies_beside_it_and_has_dataclasses(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', sys.path.copy())
+    (tmp_path / 'blocks_beside.py').write_text(NETS)
+    (tmp_path / 'later_beside.py').write_text('WIDTH = 5')
+    (tmp_path / 'made.py').write_text('''
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import ClassVar
+import blocks_beside
+@dataclass
+class Options:
+    bias: bool
+    kind: ClassVar[str] = 'made'
+def network():
+    from later_beside import WIDTH
+    found = blocks_beside.small()
+    found.append(blocks_beside.nn.Conv2d(4, WIDTH, 1, bias=Options(False).bias))
+    return found
+''')
+    found = network_of(f'{tmp_path}/made.py:network', '--student', 64)
+    assert {key: tuple(value.shape) for key, value in found.module.state_dict().items()} == {
+        '0.weight': (4, 3, 3, 3), '0.bias': (4, ), '1.weight': (5, 4, 1, 1)}
+
+
+def test_a_function_that_loads_pickled_code_is_told_that_the_command_forbids_it(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')  # as prepare_process does
+    torch.save(torch.nn.Conv2d(3, 4, 3), tmp_path / 'whole.pth')
+    (tmp_path / 'nets.py').write_text(
+        f'import torch\ndef whole():\n    return torch.load({str(tmp_path / "whole.pth")!r}, weights_only=False)')
+    with pytest.raises(ConfigError, match=r"--student: cannot build '.*nets.py:whole': .*\(torch.nn.*Conv2d\).*"
+                                          r'TORCH_FORCE_WEIGHTS_ONLY_LOAD forbids .* convert it once: python -c'):
+        network_of(f'{tmp_path}/nets.py:whole', '--student', 64)
+
+
 @pytest.mark.parametrize('name, message', [
     ('timm:resnet81', "--student: timm has no model 'resnet81'; nearest: .*'resnet18'"),
     ('torchvision:resnet81', "torchvision has no classifier 'resnet81'; nearest: .*'resnet18'"),
