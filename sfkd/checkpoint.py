@@ -22,9 +22,13 @@ from .errors import ConfigError
 from .shipped import located
 from .unpickling import SAFE_GLOBALS, load
 
+#: Under which of its keys a file has its weights, the first before the others.
+INSIDE = ('state_dict', 'model', 'model_state_dict', 'net', 'ema', 'model_ema', 'state_dict_ema')
 #: What to do with a file that needs pickled code.
-CONVERT = ("If you trust its origin, convert it once: python -c \"import torch; "
-           "c = torch.load('IN.pth', weights_only=False); torch.save(c['state_dict'], 'OUT.pth')\"")
+CONVERT = (
+    "If you trust its origin, convert it once: python -c \"import torch; c = torch.load('IN.pth', weights_only=False); "
+    f"c = next((c[k] for k in {INSIDE} if isinstance(c, dict) and c.get(k) is not None), c); "
+    "torch.save(c.state_dict() if hasattr(c, 'state_dict') else c, 'OUT.pth')\"")
 _stock_load_state_dict = mmengine.runner.checkpoint.load_state_dict
 
 
@@ -84,8 +88,14 @@ def read_checkpoint(path: str, where: str) -> dict:
     if key := _not_a_number(weights_of(found)):
         raise ConfigError(f"{where}: '{path}' has values in '{key}' that are no numbers (NaN): the training that wrote "
                           'it had diverged; take an earlier checkpoint')
-    if 'meta' in found:  # a config as text, of mmengine's forerunner, which mmengine's runner would run as Python
-        found['meta'].pop('config', None)
+    for key in ('meta', 'optimizer', 'message_hub'):  # another program's are of no use; a resume names what it lacks
+        if not isinstance(found.get(key, {}), dict):
+            del found[key]
+    meta = found.get('meta', {})
+    meta.pop('config', None)  # as text, of mmengine's forerunner, which mmengine's runner would run as Python
+    for key in ('epoch', 'iter'):
+        if not isinstance(meta.get(key, 0), int):
+            del meta[key]
     return found
 
 
@@ -108,19 +118,15 @@ def _problem(found) -> str | None:
     """What keeps a file's content from being a checkpoint."""
     if not isinstance(found, dict):
         return f'it holds a {type(found).__name__}'
-    for key in ('state_dict', 'meta', 'optimizer', 'message_hub'):
-        if not isinstance(found.get(key, {}), dict):
-            return f"its '{key}' is a {type(found[key]).__name__}"
-    for key in ('epoch', 'iter'):
-        if not isinstance(found.get('meta', {}).get(key, 0), int):
-            return f"its 'meta' has no whole number as '{key}'"
-    weights = found.get('state_dict', found)
-    if names := [key for key in weights if not isinstance(key, str)]:
-        return f'a weight is called {names[0]!r}'
-    metadata = getattr(weights, '_metadata', {})  # torch keeps the layers' versions there
-    if not isinstance(metadata, dict) or not all(isinstance(version, dict) for version in metadata.values()) or (
-            set(getattr(weights, '__dict__', ())) - {'_metadata'}):
-        return 'its weights are in no plain dict'
+    if not isinstance(dict.get(found, 'state_dict', {}), dict):
+        return f"its 'state_dict' is a {type(found['state_dict']).__name__}"
+    for weights in (dict.get(found, 'state_dict', found), _inside(found)):
+        if names := [key for key in weights if not isinstance(key, str)]:
+            return f'a weight is called {names[0]!r}'
+        metadata = getattr(weights, '_metadata', {})  # torch keeps the layers' versions there
+        if not isinstance(metadata, dict) or not all(isinstance(version, dict) for version in metadata.values()) or (
+                {*getattr(weights, '__dict__', ()), *getattr(found, '__dict__', ())} - {'_metadata'}):
+            return 'its weights are in no plain dict'
     return None
 
 
@@ -216,14 +222,20 @@ class LoadReport:
 
 
 def weights_of(checkpoint: dict) -> dict[str, Tensor]:
-    """The weights inside a checkpoint: under ``state_dict`` or ``model``, or the checkpoint itself; without the
-    ``module.`` that DDP puts before all names, and torch.compile's ``_orig_mod.``.
+    """The weights inside a checkpoint: under one of :data:`INSIDE`, or the checkpoint itself; without the ``module.``
+    that DDP puts before all names, and torch.compile's ``_orig_mod.``.
     """
-    for key in ('state_dict', 'model'):
-        if isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-    weights = {key: value for key, value in checkpoint.items() if torch.is_tensor(value)}
+    weights = _tensors(_inside(checkpoint))
     return {bare: weights[key] for key, bare in _bare(weights).items()}
+
+
+def _inside(checkpoint: dict) -> dict:
+    within = (dict.get(checkpoint, key) for key in INSIDE)
+    return next((found for found in within if isinstance(found, dict) and _tensors(found)), checkpoint)
+
+
+def _tensors(found: dict) -> dict[str, Tensor]:
+    return {key: value for key, value in dict.items(found) if torch.is_tensor(value)}
 
 
 def _bare(names: Iterable[str]) -> dict[str, str]:
@@ -253,10 +265,9 @@ def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
     """Load what fits of a checkpoint into a network.
 
     Raises:
-        ConfigError: if one of them is infinite, and as :func:`read_checkpoint`.
+        ConfigError: if there is none or one of them is infinite, and as :func:`read_checkpoint`.
     """
-    weights = _named_for(network, stock_weights(read_checkpoint(path, where)))
-    _check_finite(network, weights, f"{where}: '{path}'")
+    weights = _read_for(network, path, where)
     example = next(iter(weights), 'none')
     shapes: dict[str, str] = {}
     while True:
@@ -275,12 +286,27 @@ def load_weights(network: nn.Module, path: str, where: str) -> LoadReport:
     return LoadReport(loaded, missing, unused, example, shapes)
 
 
+def _read_for(network: nn.Module, path: str, where: str) -> dict[str, Tensor]:
+    checkpoint = read_checkpoint(path, where)
+    if not (weights := stock_weights(checkpoint)):
+        keys = ', '.join(map(repr, [*checkpoint][:8])) or 'none'
+        raise ConfigError(f"{where}: '{path}' holds no weights: its keys are {keys}. Give one that has them alone, or "
+                          f"under one of {', '.join(INSIDE)}")
+    weights = _named_for(network, weights)
+    _check_finite(network, weights, f"{where}: '{path}'")
+    return weights
+
+
 def _check_finite(network: nn.Module, weights: dict[str, Tensor], what: str) -> None:
     """Buffers may be infinite, such as masks of attention; what was learned may not."""
     learned = {name for name, _ in network.named_parameters()}
     for key, value in weights.items():
         if key in learned or key.endswith(('running_mean', 'running_var')):
-            if not value.isfinite().all():
+            try:
+                finite = value.isfinite().all()
+            except NotImplementedError:  # of kinds of float8 that have no infinity
+                continue
+            if not finite:
                 raise ConfigError(f"{what} has infinite values in '{key}': the training that wrote it had diverged; "
                                   'take an earlier one')
 
@@ -297,8 +323,7 @@ def load_strictly(network: nn.Module, path: str) -> None:
     Raises:
         ConfigError: where one does not, and as :func:`read_checkpoint`.
     """
-    weights = _named_for(network, stock_weights(read_checkpoint(path, 'checkpoint')))
-    _check_finite(network, weights, f"checkpoint: '{path}'")
+    weights = _read_for(network, path, 'checkpoint')
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -328,7 +353,7 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
             save_file(
                 {
                     key: value.clone(memory_format=torch.contiguous_format)
-                    for key, value in weights_of(checkpoint).items()
+                    for key, value in _tensors(_inside(checkpoint)).items()
                 }, temporary)
 
 

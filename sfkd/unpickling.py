@@ -3,6 +3,7 @@ memory than such a file needs.
 """
 from __future__ import annotations
 
+import argparse
 import contextlib
 import pickle
 import re
@@ -94,13 +95,13 @@ def _config(content: dict) -> ConfigDict:
     raise pickle.UnpicklingError(f'a config of more than {MAX_CONFIG - 1:,} parts')
 
 
-#: What a checkpoint may contain besides tensors and plain containers: what mmengine's own runner writes, and nothing
-#: that can call code.
+#: What a checkpoint may contain besides tensors and plain containers: what mmengine's own runner writes, the options
+#: that many a training script adds, and nothing that can call code.
 SAFE_GLOBALS = [
-    HistoryBuffer, slice, (_config, 'mmengine.config.config.ConfigDict'), (_history_method, 'builtins.getattr'),
-    (_NumberType, 'numpy.dtype'), (_Array, 'numpy.ndarray'), *((stand_in, f'numpy.{core}.multiarray.{name}')
-                                 for core in ('core', '_core')  # before and since NumPy 2
-                                 for stand_in, name in ((_array, '_reconstruct'), (_scalar, 'scalar')))
+    argparse.Namespace, HistoryBuffer, slice, (_config, 'mmengine.config.config.ConfigDict'),
+    (_history_method, 'builtins.getattr'), (_NumberType, 'numpy.dtype'), (_Array, 'numpy.ndarray'),
+    *((stand_in, f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')  # before and since NumPy 2
+      for stand_in, name in ((_array, '_reconstruct'), (_scalar, 'scalar')))
 ]
 
 

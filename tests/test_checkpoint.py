@@ -1,4 +1,5 @@
 """Checkpoints: nothing in them runs, nothing of them is lost, nothing is half written."""
+import argparse
 import mmap
 import os
 import pickle
@@ -13,9 +14,11 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
+from safetensors.torch import load_file
 from torch import nn
 
 from sfkd.checkpoint import (
+    CONVERT,
     check_fit,
     forbid_unsafe_loading,
     load_strictly,
@@ -254,6 +257,66 @@ def test_weights_are_found_inside(wrap):
     assert found.keys() == weights.keys() and all(found[key] is weights[key] for key in weights)
 
 
+@pytest.mark.parametrize('key', ['model_state_dict', 'net', 'ema', 'model_ema', 'state_dict_ema'])
+def test_weights_are_found_where_other_programs_put_them(tmp_path, key):
+    given, network = with_batch_norm().state_dict(), with_batch_norm(1)
+    others = dict(epoch=2.5, model=dict(depth=3), optimizer=None, meta='text', args=argparse.Namespace(lr=0.1))
+    torch.save({**others, key: given}, tmp_path / 'a.pth')
+    assert load_weights(network, str(tmp_path / 'a.pth'), 'test').not_loaded == []
+    assert all(torch.equal(value, given[name]) for name, value in network.state_dict().items())
+    torch.save({**others, key: with_batch_norm(2).state_dict(), 'model': given}, tmp_path / 'b.pth')
+    load_strictly(network, str(tmp_path / 'b.pth'))  # the trained ones come before an average of them
+    assert all(torch.equal(value, given[name]) for name, value in network.state_dict().items())
+
+
+def test_what_another_program_keeps_beside_the_weights_is_left_out(tmp_path):
+    torch.save(dict(state_dict=dict(a=torch.ones(1)), optimizer=[{}], message_hub=3, meta=dict(epoch=3.5, iter=7)),
+               tmp_path / 'a.pth')
+    found = read_checkpoint(str(tmp_path / 'a.pth'), 'test')
+    assert found == dict(state_dict=found['state_dict'], meta=dict(iter=7))
+
+
+def test_options_are_plain_values(tmp_path):
+    torch.save(dict(a=torch.ones(1), args=argparse.Namespace(lr=0.1, names=['x'])), tmp_path / 'a.pth')
+    assert vars(read_checkpoint(str(tmp_path / 'a.pth'), 'test')['args']) == dict(lr=0.1, names=['x'])
+    marker = tmp_path / 'ran'
+    torch.save(dict(a=torch.ones(1), args=argparse.Namespace(x=Code(marker))), tmp_path / 'b.pth')
+    with pytest.raises(ConfigError, match='needs pickled code'):
+        read_checkpoint(str(tmp_path / 'b.pth'), 'test')
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize('wrap', [lambda network: network, lambda network: dict(model=network, epoch=3),
+                                  lambda network: dict(model_state_dict=network.state_dict(), code=Code),
+                                  lambda network: dict(network.state_dict())])
+def test_the_command_that_converts_a_checkpoint(tmp_path, monkeypatch, wrap):
+    network = with_batch_norm()
+    torch.save(wrap(network), tmp_path / 'IN.pth')
+    monkeypatch.chdir(tmp_path)
+    exec(re.search('python -c "(.*)"$', CONVERT)[1], {})
+    load_strictly(with_batch_norm(1), str(tmp_path / 'OUT.pth'))
+
+
+def test_a_file_without_weights_says_what_it_has(tmp_path):
+    torch.save(dict(epoch=3, weights=dict(a=torch.ones(1))), tmp_path / 'a.pth')
+    for load in (lambda file: load_weights(nn.Linear(1, 1), file, 'here'),
+                 lambda file: load_strictly(nn.Linear(1, 1), file)):
+        with pytest.raises(ConfigError, match="a.pth. holds no weights: its keys are 'epoch', 'weights'. Give"):
+            load(str(tmp_path / 'a.pth'))
+
+
+@pytest.mark.parametrize('kind', [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16])
+def test_weights_of_few_bits_load(tmp_path, kind):
+    network = nn.Linear(2, 1, bias=False)
+    torch.save(dict(weight=torch.tensor([[0.5, -2.]]).to(kind)), tmp_path / 'a.pth')
+    assert load_weights(network, str(tmp_path / 'a.pth'), 'test').loaded == 1
+    assert network.weight.tolist() == [[0.5, -2.]] and network.weight.dtype == torch.float32
+    for value in [torch.nan, torch.inf][:1 if kind == torch.float8_e4m3fn else 2]:  # which has no infinity
+        torch.save(dict(weight=torch.tensor([[0.5, value]]).to(kind)), tmp_path / 'b.pth')
+        with pytest.raises(ConfigError, match='has values in .weight. that are no numbers|has infinite values'):
+            load_weights(network, str(tmp_path / 'b.pth'), 'test')
+
+
 def test_a_partial_load_says_what_it_left(tmp_path):
     def network(width=4):
         torch.manual_seed(width)
@@ -378,6 +441,14 @@ def test_a_failure_half_way_through_the_writing(tmp_path):
     assert path.read_bytes() == old and os.listdir(tmp_path) == ['a.pth']
     write_checkpoint(dict(state_dict=dict(a=torch.zeros(2))), path)
     assert torch.equal(read_checkpoint(str(path), 'test')['state_dict']['a'], torch.zeros(2))
+
+
+def test_a_networks_own_names_are_written(tmp_path):
+    weights = Wrapped(nn.Linear(1, 2)).state_dict()
+    for suffix in ('.pth', '.safetensors'):
+        write_checkpoint(dict(state_dict=weights), tmp_path / f'a{suffix}')
+        assert load_weights(Wrapped(nn.Linear(1, 2)), str(tmp_path / f'a{suffix}'), 'test').not_loaded == []
+    assert load_file(tmp_path / 'a.safetensors').keys() == {'module.weight', 'module.bias'}
 
 
 def test_other_suffixes_are_refused(tmp_path):

@@ -304,9 +304,14 @@ def test_a_run_that_is_started_again_goes_on_by_itself(tmp_path, monkeypatch, na
 
 
 def test_a_students_checkpoint_is_none_to_resume_from(tmp_path):
-    torch.save(dict(state_dict={}, meta={}), tmp_path / 'student.pth')
-    with pytest.raises(ConfigError, match='--resume: .*student.pth. holds no optimizer.*load_from='):
-        running.prepare_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'student.pth'))
+    def refused(message, **others):
+        torch.save(dict(dict(state_dict={}, meta={}), **others), tmp_path / 'student.pth')
+        with pytest.raises(ConfigError, match=f'--resume: .*student.pth. {message}.*load_from='):
+            running.prepare_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'student.pth'))
+    refused('holds no optimizer')
+    refused('holds no optimizer', optimizer=None, meta=dict(epoch=1, iter=3))
+    refused('does not say at which epoch', optimizer={}, meta='text')
+    refused('does not say at which epoch', optimizer={}, meta=dict(epoch=1.5, iter=3))
 
 
 @pytest.mark.parametrize('key, value', [('optimizer', {}), ('param_schedulers', ['x'])])
