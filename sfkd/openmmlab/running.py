@@ -247,15 +247,21 @@ def class_of(part: dict, registry: Registry, config: Config) -> type | None:
 
 
 def student_config(config: Config) -> Config:
-    """The config of a distillation run with its student alone as the model: no teacher is built or loaded."""
+    """The config of a distillation run with its student alone as the model, which sees pictures as it does in
+    training: no teacher is built or loaded.
+    """
     config = copy.deepcopy(config)
     student, options = config.model.student, config.model.get('student_options')
+    if 'data_preprocessor' in config.model:
+        config.data_preprocessor = config.model.data_preprocessor
     if isinstance(student, str):
         stock = read_config(student, 'model.student')
         student = dict(stock.model, _scope_=stock.get('default_scope'))
         if 'data_preprocessor' in stock:
             config.data_preprocessor = stock.data_preprocessor
     config.model = merged(student, options, 'model.student_options') if options else student
+    if config.get('data_preprocessor') is not None:  # a cohort takes the model alone
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
     return config
 
 

@@ -8,8 +8,9 @@ from mmengine.config import Config
 
 from sfkd import SFKD
 from sfkd.datasets.digits_wild import generate_cls
+from sfkd.openmmlab.building import build_model
 from sfkd.openmmlab.hooks import InvalidLossHook
-from sfkd.openmmlab.running import add_hooks, build_runner, is_distillation, load_config, log_to
+from sfkd.openmmlab.running import add_hooks, build_runner, is_distillation, load_config, log_to, student_config
 from sfkd.registry import MODELS, ROOT_MODELS, register_entry_point
 
 CYCLES = '''
@@ -136,3 +137,28 @@ def test_a_hook_derived_from_ours_takes_its_place():
     config = Config(dict(default_scope='mmpretrain', model=dict(type='SFKD'), custom_hooks=[dict(type=Patient)]))
     add_hooks(config)
     assert 'sfkd.InvalidLossHook' not in [hook.type for hook in config.custom_hooks]
+
+
+@pytest.mark.parametrize('student, sources', [
+    ('dict', ['config']), ('dict', ['config', 'model']), ('dict', ['config', 'model', 'own']),
+    ('dict', ['config', 'model', 'options']), ('path', ['config']), ('path', ['config', 'model']),
+    ('path', ['config', 'model', 'stock']), ('path', ['config', 'model', 'stock', 'own'])])
+def test_the_student_alone_sees_pictures_as_in_training(zoo, tmp_path, student, sources):
+    """Whatever says how they are normalised; the last of the sources counts."""
+    given = {source: zoo.mixer(mean=(float(i), ) * 3)['data_preprocessor'] for i, source in enumerate(sources)}
+
+    def with_preprocessor(source, config):
+        return dict(config, data_preprocessor=given[source]) if source in given else config
+    own = zoo.mixer()
+    del own['data_preprocessor']
+    own = with_preprocessor('own', own)
+    Config(with_preprocessor('stock', dict(model=own, default_scope='mmpretrain'))).dump(tmp_path / 'stock.py')
+    model = dict(type='SFKD', student=own if student == 'dict' else str(tmp_path / 'stock.py'), teacher=zoo.resnet(),
+                 teacher_ckpt='init', input_size=64, student_options=with_preprocessor('options', {}) or None)
+    config = Config(with_preprocessor('config', dict(model=with_preprocessor('model', model),
+                                                     default_scope='mmpretrain')))
+    alone = student_config(config)
+    # mmengine's runner, and a cohort, hand the config's own to a model that has none
+    models = [build_model(spec, 'test', config.data_preprocessor, 'mmpretrain') for spec in (config.model, alone.model)]
+    models.append(build_model(alone.model, 'test', alone.data_preprocessor, 'mmpretrain'))
+    assert [network.data_preprocessor.mean.flatten().tolist() for network in models] == [[len(sources) - 1.0] * 3] * 3
