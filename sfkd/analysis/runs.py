@@ -99,12 +99,14 @@ def read_run(folder: str | Path, where: str = 'RUN') -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise ConfigError(f"{where}: '{folder}' is {'a file' if folder.exists() else 'not there'}; {HOW}")
-    starts = sorted(path.parent for path in folder.glob('*/vis_data/config.py'))
+    configs = {path.parent: load_config(str(path), str(folder))
+               for path in sorted(folder.glob('*/vis_data/config.py'))}
+    starts = [start for start, config in configs.items() if config.get('train_cfg')]  # the others are tests
     if not starts:
         held = ', '.join(sorted(path.name for path in folder.iterdir())[:6]) or 'nothing'
         raise ConfigError(f"{where}: '{folder}' is no work directory of a training: it holds no "
-                          f'<time>/vis_data/config.py, but {held}; {HOW}')
-    config = load_config(str(starts[-1] / 'config.py'), str(folder))
+                          f'<time>/vis_data/config.py with a train_cfg, but {held}; {HOW}')
+    config = configs[starts[-1]]
     if 'members' in config.model:
         raise ConfigError(f"{where}: '{folder}' is of tools/train_together.py, whose many students share one log; give "
                           'the rows file of tools/compare.py, or train one of them with tools/train.py')

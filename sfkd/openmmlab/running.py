@@ -306,8 +306,12 @@ def prepare_resume(config: Config, asked: str | None) -> None:
 
 class _Runner(Runner):
     """mmengine's, which names a data set that is empty, and a checkpoint whose optimizer or schedules are not this
-    run's.
+    run's; a test leaves a training's copy of its config as it is.
     """
+
+    def dump_config(self) -> None:
+        if self._train_loop is not None:
+            super().dump_config()
 
     @staticmethod
     def build_dataloader(dataloader, *args, **kwargs):

@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,7 @@ def test_bad_input_is_named(tool, classifiers, tmp_path):
     assert f"RUN: '{tmp_path}/none' is not there; give the work directory of tools/train.py" in text
     assert 'Traceback' not in text
     (tmp_path / 'notes.txt').touch()
-    with pytest.raises(ConfigError, match='holds no <time>/vis_data/config.py, but notes.txt; give the work'):
+    with pytest.raises(ConfigError, match='holds no <time>/vis_data/config.py with a train_cfg, but notes.txt; give'):
         read_run(tmp_path)
     folder = shutil.copytree(classifiers / 'alone', tmp_path / 'run')
     log = next(folder.glob('*/vis_data/scalars.json'))
@@ -154,6 +155,21 @@ def test_starts_that_resume_go_on_and_those_that_begin_anew_count_alone(classifi
     (later / 'vis_data/scalars.json').write_text((first / 'vis_data/scalars.json').read_text().splitlines()[0])
     run = read_run(folder)
     assert [row['step'] for row in run.losses] == [1] and run.scores == [] and run.seconds == whole.seconds
+
+
+def test_a_test_in_the_work_directory_is_no_start_of_the_run(tool, small, classifiers, tmp_path):
+    folder = shutil.copytree(classifiers / 'taught', tmp_path / 'run')
+    before, copied = read_run(folder), (folder / 'cls_resnet_to_mixer.py').read_text()
+    tool('tools/test.py', 'configs/mini/cls_resnet_to_mixer.py', folder / 'epoch_1.pth', '--work-dir', folder,
+         '--cfg-options', *small)
+    assert len(list(folder.glob('*/vis_data/config.py'))) == 2
+    after = read_run(folder)
+    assert after.config.to_dict() == before.config.to_dict() and replace(after, config=before.config) == before
+    assert (folder / 'cls_resnet_to_mixer.py').read_text() == copied
+    for file in classifiers.glob('taught/*/vis_data/config.py'):
+        shutil.rmtree(folder / file.relative_to(classifiers / 'taught').parents[1])
+    with pytest.raises(ConfigError, match='holds no <time>/vis_data/config.py with a train_cfg, but '):
+        read_run(folder)
 
 
 @pytest.mark.parametrize('task', ['det', pytest.param('seg', marks=pytest.mark.long)])
