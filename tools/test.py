@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from sfkd.checkpoint import load_strictly
+from sfkd.errors import ConfigError
 from sfkd.openmmlab.running import (
     build_runner,
     check_data,
@@ -31,13 +32,16 @@ def test(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.work_dir, args.cfg_options)
     if args.split == 'val':
         for part in ('cfg', 'dataloader', 'evaluator'):
-            config[f'test_{part}'] = config[f'val_{part}']
+            config[f'test_{part}'] = config.get(f'val_{part}')
+    if not config.get('test_dataloader'):
+        raise ConfigError(f'{args.split}_dataloader: the config has none, so there is nothing to score the checkpoint '
+                          'on; give the config that the run was started with, or another --split')
     check_data(config, ('test', ))
     if is_distillation(config):
         config = student_config(config)
     config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
-    config.load_from = None
+    config.resume, config.load_from = False, None
     config.custom_hooks = []
     runner = build_runner(config, args.launcher)
     load_strictly(getattr(runner.model, 'module', runner.model), args.checkpoint)

@@ -75,8 +75,6 @@ def train(args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         config.setdefault('auto_scale_lr', {})['enable'] = True
     check_data(config, ('train', 'val', 'test') if args.test else ('train', 'val'))
-    if not args.test:
-        config.test_cfg = config.test_dataloader = config.test_evaluator = None
     runner = build_runner(config, args.launcher)
     runner.train()
     if args.test:

@@ -1,4 +1,5 @@
 """Training through the command line: plain, distilled, interrupted, in two processes."""
+import json
 import re
 import signal
 import time
@@ -95,6 +96,24 @@ def test_scores_of_whole_and_exported_checkpoint_are_those_of_the_stock_tool(too
     stock = top1(tool(*stock_tool('mmpretrain', 'test'), ALONE, distilled / 'student_latest.pth', *options))
     assert top1(tool('tools/test.py', PAIR, distilled / 'epoch_3.pth', *options)) == stock
     assert top1(tool('tools/test.py', PAIR, distilled / 'student_latest.pth', *options)) == stock
+
+
+def test_a_run_is_tested_by_its_own_copy_of_the_config(tool, digits, small, tmp_path):
+    """Training needs no test data. What is scored is the checkpoint that is named, also where the config resumes."""
+    run = tmp_path / 'run'
+    tool('tools/train.py', PAIR, '--no-validate', '--work-dir', run, '--cfg-options', *small, RANDOM_TEACHER,
+         f'test_dataloader.dataset.data_root={tmp_path}/none')
+    copied, named = run / 'cls_resnet_to_mixer.py', tmp_path / 'named.pth'
+    state = weights(run / 'student_latest.pth')
+    state['head.fc.bias'][3] += 1e4  # sees one class everywhere
+    torch.save(dict(state_dict=state), named)
+    data = next(option for option in small if option.startswith('test_dataloader'))
+    text = tool('tools/test.py', copied, named, '--out', tmp_path / 'scores.json', '--cfg-options', data, 'resume=True')
+    assert 'Auto resumed' not in text
+    share = 100 * len(list((digits / 'test/3').iterdir())) / 20
+    assert json.loads((tmp_path / 'scores.json').read_text()) == {'accuracy/top1': pytest.approx(share)}
+    text = tool('tools/test.py', copied, named, '--split', 'val', status=2)
+    assert 'val_dataloader: the config has none, so there is nothing to score' in text and 'Traceback' not in text
 
 
 def test_teacher_report_is_the_teachers_own_score_and_changes_nothing(tool, small, tmp_path):
