@@ -14,6 +14,7 @@ from sfkd.openmmlab.running import (
     is_distillation,
     leaving_together,
     load_config,
+    plain_scores,
     prepare_process,
     student_config,
     tool_parser,
@@ -45,7 +46,7 @@ def test(args: argparse.Namespace) -> None:
     config.custom_hooks = []
     runner = build_runner(config, args.launcher)
     load_strictly(getattr(runner.model, 'module', runner.model), args.checkpoint)
-    scores = {key: float(value) for key, value in runner.test().items()}
+    scores = plain_scores(runner.test())
     if args.out and runner.rank == 0:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(scores) + '\n')

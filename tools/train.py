@@ -19,6 +19,7 @@ from sfkd.openmmlab.running import (
     leaving_together,
     load_config,
     log_to,
+    plain_scores,
     prepare_process,
     prepare_resume,
     tool_parser,
@@ -78,7 +79,7 @@ def train(args: argparse.Namespace) -> None:
     runner = build_runner(config, args.launcher)
     runner.train()
     if args.test:
-        scores = {key: float(value) for key, value in runner.test().items()}
+        scores = plain_scores(runner.test())
         if runner.rank == 0:
             Path(runner.work_dir, 'score.json').write_text(json.dumps(scores) + '\n')
 

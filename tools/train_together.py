@@ -25,6 +25,7 @@ from sfkd.openmmlab.running import (
     check_data,
     errors_for_people,
     load_config,
+    plain_scores,
     prepare_process,
     prepare_resume,
     tool_parser,
@@ -61,7 +62,7 @@ def train(args) -> None:
     for i, name in enumerate(cohort.names):
         cohort.shown = i
         if name not in cohort.dropped:
-            scores[name] = {key: float(value) for key, value in runner.test().items()}
+            scores[name] = plain_scores(runner.test())
             checkpoint = dict(state_dict=cohort.student(name).state_dict(),
                               meta=dict(epoch=runner.epoch, iter=runner.iter))
             write_checkpoint(stock_checkpoint(checkpoint), Path(runner.work_dir, name, 'student.pth'))

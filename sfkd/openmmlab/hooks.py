@@ -23,6 +23,7 @@ from ..distillation.precision import resolved
 from ..errors import ConfigError
 from ..registry import HOOKS
 from .building import normalisation_of
+from .running import plain_scores
 
 
 def unwrapped(runner: Runner):
@@ -183,8 +184,9 @@ class TeacherReportHook(Hook):
             for batch in loader:
                 evaluator.process(data_samples=teacher.val_step(batch), data_batch=batch)
         scores = evaluator.evaluate(len(loader.dataset))
-        runner.logger.info('teacher on the validation set: ' + '  '.join(f'{key}: {value:.4f}'
-                                                                         for key, value in scores.items()))
+        runner.logger.info('teacher on the validation set: ' + '  '.join(
+            f'{key}: {value:.4f}' if isinstance(value, float) else f'{key}: {value}'
+            for key, value in plain_scores(scores).items()))
 
 
 @HOOKS.register_module()

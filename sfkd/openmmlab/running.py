@@ -375,3 +375,11 @@ def build_runner(config: Config, launcher: str = 'none') -> Runner:
         if type(handler) is logging.StreamHandler:  # mmengine's entry for each weight stays in the file
             handler.addFilter(lambda record: ' - torch.Size([' not in record.getMessage())
     return runner
+
+
+def plain_scores(scores: dict) -> dict:
+    """A runner's scores as JSON takes them: numbers as float, tensors and arrays, such as a confusion matrix, as lists;
+    what else a metric gives as it is.
+    """
+    values = {key: value.tolist() if hasattr(value, 'tolist') else value for key, value in scores.items()}
+    return {key: float(value) if isinstance(value, (int, float)) else value for key, value in values.items()}

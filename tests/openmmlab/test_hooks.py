@@ -1,4 +1,6 @@
 """Hooks around a run, in short real ones on random pictures."""
+import re
+
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -91,6 +93,16 @@ def test_the_teacher_report_is_the_teachers_accuracy(zoo, tmp_path, caplog):
     teacher, batch = distiller.distillation.teacher.network, zoo.batch(PICTURES)
     right = sum(int(sample.pred_label) == int(sample.gt_label) for sample in teacher.val_step(batch))
     assert f'teacher on the validation set: accuracy/top1: {100 * right / PICTURES:.4f}' in caplog.text
+
+
+def test_the_teacher_report_has_scores_that_are_no_single_number(zoo, tmp_path, caplog):
+    run = runner(zoo, tmp_path, zoo.distil(zoo.mixer(), zoo.resnet()), [])
+    run.cfg.val_evaluator = [dict(type='mmpretrain.Accuracy'),
+                             dict(type='mmpretrain.SingleLabelMetric', average=None, items=['support'])]
+    run.logger.setLevel('INFO')
+    run.logger.addHandler(caplog.handler)
+    TeacherReportHook().before_train(run)
+    assert re.search(r'accuracy/top1: [\d.]+  single-label/support_classwise: \[2, 2, 2, 1, 1\]', caplog.text)
 
 
 def test_the_teachers_preprocessor_follows_the_student_to_another_device(zoo):

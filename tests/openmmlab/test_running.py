@@ -1,7 +1,9 @@
 """What every tool does first."""
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -10,7 +12,15 @@ from sfkd import SFKD
 from sfkd.datasets.digits_wild import generate_cls
 from sfkd.openmmlab.building import build_model
 from sfkd.openmmlab.hooks import InvalidLossHook
-from sfkd.openmmlab.running import add_hooks, build_runner, is_distillation, load_config, log_to, student_config
+from sfkd.openmmlab.running import (
+    add_hooks,
+    build_runner,
+    is_distillation,
+    load_config,
+    log_to,
+    plain_scores,
+    student_config,
+)
 from sfkd.registry import MODELS, ROOT_MODELS, register_entry_point
 
 CYCLES = '''
@@ -162,3 +172,12 @@ def test_the_student_alone_sees_pictures_as_in_training(zoo, tmp_path, student, 
     models = [build_model(spec, 'test', config.data_preprocessor, 'mmpretrain') for spec in (config.model, alone.model)]
     models.append(build_model(alone.model, 'test', alone.data_preprocessor, 'mmpretrain'))
     assert [network.data_preprocessor.mean.flatten().tolist() for network in models] == [[len(sources) - 1.0] * 3] * 3
+
+
+def test_scores_of_any_kind_can_be_written():
+    scores = dict(top1=50, iou=np.float32(0.5), error=torch.tensor(0.25), classwise=[1.0, 2.0], name='a', none=None,
+                  matrix=torch.eye(2, dtype=torch.long), array=np.ones(2))
+    expected = dict(top1=50.0, iou=0.5, error=0.25, classwise=[1.0, 2.0], name='a', none=None,
+                    matrix=[[1, 0], [0, 1]], array=[1.0, 1.0])
+    assert json.loads(json.dumps(plain_scores(scores))) == expected
+    assert isinstance(plain_scores(scores)['top1'], float)

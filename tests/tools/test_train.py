@@ -112,6 +112,14 @@ def test_a_run_is_tested_by_its_own_copy_of_the_config(tool, digits, small, tmp_
     assert 'Auto resumed' not in text
     share = 100 * len(list((digits / 'test/3').iterdir())) / 20
     assert json.loads((tmp_path / 'scores.json').read_text()) == {'accuracy/top1': pytest.approx(share)}
+    several = tmp_path / 'several.py'
+    several.write_text(f"_base_ = '{copied}'\ntest_evaluator = [dict(type='ConfusionMatrix'), "
+                       "dict(type='SingleLabelMetric', average=None, items=['support'])]\n")
+    tool('tools/test.py', several, named, '--out', tmp_path / 'scores.json', '--cfg-options', data)
+    support = [len(list(folder.iterdir())) for folder in sorted((digits / 'test').iterdir())]
+    assert json.loads((tmp_path / 'scores.json').read_text()) == {
+        'confusion_matrix/result': [[0] * 3 + [n] + [0] * 6 for n in support],
+        'single-label/support_classwise': support}
     text = tool('tools/test.py', copied, named, '--split', 'val', status=2)
     assert 'val_dataloader: the config has none, so there is nothing to score' in text and 'Traceback' not in text
 
