@@ -1,16 +1,18 @@
 """Pictures without labels."""
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import ConfigError
 from ..registry import DATASETS
@@ -33,12 +35,21 @@ def pictures_below(root: str | Path) -> Iterator[str]:
 
 
 def open_picture(path: str) -> Image.Image:
-    """A picture file as RGB.
+    """A picture file as RGB, upright as its EXIF data says, of 16 bits the 8 high ones.
 
     Raises:
-        Exception: of any type, from Pillow, for one that is empty or damaged.
+        Exception: of any type, from Pillow, for one that is empty or damaged, or whose values have no known range.
     """
     with Image.open(path) as picture:
+        sixteen = picture.mode.startswith('I;16') or picture.mode == 'I' and picture.format in ('PNG', 'PPM')
+        if picture.mode in ('I', 'F') and not sixteen:
+            values = 'whole numbers of 32 bits' if picture.mode == 'I' else 'floats'
+            raise ValueError(f'{values}, whose black and white are unknown; save it with 8 or 16 bits')
+        picture.load()
+        with contextlib.suppress(Exception):  # of EXIF data that is damaged
+            ImageOps.exif_transpose(picture, in_place=True)
+        if sixteen:  # where Pillow's own conversion would make white of all above 255
+            return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert('RGB')
         return picture.convert('RGB')
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.utils.data import DataLoader
 
 from sfkd import PictureFolder
@@ -55,6 +55,48 @@ def test_a_picture_is_rgb_whatever_its_file_is(tmp_path):
     Image.new('RGBA', (4, 4), (1, 2, 3, 100)).save(tmp_path / '2.png')
     Image.new('CMYK', (4, 4)).save(tmp_path / '3.jpg')
     assert [picture.mode for picture in PictureFolder(tmp_path)] == ['RGB'] * 3
+    assert PictureFolder(tmp_path)[0].getpixel((1, 1)) == (7, 7, 7)
+
+
+def test_of_sixteen_bits_the_high_ones_are_taken(tmp_path):
+    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # 0x0000, 0x0101, ...
+    values[0, 1] = 0x01ff
+    Image.fromarray(values).save(tmp_path / '1.png')
+    Image.fromarray(values).save(tmp_path / '2.tif')
+    Image.fromarray(values.astype('>u2')).save(tmp_path / '3.tif')
+    (tmp_path / '4.pgm').write_bytes(b'P5\n16 16\n65535\n' + values.astype('>u2').tobytes())
+    for picture in PictureFolder(tmp_path):
+        assert picture.mode == 'RGB'
+        assert np.array_equal(np.asarray(picture), np.arange(256).reshape(16, 16, 1).repeat(3, 2))
+
+
+def test_values_without_a_known_range_are_named_and_replaced(tmp_path, logged):
+    values = np.arange(16, dtype=np.float32).reshape(4, 4)
+    Image.fromarray(values).save(tmp_path / '1.tif')
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / '2.tif')
+    Image.new('L', (4, 4), 7).save(tmp_path / '3.png')
+    assert list(PictureFolder(tmp_path, transform=lambda picture: picture.getpixel((1, 1))[0])) == [7, 7, 7]
+    assert '1.tif' in logged()[0] and 'cannot be read (floats, whose black and white are unknown' in logged()[0]
+    assert '2.tif' in logged()[1] and 'cannot be read (whole numbers of 32 bits, whose' in logged()[1]
+
+
+@pytest.mark.parametrize('orientation', range(9))
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_a_picture_stands_as_its_exif_data_says(tmp_path, orientation, suffix):
+    values = np.zeros((16, 32), np.uint8)
+    values[:8, :16], values[:8, 16:] = 200, 100  # above: light, then grey; below: black
+    turned = {0: values, 1: values, 2: values[:, ::-1], 3: values[::-1, ::-1], 4: values[::-1], 5: values.T,
+              6: np.rot90(values), 7: values[::-1, ::-1].T, 8: np.rot90(values, -1)}[orientation]
+    exif = Image.Exif()
+    if orientation:  # 0: without such a tag
+        exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.ascontiguousarray(turned)).save(tmp_path / f'a{suffix}', exif=exif)
+    found = np.asarray(PictureFolder(tmp_path)[0])[..., 0]
+    assert found.shape == (16, 32) and np.abs(found.astype(int) - values).max() <= 8
+
+
+def test_damaged_exif_data_spoils_no_picture(tmp_path):
+    Image.new('L', (4, 4), 7).save(tmp_path / 'a.png', exif=b'Exif\0\0no TIFF header at all')
     assert PictureFolder(tmp_path)[0].getpixel((1, 1)) == (7, 7, 7)
 
 
