@@ -71,13 +71,10 @@ def annotate(image: np.ndarray, sample, classes: list[str], side: int | None = N
         size = tuple(max(1, round(scale * n)) for n in image.shape[1::-1])
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     if 'gt_sem_seg' in sample:
-        label_map = sample.gt_sem_seg.data[0].cpu().numpy()
-        # 255 is ignored in training; colour over all that is not a thing would hide the things
-        plain = {255, *(label for label, name in enumerate(classes) if name == 'background')}
-        labels = [label for label in np.unique(label_map).tolist() if label not in plain]
+        label_map, labels = sample.gt_sem_seg.data[0].cpu().numpy(), coloured(sample, classes)
         if side is not None:
             label_map = cv2.resize(label_map.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
-        return overlay(image, label_map, plain, palette), _names(labels, classes)
+        return overlay(image, label_map, _plain(classes), palette), _names(labels, classes)
     if 'gt_label' in sample:
         labels = sample.gt_label.tolist()
     elif 'gt_instances' in sample:
@@ -92,6 +89,17 @@ def annotate(image: np.ndarray, sample, classes: list[str], side: int | None = N
             written = [_names([label], classes) for label in labels]
         draw_boxes(image, boxes, written)
     return image, _names(labels, classes)
+
+
+def coloured(sample, classes: list[str]) -> list[int]:
+    """The labels in a sample's ``gt_sem_seg`` that :func:`annotate` shows in colour."""
+    plain = _plain(classes)
+    return [label for label in np.unique(sample.gt_sem_seg.data[0].cpu().numpy()).tolist() if label not in plain]
+
+
+def _plain(classes: list[str]) -> set[int]:
+    # 255 is ignored in training; colour over all that is not a thing would hide the things
+    return {255, *(label for label, name in enumerate(classes) if name == 'background')}
 
 
 def _names(labels: list[int], classes: list[str]) -> str:

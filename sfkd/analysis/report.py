@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..labelfree.drawing import shown_pair
 from ..openmmlab.running import is_distillation
 from . import charts, page
-from .drawing import annotate, as_truth, picture
+from .drawing import annotate, as_truth, coloured, picture
 from .examination import (
     GRID,
     LeftOut,
@@ -516,8 +516,9 @@ def _drawn(pictures: Pictures, chosen: Sequence[int], found: dict[str, list], na
                                                           for who, samples in found.items()}}
         tiles = []
         for who, sample in shown_samples.items():
-            drawn, caption = annotate(image.copy(), sample, names, SIDE, palette)
-            seen |= set(caption.split())
+            drawn, _ = annotate(image.copy(), sample, names, SIDE, palette)
+            if maps:
+                seen |= {*coloured(sample, names)}
             tiles.append(page.photo(drawn, who))
         rows.append(page.tiles(tiles, 'wide'))
     legend = ''
@@ -525,5 +526,5 @@ def _drawn(pictures: Pictures, chosen: Sequence[int], found: dict[str, list], na
         colours = label_colours(np.arange(len(names))[None], palette)[0].tolist()
         legend = '<p>' + ''.join(
             f'<span class="swatch" style="background: rgb{tuple(colour)}"></span>{page.escaped(name)}'
-            for name, colour in zip(names, colours) if name in seen) + '</p>'
+            for label, (name, colour) in enumerate(zip(names, colours)) if label in seen) + '</p>'
     return legend + ''.join(rows)

@@ -1,10 +1,14 @@
 """Boxes with what is written on them, and label maps."""
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData, PixelData
 
 from sfkd.analysis.drawing import annotate, as_truth, draw_boxes
+from sfkd.analysis.report import _drawn
 from sfkd.datasets.digits_wild import label_colours
 
 RED = (220, 20, 20)
@@ -63,3 +67,19 @@ def test_a_label_map_is_in_the_colours_of_its_legend(side):
     assert names == 'b' and image.shape[0] == (side or 4)
     colour = label_colours(np.array([[2]]))[0, 0] // 2 + 50
     assert (image[0, -1] == colour).all() and (image[0, 0] == 100).all()
+
+
+def test_the_legend_has_every_class_that_is_seen():
+    from mmseg.structures import SegDataSample
+
+    def label_map(left, right):
+        return PixelData(data=torch.tensor([[[left, right]]]).repeat_interleave(16, 2).repeat(1, 32, 1))
+    names = ['background', 'road', 'traffic light', 'light', 'out of sight']
+    truth = SegDataSample(gt_sem_seg=label_map(1, 255))
+    predicted = SegDataSample(pred_sem_seg=label_map(2, 0))
+    pictures = SimpleNamespace(dataset=SimpleNamespace(metainfo={}), items=[dict(inputs=torch.zeros(3, 32, 32))],
+                               item=lambda i: dict(data_samples=truth))
+    page = _drawn(pictures, [0], dict(student=[predicted]), names)
+    assert re.findall('class="swatch".*?</span>([^<]*)<', page) == ['road', 'traffic light']
+    colour = label_colours(np.array([[2]]))[0, 0].tolist()
+    assert f'rgb{tuple(colour)}"></span>traffic light' in page
