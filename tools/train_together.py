@@ -17,12 +17,16 @@ Writes <work dir>/<method>/student.pth, a stock checkpoint, and <work dir>/score
 import json
 from pathlib import Path
 
+from mmengine.hooks import EMAHook
+
 from sfkd.checkpoint import stock_checkpoint, write_checkpoint
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.hooks import TeacherCacheHook
 from sfkd.openmmlab.methods import model_of
 from sfkd.openmmlab.running import (
     build_runner,
     check_data,
+    class_of,
     errors_for_people,
     load_config,
     plain_scores,
@@ -30,6 +34,7 @@ from sfkd.openmmlab.running import (
     prepare_resume,
     tool_parser,
 )
+from sfkd.registry import HOOKS
 
 
 def train(args) -> None:
@@ -37,7 +42,8 @@ def train(args) -> None:
     if args.launcher != 'none':
         raise ConfigError(f'--launcher {args.launcher}: students that train together share one process; leave it out, '
                           'or use tools/dist_train.sh for one method')
-    if any(str(hook.get('type')).endswith('EMAHook') for hook in config.get('custom_hooks') or []):
+    hooks = config.get('custom_hooks') or []
+    if any(issubclass(class_of(hook, HOOKS, config) or object, EMAHook) for hook in hooks):
         raise ConfigError('custom_hooks: an EMAHook averages one model, here there are several; use tools/train.py for '
                           'each method')
     members = {method: model_of(args.config, method) for method in args.methods}
@@ -46,11 +52,12 @@ def train(args) -> None:
             config[f'test_{part}'] = config[f'val_{part}']
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     check_data(config, ('train', 'test'))
-    config.default_hooks.checkpoint.save_best = None  # nothing is scored on the way
+    if saving := (config.get('default_hooks') or {}).get('checkpoint'):
+        saving.save_best = None  # nothing is scored on the way
     # never: a cohort looks itself
-    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='sfkd.InvalidLossHook', interval=0)]
+    config.custom_hooks = [*hooks, dict(type='sfkd.InvalidLossHook', interval=0)]
     if args.teacher_cache:
-        others = [hook for hook in config.custom_hooks if not str(hook.get('type')).endswith('TeacherCacheHook')]
+        others = [hook for hook in config.custom_hooks if class_of(hook, HOOKS, config) is not TeacherCacheHook]
         config.custom_hooks = [*others, dict(type='sfkd.TeacherCacheHook', stored='bf16',
                                              folder=f'{args.teacher_cache}/{{fingerprint}}')]
     config.model = dict(type='sfkd.Cohort', members=members)

@@ -88,8 +88,19 @@ def test_what_is_no_method_is_said(tool, arguments, message):
     assert message in tool('tools/train_together.py', *arguments, status=2)
 
 
-def test_an_average_of_weights_is_refused(tool, tmp_path):
+@pytest.mark.parametrize('text', [
+    f"_base_ = '{ROOT / PAIR}'\ncustom_hooks = [dict(type='EMAHook')]\n",
+    'from mmengine.hooks import EMAHook\ncustom_hooks = [dict(type=EMAHook)]\n'])
+def test_an_average_of_weights_is_refused(tool, tmp_path, text):
     config = tmp_path / 'ema.py'
-    config.write_text(f"_base_ = '{ROOT / PAIR}'\ncustom_hooks = [dict(type='EMAHook')]\n")
+    config.write_text(text)
     text = tool('tools/train_together.py', config, '--methods', 'alone', status=2)
     assert 'custom_hooks: an EMAHook averages one model' in text
+
+
+def test_a_config_without_a_checkpoint_hook_trains(tool, small, tmp_path):
+    config = tmp_path / 'pair.py'
+    config.write_text(f"_base_ = '{ROOT / PAIR}'\ndefault_hooks = dict(_delete_=True)\n")
+    tool('tools/train_together.py', config, '--methods', 'alone', '--work-dir', tmp_path / 'run', '--cfg-options',
+         *small[:-1])
+    assert (tmp_path / 'run/epoch_1.pth').exists()
