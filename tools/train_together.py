@@ -3,7 +3,7 @@
 Each student is, to the last bit, the one that tools/train.py gives with the same method and seed (if no layer draws
 random numbers in training). In the end all are scored after their last epoch. A method is 'alone', 'sfkd' (the config
 as it stands), the name of a config in configs/peers/ or configs/ablation/, or one of these with options of the model:
-'sfkd+refine=within'.
+'sfkd+refine=within'. Options of the model in --cfg-options are for all of them.
 
   python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd sfkd sfkd_lean
 
@@ -46,7 +46,7 @@ def train(args) -> None:
     if any(issubclass(class_of(hook, HOOKS, config) or object, EMAHook) for hook in hooks):
         raise ConfigError('custom_hooks: an EMAHook averages one model, here there are several; use tools/train.py for '
                           'each method')
-    members = {method: model_of(args.config, method) for method in args.methods}
+    members = {method: model_of(args.config, method, args.cfg_options) for method in args.methods}
     if args.split == 'val':
         for part in ('cfg', 'dataloader', 'evaluator'):
             config[f'test_{part}'] = config[f'val_{part}']

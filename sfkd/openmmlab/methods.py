@@ -19,8 +19,13 @@ def budget(epochs: int) -> dict:
     return {'train_cfg.max_epochs': epochs, 'param_scheduler.1.end': epochs, 'param_scheduler.1.T_max': epochs - 1}
 
 
-def model_of(config_path: str, method: str) -> dict | str:
+def model_of(config_path: str, method: str, given: dict | None = None) -> dict | str:
     """The model config of a pair's student by a method; alone, the student as the pair's config names it.
+
+    Args:
+        config_path: of the pair.
+        method: its name, and options of its model: 'sfkd+refine=within'.
+        given: config options for every method, as ``--cfg-options`` takes them; a method's own come before.
 
     Raises:
         ConfigError: if there is no such method, or if what follows it is no option.
@@ -31,9 +36,10 @@ def model_of(config_path: str, method: str) -> dict | str:
     if wrong := [option for option in options if '=' not in option] or name == 'alone' and options:
         raise ConfigError(f"--methods: '{method}': {wrong} cannot be; after a distilling method give options of its "
                           "model, '+key=value'")
-    options = {f'model.{key}': DictAction._parse_iterable(value)
-               for key, value in (option.split('=', 1) for option in options)}
-    config = load_config(config_path, options=options, method=str(CONFIGS[name]) if name in CONFIGS else None)
+    own = {f'model.{key}': DictAction._parse_iterable(value)
+           for key, value in (option.split('=', 1) for option in options)}
+    config = load_config(config_path, options=(given or {}) | own,
+                         method=str(CONFIGS[name]) if name in CONFIGS else None)
     if not is_distillation(config):
         raise ConfigError(f"'{config_path}' trains a model alone; give the config of a pair (model.student, "
                           'model.teacher)')

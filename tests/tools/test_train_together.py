@@ -14,7 +14,8 @@ def weights(path):
 
 
 def test_each_student_and_score_is_that_of_train(tool, small, tmp_path):
-    """Also of a method with options; the students are stock checkpoints."""
+    """Also of a method with options, and with options for all; the students are stock checkpoints."""
+    small = [*small, 'model.task_weight=0.5']
     tool('tools/train_together.py', PAIR, '--methods', 'alone', 'kd', 'sfkd+levels=1+frequency_weight=0.5',
          '--work-dir', tmp_path / 'all', '--cfg-options', *small)
     scores = json.loads((tmp_path / 'all/scores.json').read_text())
