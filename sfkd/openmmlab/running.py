@@ -192,7 +192,8 @@ def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test'
                   for key, value in prefix.items()} if isinstance(prefix, dict) else {'data_prefix': prefix}
         for key, value in named.items():
             path = Path(root, value)
-            if (root or value) and '://' not in str(path) and not path.exists() and path not in problems:
+            remote = '://' in f'{root} {value}'  # a path prints one slash of the two
+            if (root or value) and not remote and not path.exists() and path not in problems:
                 problems[path] = f"{split}_dataloader.dataset.{key}: there is no '{path}'; {_remedy(path)}"
     if problems:
         raise ConfigError(list(problems.values()))

@@ -10,11 +10,13 @@ from mmengine.config import Config
 
 from sfkd import SFKD
 from sfkd.datasets.digits_wild import generate_cls
+from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model
 from sfkd.openmmlab.hooks import InvalidLossHook
 from sfkd.openmmlab.running import (
     add_hooks,
     build_runner,
+    check_data,
     is_distillation,
     load_config,
     log_to,
@@ -181,3 +183,14 @@ def test_scores_of_any_kind_can_be_written():
                     matrix=[[1, 0], [0, 1]], array=[1.0, 1.0])
     assert json.loads(json.dumps(plain_scores(scores))) == expected
     assert isinstance(plain_scores(scores)['top1'], float)
+
+
+def test_data_elsewhere_are_not_looked_for_here(tmp_path):
+    remote = dict(train_dataloader=dict(dataset=dict(data_root='s3://bucket/coco/', ann_file='annotations/train.json')),
+                  val_dataloader=dict(dataset=dict(data_root='', ann_file='https://host/val.json')))
+    check_data(Config(remote))
+    local = dict(data_root=str(tmp_path), ann_file='https://host/val.json', data_prefix=dict(img='none/'))
+    with pytest.raises(ConfigError) as caught:
+        check_data(Config(dict(remote, test_dataloader=dict(dataset=local))))
+    problem, = caught.value.problems
+    assert problem.startswith(f"test_dataloader.dataset.data_prefix.img: there is no '{tmp_path}/none'")
