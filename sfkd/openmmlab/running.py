@@ -221,10 +221,14 @@ def log_to(config: Config, names: Sequence[str]) -> None:
     if missing := [name for name in names if importlib.util.find_spec(name) is None]:
         raise ConfigError(f"--log-to: not installed; pip install {' '.join(missing)}")
     os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # MLflow 3 keeps runs in files only where told to
-    config.setdefault('visualizer', dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]))
-    backends = config.visualizer.vis_backends
+    if not names:
+        return
+    if config.get('visualizer') is None:
+        config.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    backends = config.visualizer.get('vis_backends') or []
     present = [class_of(backend, VISBACKENDS, config) for backend in backends]
-    backends += [dict(type=LOGGERS[name]) for name in names if VISBACKENDS.get(LOGGERS[name]) not in present]
+    config.visualizer.vis_backends = [*backends, *(dict(type=LOGGERS[name]) for name in names
+                                                   if VISBACKENDS.get(LOGGERS[name]) not in present)]
 
 
 def is_distillation(config: Config) -> bool:

@@ -111,3 +111,17 @@ def test_the_configs_own_loggers_stay_and_come_once():
     log_to(config, ['tensorboard', 'wandb'])
     assert config.visualizer.to_dict() == dict(type='UniversalVisualizer',
                                                vis_backends=[*own, dict(type='WandbVisBackend')])
+
+
+@pytest.mark.parametrize('visualizer, before', [
+    ({}, [dict(type='LocalVisBackend')]), (dict(visualizer=None), [dict(type='LocalVisBackend')]),
+    (dict(visualizer=dict(type='UniversalVisualizer')), [])])
+def test_a_config_without_loggers_gets_those_asked_for_beside_mmengines(visualizer, before):
+    from mmengine.config import Config
+
+    from sfkd.openmmlab.running import log_to
+    config = Config(visualizer)
+    log_to(config, [])
+    assert config.to_dict() == visualizer
+    log_to(config, ['tensorboard'])
+    assert config.visualizer.vis_backends == [*before, dict(type='TensorboardVisBackend')]
