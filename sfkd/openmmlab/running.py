@@ -152,7 +152,7 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
 
     Raises:
         ConfigError: if there is no such file, if its library is not installed, if ``method`` is given and the config
-            has no pair, or if mmrazor's cannot be expressed.
+            has no pair, if an option is of what has no keys, or if mmrazor's cannot be expressed.
     """
     config = read_config(path, 'config')
     scope = config.get('default_scope')
@@ -167,11 +167,24 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
             read_config(method, '--method').model, **{key: config.model[key]
                                               for key in PAIR_KEYS if key in config.model})
     if options:
-        config.merge_from_dict(options)
+        try:
+            config.merge_from_dict(options)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(_within_paths(config, options) or f'--cfg-options: {error}') from error
     if str(config.get('model', {}).get('type')).endswith('SingleTeacherDistill'):
         config = mmrazor.translate(config)
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     return config
+
+
+def _within_paths(config: Config, options: dict) -> list[str]:
+    """What is wrong with options that reach into a student or teacher which another config file has."""
+    ways = dict(student='give model.student_options.{} instead',
+                teacher='write a config of which it is the _base_ with {} in its model, and give that as model.teacher')
+    paths = {side: config.model[side] for side in ways if isinstance(config.get('model', {}).get(side), str)}
+    return [f"{key}: model.{side} is the path '{path}', in which no key can be set; "
+            + ways[side].format(key.removeprefix(f'model.{side}.'))
+            for side, path in paths.items() for key in options if key.startswith(f'model.{side}.')]
 
 
 def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test')) -> None:

@@ -49,6 +49,14 @@ if __name__ == '__main__':
     os._exit(0)
 '''
 
+#: A pair both of whose networks are paths.
+PATHS = '''
+_base_ = 'sfkd::mini/cls_mixer.py'
+custom_imports = dict(imports=['sfkd'])
+model = dict(_delete_=True, type='SFKD', student='sfkd::mini/cls_mixer', teacher='sfkd::mini/cls_resnet',
+             teacher_ckpt='init')
+'''
+
 
 @pytest.mark.skipif(sys.platform != 'linux' or torch.cuda.is_available(), reason='for Linux without GPU')
 def test_freed_memory_is_kept_for_the_next_tensors():
@@ -194,3 +202,27 @@ def test_data_elsewhere_are_not_looked_for_here(tmp_path):
         check_data(Config(dict(remote, test_dataloader=dict(dataset=local))))
     problem, = caught.value.problems
     assert problem.startswith(f"test_dataloader.dataset.data_prefix.img: there is no '{tmp_path}/none'")
+
+
+@pytest.mark.parametrize('key, message', [
+    ('model.student.head.num_classes', "model.student is the path 'sfkd::mini/cls_mixer', in which no key can be set; "
+     'give model.student_options.head.num_classes instead'),
+    ('model.teacher.backbone.depth', "model.teacher is the path 'sfkd::mini/cls_resnet', in which no key can be set; "
+     'write a config of which it is the _base_ with backbone.depth in its model, and give that as model.teacher'),
+    ('train_cfg.max_epochs.x', "max_epochs={'x': 7} in child config cannot inherit from base")])
+def test_an_option_that_cannot_be_set_is_named_with_the_way(tmp_path, key, message):
+    (tmp_path / 'pair.py').write_text(PATHS)
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(tmp_path / 'pair.py'), options={'randomness.seed': 1, key: 7})
+    problem, = caught.value.problems
+    assert problem.startswith(f"{key if 'model' in key else '--cfg-options'}: {message}")
+
+
+def test_the_ways_to_other_networks_than_the_paths_lead_there(tmp_path):
+    (tmp_path / 'teacher.py').write_text("_base_ = 'sfkd::mini/cls_resnet.py'\nmodel = dict(backbone=dict(depth=34))\n")
+    (tmp_path / 'pair.py').write_text(PATHS)
+    config = load_config(str(tmp_path / 'pair.py'), options={'model.student_options.backbone.patch_size': 16,
+                                                            'model.teacher': str(tmp_path / 'teacher.py')})
+    distiller = build_model(config.model, 'model', config.data_preprocessor, 'mmpretrain')
+    assert distiller.backbone.patch_embed.projection.kernel_size == (16, 16)
+    assert distiller.distillation.teacher.network.backbone.depth == 34
