@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from sfkd.checkpoint import load_strictly
-from sfkd.errors import ConfigError
 from sfkd.openmmlab.running import (
     build_runner,
     check_data,
@@ -16,6 +15,7 @@ from sfkd.openmmlab.running import (
     load_config,
     plain_scores,
     prepare_process,
+    score_on,
     student_config,
     tool_parser,
 )
@@ -31,12 +31,7 @@ def parse_args() -> argparse.Namespace:
 
 def test(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.work_dir, args.cfg_options)
-    if args.split == 'val':
-        for part in ('cfg', 'dataloader', 'evaluator'):
-            config[f'test_{part}'] = config.get(f'val_{part}')
-    if not config.get('test_dataloader'):
-        raise ConfigError(f'{args.split}_dataloader: the config has none, so there is nothing to score the checkpoint '
-                          'on; give the config that the run was started with, or another --split')
+    score_on(config, args.split)
     check_data(config, ('test', ))
     if is_distillation(config):
         config = student_config(config)

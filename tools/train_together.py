@@ -32,6 +32,7 @@ from sfkd.openmmlab.running import (
     plain_scores,
     prepare_process,
     prepare_resume,
+    score_on,
     tool_parser,
 )
 from sfkd.registry import HOOKS
@@ -47,9 +48,7 @@ def train(args) -> None:
         raise ConfigError('custom_hooks: an EMAHook averages one model, here there are several; use tools/train.py for '
                           'each method')
     members = {method: model_of(args.config, method, args.cfg_options) for method in args.methods}
-    if args.split == 'val':
-        for part in ('cfg', 'dataloader', 'evaluator'):
-            config[f'test_{part}'] = config[f'val_{part}']
+    score_on(config, args.split)
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     check_data(config, ('train', 'test'))
     if saving := (config.get('default_hooks') or {}).get('checkpoint'):

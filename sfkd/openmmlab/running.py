@@ -395,6 +395,23 @@ def build_runner(config: Config, launcher: str = 'none') -> Runner:
     return runner
 
 
+def score_on(config: Config, split: str) -> None:
+    """Have a config's test be of one of its splits.
+
+    Args:
+        config: of a run.
+        split: 'test' or 'val'.
+
+    Raises:
+        ConfigError: if it has none.
+    """
+    if not config.get(f'{split}_dataloader'):
+        raise ConfigError(f'{split}_dataloader: the config has none, so there is nothing to score on; give the config '
+                          'that the run was started with, or another --split')
+    for part in ('cfg', 'dataloader', 'evaluator'):
+        config[f'test_{part}'] = config.get(f'{split}_{part}')
+
+
 def plain_scores(scores: dict) -> dict:
     """A runner's scores as JSON takes them: numbers as float, tensors and arrays, such as a confusion matrix, as lists;
     what else a metric gives as it is.

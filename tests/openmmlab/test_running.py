@@ -21,6 +21,7 @@ from sfkd.openmmlab.running import (
     load_config,
     log_to,
     plain_scores,
+    score_on,
     student_config,
 )
 from sfkd.registry import MODELS, ROOT_MODELS, register_entry_point
@@ -226,3 +227,13 @@ def test_the_ways_to_other_networks_than_the_paths_lead_there(tmp_path):
     distiller = build_model(config.model, 'model', config.data_preprocessor, 'mmpretrain')
     assert distiller.backbone.patch_embed.projection.kernel_size == (16, 16)
     assert distiller.distillation.teacher.network.backbone.depth == 34
+
+
+def test_a_split_that_a_config_lacks_cannot_be_scored_on():
+    config = Config(dict(val_dataloader=dict(batch_size=2), val_evaluator='v', test_dataloader=dict(batch_size=1)))
+    score_on(config, 'test')
+    assert config.test_dataloader.batch_size == 1
+    score_on(config, 'val')
+    assert config.test_dataloader.batch_size == 2 and config.test_evaluator == 'v' and config.test_cfg is None
+    with pytest.raises(ConfigError, match='val_dataloader: the config has none'):
+        score_on(Config(dict(val_dataloader=None, test_dataloader={})), 'val')
