@@ -362,9 +362,11 @@ def plot(rows: list[dict], file: Path) -> None:
     gains = {pair: {method: [value - methods['alone'][seed] for seed, value in by_seed.items()
                              if seed in methods['alone']] for method, by_seed in methods.items()}
              for pair, methods in cells.items()}
-    # the best on top: by the mean over the pairs that have it
+    # the best on top: by how far each is behind the first of a pair, in the mean over the pairs that have it
+    first = {pair: max(mean(of) for of in methods.values() if of) for pair, methods in gains.items()}
     named = sorted({method for methods in gains.values() for method in methods if methods[method]} - {'alone'})
-    order = sorted(named, key=lambda method: mean(mean(of[method]) for of in gains.values() if of.get(method)))
+    order = sorted(named, key=lambda method: mean(mean(methods[method]) - first[pair]
+                                                  for pair, methods in gains.items() if methods.get(method)))
     figure, axes = plt.subplots(1, len(gains), figsize=(2.5 + 2.8 * len(gains), 1.2 + 0.25 * len(order)),
                                 layout='constrained', squeeze=False, sharey=True)
     for axis, (pair, methods) in zip(axes[0], gains.items()):
