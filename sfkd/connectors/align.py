@@ -14,17 +14,6 @@ def onto_one_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return area_pool(student, grid), area_pool(teacher, grid)
 
 
-def muted(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps (N, C, h, w) made the same outside of a mask (N, 1, h, w): each channel's lowest value of the teacher
-    inside of it.
-
-    So a difference has nothing there, and a softmax over the positions does not follow what is there.
-    """
-    low = teacher.masked_fill(mask == 0, torch.inf).amin((2, 3), keepdim=True)
-    low = low.masked_fill(low == torch.inf, 0)  # a picture with nothing inside
-    return torch.where(mask > 0, student, low), torch.where(mask > 0, teacher, low)
-
-
 def without_float16(module: nn.Module, features: Tensor) -> Tensor:
     """``module(features)``, in float32 where autocast would have float16, in which sums over large features, and their
     gradients, overflow.
@@ -58,7 +47,6 @@ class Align(nn.Module):
         # standardise() would remove a bias
         self.project = nn.Conv2d(student_channels, teacher_channels, 1,
                                  bias=not standardised) if project is None else project
-        self.by_cell = project is None  # else padding must be gone before, not only after
         self.standardised = standardised
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -73,7 +61,7 @@ class Align(nn.Module):
                 autocast.
         """
         student, teacher = onto_one_grid(student, teacher)
-        if mask is not None and not self.by_cell:
+        if mask is not None and not isinstance(self.project, nn.Conv2d):  # which may mix cells
             student = student * mask
         student = without_float16(self.project, student)
         if self.standardised:
@@ -111,9 +99,9 @@ class CommonGrid(nn.Module):
             mask: see :class:`Align`.
 
         Returns:
-            tuple: both (N, C, min(hs, ht), min(ws, wt)), the same outside of the mask.
+            tuple: both (N, C, min(hs, ht), min(ws, wt)), 0 outside of the mask.
         """
         student, teacher = onto_one_grid(student, teacher)
         if self.standardised:
             return standardise(student, teacher, mask=mask)
-        return (student, teacher) if mask is None else muted(student, teacher, mask)
+        return (student, teacher) if mask is None else (student * mask, teacher * mask)

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..ops import at_least_float32
+from ..features.padding import on_grid
+from ..ops import at_least_float32, moments, standardise
 from ..registry import MODELS
 from .align import onto_one_grid
 
@@ -44,21 +44,21 @@ class ConvModuleConnector(nn.Module):
         return student * mask, teacher * mask
 
     def _masked(self, student: Tensor, mask: Tensor) -> Tensor:
-        """Like ``self.conv(student)``, but that a batch normalisation in training counts what the mask leaves alone."""
+        """Like ``self.conv(student)``, but that a batch normalisation in training counts what the mask leaves alone, of
+        the batch joined over all processes.
+        """
         norm = self.conv.norm if self.conv.with_norm else None
         if not isinstance(norm, _BatchNorm) or not norm.training or self.conv.order != ('conv', 'norm', 'act'):
             return self.conv(student)
         x = at_least_float32(self.conv(student, activate=False, norm=False))
-        mask = F.interpolate(mask.to(x), x.shape[2:])  # the nearest cell's
-        count = mask.sum().clamp_min(1)
-        mean = (x * mask).sum((0, 2, 3), keepdim=True) / count
-        centred = (x - mean) * mask
-        variance = centred.square().sum((0, 2, 3), keepdim=True) / count
+        mask = on_grid(mask, x.shape[2:]).to(x)
         with torch.no_grad():  # as torch keeps them
+            count, (mean, ), (variance, ) = moments((x, ), mask)
+            variance = variance * count / (count - 1).clamp_min(1)
             norm.num_batches_tracked += 1
-            unbiased = variance * count / (count - 1).clamp_min(1)
-            for running, new in (norm.running_mean, mean), (norm.running_var, unbiased):
-                running.lerp_(new.flatten().to(running), norm.momentum)
+            for running, new in (norm.running_mean, mean), (norm.running_var, variance):
+                running.lerp_(new.to(running), norm.momentum)
+        x, = standardise(x, mask=mask, eps=norm.eps)
         weight, bias = (parameter.view(1, -1, 1, 1) for parameter in (norm.weight, norm.bias))
-        x = centred * (variance + norm.eps).rsqrt() * weight + bias
+        x = x * weight + bias
         return self.conv.activate(x) if self.conv.with_activation else x

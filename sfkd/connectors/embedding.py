@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..features.padding import mean_over_grid
 from ..ops import at_least_float32
 from ..registry import MODELS
 
@@ -49,14 +49,6 @@ class EmbeddingProjector(nn.Module):
             raise ValueError('EmbeddingProjector normalises over the pictures of a batch, and this one has one: set '
                              'train_dataloader.drop_last=True if it is the last of an epoch, or a larger batch_size')
         with torch.autocast(student.device.type, enabled=False):  # sums over large features overflow in float16
-            embedding = _embed(student, mask).to(self.project[0].weight.dtype)  # also where all is in half precision
-            return at_least_float32(self.project(embedding)), _embed(teacher, mask)
-
-
-def _embed(features: Tensor, mask: Tensor | None) -> Tensor:
-    """(N, C, h, w) averaged over the cells that a mask, of a grid that is no finer, leaves: (N, C)."""
-    features = at_least_float32(features)
-    if mask is None:
-        return features.mean((2, 3))
-    mask = F.interpolate(mask.to(features), features.shape[2:])  # the nearest cell's
-    return (features * mask).sum((2, 3)) / mask.sum((2, 3)).clamp_min(1)
+            student, teacher = mean_over_grid(student, mask), mean_over_grid(teacher, mask)
+            student = student.to(self.project[0].weight.dtype)  # also where all is in half precision
+            return at_least_float32(self.project(student)), teacher

@@ -4,9 +4,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..connectors import Decomposed, WaveletConnector
-from ..connectors.align import muted
 from ..errors import ConfigError
-from ..features.padding import TaughtCells, on_grid
+from ..features.padding import TaughtCells
 from ..features.probe import Stage
 from ..losses import is_mean_over_grid, takes_mask
 
@@ -68,19 +67,13 @@ class Pair(nn.Module):
         """
         scale, mask = 1.0, None
         if taught is not None and tapped[1].dim() == 4:
-            grid = common_grid(*tapped)
-            scale = taught.scale(grid)
-            mask = taught.pixels if self._of_two_shapes(*tapped) else taught.on(grid)
+            scale, mask = taught.scale(common_grid(*tapped)), taught.pixels
         losses = {}
         for key, loss in self.losses.items():
             value = loss(*connected, mask=mask) if mask is not None and takes_mask(loss) else loss(*connected)
             factor = self.weights[key] * (scale if is_mean_over_grid(loss) else 1.0)
             losses[f'distill.{self.name}.loss_{key}'] = factor * value
         return losses
-
-    def _of_two_shapes(self, student: Tensor, teacher: Tensor) -> bool:
-        """Whether the losses get maps of two shapes, each of which they pool."""
-        return self.connector is None and student.shape != teacher.shape
 
     def connect(self, student: Tensor, teacher: Tensor,
                 taught: TaughtCells | None = None) -> tuple[Tensor | Decomposed, Tensor | Decomposed]:
@@ -89,13 +82,9 @@ class Pair(nn.Module):
         self._check(student, teacher, grid)
         if taught is None or teacher.dim() != 4:
             return (student, teacher) if self.connector is None else self.connector(student, teacher)
-        mask = taught.on(grid)
         if self.connector is not None:
-            return self.connector(student, teacher, mask)
-        if self._of_two_shapes(student, teacher):
-            return tuple(x * on_grid(taught.pixels, x.shape[2:]) for x in (student, teacher))
-        # the same on both sides, and low: a softmax over the positions must not follow the padding
-        return muted(student, teacher, mask)
+            return self.connector(student, teacher, taught.on(grid))
+        return tuple(x * taught.on(tuple(x.shape[2:])) for x in (student, teacher))
 
     def _check(self, student: Tensor, teacher: Tensor, grid: tuple[int, ...]) -> None:
         """Raise where this batch gives other shapes than the pair was built for."""

@@ -180,7 +180,8 @@ class Teacher:
             hooks += [module.register_forward_pre_hook(lambda _, __, path=path: self._begun.add(path)),
                       module.register_forward_hook(lambda _, __, ___, path=path: self._ended.add(path))]
         try:
-            features = self._first_run(random_pictures(self.network, image_size))
+            self._tried = None  # what others tap may want another layout
+            features = self(random_pictures(self.network, image_size))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -204,7 +205,7 @@ class Teacher:
             self._shown.close()
         self.taps, self._shown, self._compiled = taps, None, None
 
-    def _first_run(self, pictures: Tensor, *masked) -> dict[str, Tensor]:
+    def _first_run(self, inputs: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
         """A call, the first on a device, in the first layout and precision that the network runs in there: some layers
         want maps in the usual layout, and some operators exist in float32 alone.
 
@@ -212,11 +213,11 @@ class Teacher:
             ConfigError: where it does not run in the precision that was asked for, but in float32.
         """
         asked, first = self.asked, None
-        self._tried = pictures.device
+        self._tried = inputs.device
         for self.channels_last, self.precision in (True, asked), (False, asked), (False, 'fp32'):
             try:
                 self._lay_out()
-                features = self(pictures, *masked)
+                features = self(inputs, mask)
                 break
             except (RuntimeError, NotImplementedError) as error:
                 first = first or error

@@ -8,10 +8,27 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops import at_least_float32
+
 
 def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A mask (N, 1, H, W) on a coarser grid: a cell counts if any of its pixels does, as in mmdet's valid flags."""
+    """A mask (N, 1, H, W) on another grid: a cell counts if anything below it does, as in mmdet's valid flags."""
     return mask if mask.shape[2:] == torch.Size(grid) else F.adaptive_max_pool2d(mask, grid)
+
+
+def mean_over_grid(features: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Maps (N, C, h, w), each averaged over what a mask leaves of its grid: (N, C), float32 at least.
+
+    Args:
+        features: maps.
+        mask: (N, 1, H, W) on any grid, 1 where something counts; None where all does. Of a picture that it hides 0 is
+            left.
+    """
+    features = at_least_float32(features)
+    if mask is None:
+        return features.mean((2, 3))
+    mask = on_grid(mask, features.shape[2:]).to(features)
+    return (features * mask).sum((2, 3)) / mask.sum((2, 3)).clamp_min(1)
 
 
 class TaughtCells:

@@ -14,8 +14,9 @@ class DistillationLoss(nn.Module):
         mean_over_grid: whether it is a mean over all cells of a map, so that a batch of which only a part teaches is to
             be scaled up.
         takes_refined: whether it compares what DS2S refined, where that runs.
-        takes_mask: whether it is called with ``mask=`` too where a part of the batch teaches: (N, 1, h, w), 1 there.
-            For what zeros outside would change: a softmax over positions, a mean over a grid before it is compared.
+        takes_mask: whether it is called with ``mask=`` too where a part of the batch teaches: (N, 1, H, W), on the grid
+            of the maps or a finer one, 1 there. For what zeros outside would change: a softmax over positions, a mean
+            over a grid before it is compared.
     """
 
     mean_over_grid = True

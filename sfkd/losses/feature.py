@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..connectors import Decomposed
+from ..features.padding import on_grid
 from ..ops import at_least_float32
 from ..registry import MODELS
 from .base import DistillationLoss, positive
@@ -56,13 +57,15 @@ class CosineDistance(DistillationLoss):
         """
         Args:
             student, teacher: (N, C, h, w).
-            mask: (N, 1, h, w), 1 where there is something to compare.
+            mask: (N, 1, H, W) on any grid, 1 where there is something to compare.
 
         Returns:
             Tensor: scalar in [0, 2].
         """
         with torch.autocast(student.device.type, enabled=False):
-            maps = (at_least_float32(x if mask is None else x * mask) for x in (student, teacher))
+            maps = map(at_least_float32, (student, teacher))
+            if mask is not None:
+                maps = (x * on_grid(mask, x.shape[2:]) for x in maps)
             return 1 - F.cosine_similarity(*(x.flatten(1) for x in maps)).mean()
 
 
@@ -90,15 +93,16 @@ class ChannelWiseDivergence(DistillationLoss):
         """
         Args:
             student, teacher: (N, C, h, w).
-            mask: (N, 1, h, w), 1 at the positions that count.
+            mask: (N, 1, H, W) on any grid, 1 at the positions that count.
 
         Returns:
             Tensor: scalar, in nats.
         """
         with torch.autocast(student.device.type, enabled=False):  # exponentials overflow in half precision
-            maps = (at_least_float32(x) for x in (student, teacher))
+            maps = map(at_least_float32, (student, teacher))
             if mask is not None:  # far below all else, and finite: 0 times infinity is no number
-                maps = (x.masked_fill(mask == 0, torch.finfo(x.dtype).min / 1e6) for x in maps)
+                hidden = on_grid(mask, student.shape[2:]) == 0
+                maps = (x.masked_fill(hidden, torch.finfo(x.dtype).min / 1e6) for x in maps)
             channels = (x.flatten(2).flatten(0, 1) for x in maps)  # (N C, h w) each
             s, t = (F.log_softmax(x / self.temperature, dim=1) for x in channels)
             return F.kl_div(s, t, log_target=True, reduction='batchmean') * self.temperature**2

@@ -7,25 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..features.padding import on_grid
+from ..features.padding import mean_over_grid
 from ..ops import at_least_float32
 from ..registry import MODELS
 from .base import DistillationLoss
-
-
-def embed(features: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Globally pooled maps (N, C, h, w) -> (N, C), float32 at least.
-
-    Args:
-        features: maps.
-        mask: (N, 1, H, W) on their grid or a finer one, 1 where there is something to pool; of a picture that it hides
-            0 is left.
-    """
-    features = at_least_float32(features)
-    if mask is None:
-        return features.mean((2, 3))
-    mask = on_grid(mask, features.shape[2:]).to(features)
-    return (features * mask).sum((2, 3)) / mask.sum((2, 3)).clamp_min(1)
 
 
 @MODELS.register_module()
@@ -39,13 +24,13 @@ class PooledMSE(DistillationLoss):
         """
         Args:
             student, teacher: (N, C, h, w).
-            mask: see :func:`embed`.
+            mask: see :func:`~sfkd.features.padding.mean_over_grid`.
 
         Returns:
             Tensor: scalar.
         """
         with torch.autocast(student.device.type, enabled=False):
-            return F.mse_loss(embed(student, mask), embed(teacher, mask))
+            return F.mse_loss(mean_over_grid(student, mask), mean_over_grid(teacher, mask))
 
 
 @MODELS.register_module()
@@ -73,13 +58,13 @@ class CorrelationCongruence(DistillationLoss):
         Args:
             student: (N, Cs, hs, ws).
             teacher: (N, Ct, ht, wt).
-            mask: see :func:`embed`.
+            mask: see :func:`~sfkd.features.padding.mean_over_grid`.
 
         Returns:
             Tensor: scalar, >= 0.
         """
         def kernel(features):
-            embeddings = F.normalize(embed(features, mask), dim=1)
+            embeddings = F.normalize(mean_over_grid(features, mask), dim=1)
             cosine = embeddings @ embeddings.T
             return sum(factor * cosine**p for p, factor in enumerate(self.factors))  # (N, N)
         with torch.autocast(student.device.type, enabled=False):
@@ -111,14 +96,14 @@ class RelationalKD(DistillationLoss):
         Args:
             student: (N, Cs, hs, ws), of two pictures or more.
             teacher: (N, Ct, ht, wt).
-            mask: see :func:`embed`.
+            mask: see :func:`~sfkd.features.padding.mean_over_grid`.
 
         Returns:
             Tensor: scalar, >= 0.
         """
         with torch.autocast(student.device.type, enabled=False):
             (s_distances, s_angles), (t_distances, t_angles) = (
-                self._relations(embed(x, mask)) for x in (student, teacher))
+                self._relations(mean_over_grid(x, mask)) for x in (student, teacher))
             return (self.distance_weight * F.smooth_l1_loss(s_distances, t_distances)
                     + self.angle_weight * F.smooth_l1_loss(s_angles, t_angles))
 

@@ -111,7 +111,7 @@ class Cohort(BaseModel):
             try:
                 member = build_model(config, f'members.{name}', data_preprocessor)
             except ConfigError as error:
-                self._name(name, str(error))
+                self._left_out(name, str(error))
                 continue
             built[name] = member
             self._random_states[name] = end = randomness.get_state()
@@ -139,8 +139,8 @@ class Cohort(BaseModel):
             first, *_ = found
             names = 'weights', 'normalisation', 'input size', 'precision'
             if differ := [what for what, own, other in zip(names, found[name], found[first]) if own != other]:
-                self._name(name, f"its teacher has another {' and '.join(differ)} than that of '{first}'; a cohort has "
-                           'one teacher')
+                self._left_out(name, f"its teacher has another {' and '.join(differ)} than that of '{first}'; a "
+                               'cohort has one teacher')
                 del built[name], found[name]
         return [built[name].distillation for name in found]
 
@@ -180,12 +180,12 @@ class Cohort(BaseModel):
             raise RuntimeError(f'every member has dropped out: {self.dropped}')
         return log
 
-    def _name(self, name: str, why: str) -> None:
+    def _left_out(self, name: str, why: str) -> None:
         self.dropped[name] = why
         print_log(f'{name} drops out: {why}', 'current', level=logging.ERROR)  # tools/compare.py looks for this line
 
     def _drop(self, name: str, why: str) -> None:
-        self._name(name, why)
+        self._left_out(name, why)
         i = self.names.index(name)
         self.gone[i] = True
         for tensor in self.members[i].state_dict().values():

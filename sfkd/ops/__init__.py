@@ -6,11 +6,11 @@ from .convolutions import depthwise3x3, pointwise
 from .dwt import Bands, dwt2, idwt2, max_levels
 from .pooling import area_pool
 from .spectral import gaussian_frequency_loss, gaussian_frequency_loss_fft, gaussian_transfer
-from .standardisation import at_least_float32, standardise
+from .standardisation import at_least_float32, moments, standardise
 from .streams import exchange
 
 __all__ = [
     'Bands', 'TabulatedActivations', 'area_pool', 'at_least_float32', 'depthwise3x3', 'dwt2', 'exchange',
-    'gaussian_frequency_loss', 'gaussian_frequency_loss_fft', 'gaussian_transfer', 'idwt2', 'max_levels', 'pointwise',
-    'standardise'
+    'gaussian_frequency_loss', 'gaussian_frequency_loss_fft', 'gaussian_transfer', 'idwt2', 'max_levels', 'moments',
+    'pointwise', 'standardise'
 ]

@@ -35,7 +35,7 @@ def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) ->
             return tuple(F.batch_norm(x, None, None, training=True, eps=eps) for x in maps)
         mask = None if mask is None else mask.to(maps[0])
         with torch.no_grad():
-            count, means, variances = _moments(maps, mask)
+            count, means, variances = moments(maps, mask)
             if joined:
                 count, means, variances = _join(count, means, variances)
             # a cell by itself is its mean: 0, not what rounding leaves of it times 1 / sqrt(eps)
@@ -49,8 +49,8 @@ def at_least_float32(features: Tensor) -> Tensor:
     return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
-def _moments(maps: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """How many cells count, (1,), and of each map the channels' means and variances, (C,)."""
+def moments(maps: tuple[Tensor, ...], mask: Tensor | None) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """How many cells of this process count, (1,), and of each map the channels' means and variances, (C,)."""
     count = maps[0].new_full((1,), maps[0][:, 0].numel()) if mask is None else mask.sum().view(1)
     means, variances = [], []
     for x in maps:

@@ -411,3 +411,14 @@ def test_a_problem_of_one_process_is_raised_in_all_and_none_waits(tmp_path):
     first, second = ((tmp_path / f'{rank}.txt').read_text() for rank in range(2))
     assert first == second and 'is more than max_gib=1e-09' in first
     assert not (tmp_path / 'cache').exists()
+
+
+def test_a_copy_that_is_cast_leaves_the_teacher_behind_the_cache_alone(distiller, tmp_path):
+    distiller.distillation.teacher = cache = cache_of(distiller, tmp_path / 'cache')
+    copied = copy.deepcopy(distiller)
+    assert copied.float().distillation.teacher is cache  # which changes nothing
+    own = copied.double().distillation.teacher
+    assert own.folder == cache.folder and next(own.teacher.network.parameters()).dtype == torch.float64
+    assert next(cache.teacher.network.parameters()).dtype == torch.float32
+    cache.teacher = None  # as when all rows are there
+    assert copy.deepcopy(distiller).double().distillation.teacher is cache

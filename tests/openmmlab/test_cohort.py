@@ -179,3 +179,11 @@ def test_optimizers_have_each_members_own_weights(cohort, optimizers):
         mine, all_of_them = ({id(p) for p in module.parameters()} for module in (member, cohort))
         assert held & all_of_them == mine  # mmengine adds a group of its own
     assert isinstance(CohortOptimizers(dict(each=OPTIMIZER))(cohort), OptimWrapperDict)
+
+
+def test_a_copy_that_is_cast_leaves_the_one_teacher_alone(zoo, cohort, optimizers):
+    copied = copy.deepcopy(cohort).double()
+    assert {next(member.distillation.teacher.teacher.network.parameters()).dtype
+            for member in copied.members[1:]} == {torch.float64}
+    assert next(cohort.one_pass.teacher.network.parameters()).dtype == torch.float32
+    assert cohort.train_step(zoo.batch(), optimizers) and not cohort.dropped

@@ -106,8 +106,10 @@ def corpus(folder: Path, checkpoint: dict, wide: dict, rng: random.Random) -> di
         for key in ('state_dict', 'meta', 'optimizer', 'message_hub')[:1 + 3 * (i < 6)]:
             cases[f'code: {name} in {key}'] = Case(archive(dumps(dict(bare, **{key: {'x': gadget}}))))
     code = Call('os.system', f'touch {marker}')
+
     def options(**state) -> dict:
         return dict(bare, args=Call('argparse.Namespace', state=state))
+
     forms = {'a list': [code], 'itself': code, 'a key': {code: 1}, 'a tuple': (code, ), 'metadata': dict(
         bare, state_dict=Call('collections.OrderedDict', state=dict(_metadata=code))), 'options': options(x=code),
         'a method of options': options(__setstate__=Name('os.system'))}
