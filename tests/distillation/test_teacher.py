@@ -484,6 +484,15 @@ def test_two_companions_may_have_one_teacher():
     assert companions[0].teacher.network is companions[1].teacher.network
 
 
+def test_whoever_else_reads_it_tries_layout_and_precision_for_what_it_taps(monkeypatch):
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
+    teacher = tapped(Flattens(), nn.Conv2d(16, 8, 3), path='0', precision='auto')
+    other = teacher.again()
+    other.tap(Taps(teacher.network, ['2'], stop=True), (32, 32))
+    assert teacher.channels_last and not other.channels_last
+    assert other(torch.randn(2, 3, 32, 32)).keys() == {'2'}
+
+
 def test_what_wraps_it_is_taken_off():
     network = nn.Sequential(nn.Conv2d(3, 8, 3))
     assert Teacher(nn.DataParallel(network)).network is network
