@@ -11,10 +11,8 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from sfkd.distillation import Distillation, Teacher
-from sfkd.distillation.precision import fast_precision
 from sfkd.errors import ConfigError
 from sfkd.features.taps import Taps
-from sfkd.ops import activations
 
 SIZE = (64, 64)
 
@@ -266,120 +264,7 @@ def test_weights_that_a_parent_uses_without_calling_its_child_are_needed():
     assert not teacher._runs('after.weight')
 
 
-# ---- precision ----
-
-class Multiplies(nn.Module):
-    """An operator that exists in float32 alone."""
-
-    def forward(self, x):
-        if x.dtype != torch.float32:
-            raise RuntimeError(f'"multiplies" not implemented for {x.dtype}')
-        return 2 * x
-
-
-def tapped(*layers, path, precision):
-    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), *layers)
-    teacher = Teacher(network, precision=precision)
-    teacher.tap(Taps(network, [path], stop=True), (32, 32))
-    return teacher
-
-
-@pytest.mark.parametrize('precision, dtype', [('fp32', None), ('bf16', torch.bfloat16), ('auto', torch.bfloat16)])
-def test_what_it_computes_in_and_that_it_hands_on_float32(precision, dtype, monkeypatch):
-    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
-    teacher, inputs = tapped(nn.Conv2d(16, 8, 3), path='1', precision=precision), torch.randn(2, 3, 32, 32)
-    with torch.no_grad(), torch.autocast('cpu', dtype, enabled=dtype is not None):
-        expected = teacher.network(inputs)
-        assert expected.dtype == (dtype or torch.float32)
-    found = teacher(inputs)['1']
-    assert found.dtype == torch.float32 and torch.equal(found, expected.float())
-    assert torch.equal(found, teacher.network(inputs)) == (precision == 'fp32')
-    assert {p.dtype for p in teacher.network.parameters()} == {torch.float32}
-
-
-@pytest.mark.parametrize('activation', [nn.GELU(), nn.SiLU(inplace=True)], ids=['gelu', 'silu'])
-def test_on_a_cpu_its_activations_in_half_precision_are_read_from_tables(activation, monkeypatch):
-    read, table = [], activations._table
-    monkeypatch.setattr(activations, 'MOST_THREADS', torch.get_num_threads())
-    monkeypatch.setattr(activations, '_table', lambda *args: read.append(args) or table(*args))
-    teacher, inputs = tapped(activation, path='1', precision='bf16'), torch.randn(2, 3, 32, 32)
-    read.clear()
-    found = teacher(inputs)['1']
-    assert read
-    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        assert torch.equal(found, teacher.network(inputs).float())
-
-
-def test_beside_a_student_in_mixed_precision_it_computes_as_that(monkeypatch):
-    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
-    inputs = torch.randn(2, 3, 32, 32)
-    for precision, expected in dict(auto=torch.float16, bf16=torch.bfloat16, fp32=torch.float32).items():
-        teacher = tapped(nn.Conv2d(16, 8, 3), path='1', precision=precision)
-        with torch.autocast('cpu', torch.float16):
-            assert teacher(inputs)['1'].dtype == expected
-
-
-def test_an_operator_that_exists_in_float32_alone(monkeypatch):
-    lines = []
-    monkeypatch.setattr('sfkd.distillation.teacher.print_log', lambda text, logger: lines.append(text))
-    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
-    teacher = tapped(Multiplies(), path='1', precision='auto')
-    inputs = torch.randn(2, 3, 32, 32)
-    assert torch.equal(teacher(inputs)['1'], teacher.network(inputs))
-    assert len(lines) == 1 and 'in float32' in lines[0] and '"multiplies" not implemented' in lines[0]
-    with pytest.raises(ConfigError, match="teacher_precision: 'Sequential' does not run in bf16 .*give 'fp32'"):
-        tapped(Multiplies(), path='1', precision='bf16')
-    with pytest.raises(RuntimeError, match='expected input'):  # what is wrong has nothing to do with it
-        tapped(nn.Conv2d(5, 8, 3), path='1', precision='bf16')
-    with pytest.raises(ConfigError, match="teacher_precision: 'half' is none of 'auto', 'fp32'"):
-        tapped(path='0', precision='half')
-
-
-class Flattens(nn.Module):
-    """What a map in channels-last layout does not allow."""
-
-    def forward(self, x):
-        return x.view(-1).view(x.shape)
-
-
-def test_convolutions_in_half_precision_are_laid_out_channels_last_where_the_network_allows_it(monkeypatch):
-    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
-    inputs = torch.randn(2, 3, 32, 32)
-    for layer, precision, last in ((nn.Identity(), 'auto', True), (nn.Identity(), 'fp32', False),
-                                   (Flattens(), 'bf16', False)):
-        teacher = tapped(layer, nn.Conv2d(16, 8, 3), path='2', precision=precision)
-        weight = teacher.network[2].weight
-        assert teacher.precision == precision
-        assert weight.is_contiguous(memory_format=torch.channels_last) == last
-        assert teacher(inputs)['2'].is_contiguous()
-        teacher.apply_(lambda x: x.clone())
-        assert teacher.network[2].weight.is_contiguous(memory_format=torch.channels_last) == last
-    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        assert torch.equal(teacher(inputs)['2'], teacher.network(inputs).float())
-
-
-def test_on_another_device_it_is_laid_out_for_that(monkeypatch):
-    fast = ['fp32']
-    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: fast[0])
-    teacher = tapped(path='0', precision='auto')
-    own = nn.Sequential(nn.Conv2d(3, 16, 3)).to(memory_format=torch.channels_last)
-    for fast[0], network in (('bf16', teacher.network), ('fp32', teacher.network)):
-        teacher.apply_(lambda x: x.clone())
-        assert network[0].weight.is_contiguous(memory_format=torch.channels_last) == (fast[0] == 'bf16')
-    teacher = Teacher(own)  # in float32 a network keeps the layout that it came in
-    teacher.tap(Taps(own, ['0'], stop=True), (32, 32))
-    assert own[0].weight.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize('device, bf16, expected', [
-    ('cuda', True, 'bf16'), ('cuda', False, 'fp16'), ('cpu', True, 'bf16'), ('cpu', False, 'fp32'),
-    ('mps', False, 'fp32')])
-def test_what_a_device_is_fast_in(device, bf16, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: bf16)
-    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: bf16)
-    monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: False)
-    assert fast_precision(torch.device(device)) == expected
-
+# ---- compiled ----
 
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which('g++') is None, reason='torch.compile needs a compiler')
@@ -484,47 +369,7 @@ def test_two_companions_may_have_one_teacher():
     assert companions[0].teacher.network is companions[1].teacher.network
 
 
-def test_whoever_else_reads_it_tries_layout_and_precision_for_what_it_taps(monkeypatch):
-    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
-    teacher = tapped(Flattens(), nn.Conv2d(16, 8, 3), path='0', precision='auto')
-    other = teacher.again()
-    other.tap(Taps(teacher.network, ['2'], stop=True), (32, 32))
-    assert teacher.channels_last and not other.channels_last
-    assert other(torch.randn(2, 3, 32, 32)).keys() == {'2'}
-
-
 def test_what_wraps_it_is_taken_off():
     network = nn.Sequential(nn.Conv2d(3, 8, 3))
     assert Teacher(nn.DataParallel(network)).network is network
     assert Teacher(torch.compile(network, backend='eager')).network is network
-
-
-@pytest.mark.parametrize('layer', [Flattens(), Multiplies()], ids=['layout', 'precision'])
-def test_on_another_device_it_falls_back_as_where_it_was_built(layer, monkeypatch):
-    fast = ['fp32']
-    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: fast[0])
-    teacher = tapped(layer, nn.Conv2d(16, 8, 3), path='2', precision='auto')
-    inputs = torch.randn(2, 3, 32, 32)
-    expected = teacher(inputs)['2']
-    fast[0] = 'bf16'
-    teacher.apply_(lambda x: x.clone())
-    torch.testing.assert_close(teacher(inputs)['2'], expected, rtol=0.05, atol=0.05)
-    assert teacher.precision == ('fp32' if isinstance(layer, Multiplies) else 'auto') and not teacher.channels_last
-    fast[0] = 'fp32'
-    teacher.apply_(lambda x: x.clone())
-    assert torch.equal(teacher(inputs)['2'], expected)
-
-
-def test_weights_that_are_no_pictures_filters_keep_their_layout(monkeypatch):
-    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
-
-    class Volume(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv3d(16, 16, (1, 3, 3))
-
-        def forward(self, x):
-            return self.conv(x.unsqueeze(2)).squeeze(2)
-    teacher = tapped(Volume(), nn.Conv2d(16, 8, 3), path='2', precision='auto')
-    assert teacher.channels_last and teacher.network[2].weight.is_contiguous(memory_format=torch.channels_last)
-    assert teacher(torch.randn(2, 3, 32, 32))['2'].isfinite().all()
