@@ -12,8 +12,8 @@ import signal
 import sys
 import time
 
-LIBRARIES = ('torch', 'torchvision', 'matplotlib.pyplot', 'scipy.stats', 'numba', 'mmengine.runner', 'mmcv',
-             'torch.utils.tensorboard')
+LIBRARIES = ('torch', 'torchvision', 'matplotlib.pyplot', 'scipy.stats', 'sklearn.metrics', 'numba', 'wandb',
+             'mmengine.runner', 'mmcv', 'torch.utils.tensorboard')
 
 
 def serve() -> dict | None:

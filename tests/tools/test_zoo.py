@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sfkd.datasets.digits_wild import generate_cls
+from sfkd.datasets.digits_wild import DEFAULT_COUNTS, generate_cls
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.running import load_config
 from sfkd.shipped import CONFIGS
@@ -72,9 +72,10 @@ def test_the_page_is_written_from_the_rows(zoo, rows):
 
 def test_a_row_is_reproduced_or_its_mistake_named(zoo, rows, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    generate_cls(tmp_path / 'data/digits_wild/cls')
+    generate_cls(tmp_path / 'data/digits_wild/cls', counts=DEFAULT_COUNTS['cls'] | dict(train=1, val=1))
     row = next(row for row in rows if row['Name'] == 'mini/cls_swin')
-    assert re.fullmatch(r'(\d+\.\d\d), as said (\d+\.\d\d)', zoo['checked'](row))
+    found = re.fullmatch(r'(\d+\.\d\d), as said \d+\.\d\d', zoo['checked'](row))
+    monkeypatch.setitem(zoo['checked'].__globals__, 'measured', lambda *_: float(found[1]))  # it takes long
     wrong = copy.deepcopy(row)
     wrong['Results'][0]['Metrics']['Top 1 Accuracy'] += 9
     with pytest.raises(ConfigError, match=r'scores \d+\.\d\d, not \d+\.\d\d within'):
