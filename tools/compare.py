@@ -59,7 +59,7 @@ PAIRS = dict(
     fashion={f'fashion_{pair}': f'sfkd::fashion/{pair}.py' for pair in (
         'resnet_to_mixer', 'resnet_to_vit', 'swin_to_resnet4', 'resnet_to_resnet4')},
     det={pair: f'sfkd::mini/{pair}.py' for pair in ('det_swin_to_resnet8', 'det_swin_to_mobilenet')},
-    seg={'seg_swin_to_resnet8': 'sfkd::mini/seg_swin_to_resnet8.py'})
+    seg={pair: f'sfkd::mini/{pair}.py' for pair in ('seg_swin_to_resnet8', 'seg_resnet_to_mit')})
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 BASELINES = ('alone', 'kd', 'aligned_mse', 'sfkd')
 _WHOLE, _LEAN = (f'{name}+spatial_weight=0.625+frequency_weight=0.625' for name in ('sfkd', 'sfkd_lean'))

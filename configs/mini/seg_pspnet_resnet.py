@@ -1,5 +1,5 @@
 # The CNN teacher of the mini segmentors: PSPNet on a ResNet-18 of 32 base channels whose last two stages keep stride 8; it starts from the
-# shipped classifier. Not shipped yet; made by
+# shipped classifier. Made by
 #   python tools/train.py configs/mini/seg_pspnet_resnet.py
 #   python tools/export_student.py configs/mini/seg_pspnet_resnet.py work_dirs/seg_pspnet_resnet/epoch_16.pth OUT.safetensors --half
 _base_ = 'seg_fcn_resnet8.py'
