@@ -75,6 +75,7 @@ class Distillation(nn.Module):
         anchor: a loss config with ``weight`` or ``share``: the deepest map in the teacher's place, see
             :func:`~sfkd.distillation.anchor.anchor_on`; None for none.
         every: in training, teach in every so manieth step alone; the teacher does not run in the others.
+        until: in training, teach in the first so many steps alone; None: to the end.
         share: teach with so large a part of each batch, its first pictures; the teacher does not see the others.
         input_size: of the training pictures, (H, W) or one number, for the dry run.
         student_mean, student_std, teacher_mean, teacher_std: how each network's pictures are normalised, a number a
@@ -88,7 +89,7 @@ class Distillation(nn.Module):
     def __init__(self, student: nn.Module, teacher: nn.Module | Teacher, pairs: str | Sequence[str | dict] = 'auto', *,
                  stages: Sequence[int] | None = None, connector: dict | None = None,
                  losses: Sequence[dict] | None = None, logits: Sequence[dict] = (),
-                 anchor: dict | None = None, every: int = 1, share: float = 1.0,
+                 anchor: dict | None = None, every: int = 1, until: int | None = None, share: float = 1.0,
                  input_size: int | tuple[int, int] = 224, student_mean: Sequence[float] | None = None,
                  student_std: Sequence[float] | None = None, teacher_mean: Sequence[float] | None = None,
                  teacher_std: Sequence[float] | None = None):
@@ -103,13 +104,13 @@ class Distillation(nn.Module):
         self.watching = False  # whether a with block is open
         self._borrows = False  # whether the teacher is that of the one that this is a copy of
         teachers_size = self.teacher.input_size or self.input_size
-        problems = Problems(problems_of_rest(every, share))
+        problems = Problems(problems_of_rest(every, until, share))
         with problems.collected():
             pairs = assemble(student, self.teacher.network, self.input_size, teachers_size, pairs=pairs,
                              connector=connector, losses=losses, logits=logits, chosen=stages)
         problems.raise_all()
-        self.every, self.share = every, share
-        self.steps = StepCount() if every > 1 else None
+        self.every, self.until, self.share = every, math.inf if until is None else until, share
+        self.steps = StepCount() if every > 1 or until else None
         self.agreement = Agreement()
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)
         self.anchor = anchor_on(pairs, anchor, self.teacher, teachers_size) if anchor else None
@@ -182,7 +183,10 @@ class Distillation(nn.Module):
 
     def _rests(self) -> bool:
         """Whether this is one of the steps in which nothing is taught."""
-        return self.steps is not None and self.training and self.steps.next() % self.every != 0
+        if self.steps is None or not self.training:
+            return False
+        step = self.steps.next()
+        return step % self.every != 0 or step >= self.until
 
     def _nothing(self) -> dict[str, Tensor]:
         """A loss of 0 in which all of the connectors' weights are: each process of a distributed training waits for

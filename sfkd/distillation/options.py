@@ -36,11 +36,13 @@ def problems_of(pairs, connector, losses, logits, stages, **sizes) -> list[str]:
     return found
 
 
-def problems_of_rest(every, share) -> list[str]:
-    """The same of how often and with how much of a batch is taught."""
+def problems_of_rest(every, until, share) -> list[str]:
+    """The same of how often, how long and with how much of a batch is taught."""
     found = []
     if not _whole(every) or every < 1:
         found.append(f'every: {every!r} is no whole number from 1')
+    if until is not None and (not _whole(until) or until < 1):
+        found.append(f'until: {until!r} is no whole number of steps from 1, and not None')
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
         found.append(f'share: {share!r} is no number above 0 and up to 1')
     return found

@@ -43,7 +43,7 @@ class Distiller:
         teacher: the same.
         teacher_ckpt: checkpoint file or address; 'init' takes the weights that the teacher's own ``init_cfg`` gives
             (random where it has none). Needed unless ``teacher`` is a module.
-        pairs, stages, connector, losses, logits, anchor, every, share: see
+        pairs, stages, connector, losses, logits, anchor, every, until, share: see
             :class:`~sfkd.distillation.Distillation`; here without losses there are none.
         input_size: (H, W) of the training pictures, for the dry run; None takes ``img_size`` of the student's or the
             teacher's backbone, or 224.
@@ -87,6 +87,7 @@ class Distiller:
                  logits: Sequence[dict] = (),
                  anchor: dict | None = None,
                  every: int = 1,
+                 until: int | None = None,
                  share: float = 1.0,
                  input_size: int | tuple[int, int] | None = None,
                  teacher_input_size: int | tuple[int, int] | None = None,
@@ -106,14 +107,14 @@ class Distiller:
                              as_size(teacher_input_size) if teacher_input_size else None,
                              'auto' if problems.found else teacher_precision, teacher_compile)
             with problems.collected('model.'):
-                _check_task_weight(task_weight, teaches(pairs, losses, logits), anchor, every)
+                _check_task_weight(task_weight, teaches(pairs, losses, logits), anchor, every, until)
             with problems.collected('model.'):
                 _check_checkpoint(teacher, teacher_ckpt)
             with problems.collected('model.'):
                 if teaches(pairs, losses, logits):
                     _check_backbones(student=self, teacher=network)
                 companion = Distillation(self, frozen, pairs, stages=stages, connector=connector, losses=losses,
-                                         logits=logits, anchor=anchor, every=every, share=share,
+                                         logits=logits, anchor=anchor, every=every, until=until, share=share,
                                          input_size=input_size or image_size_of(self) or image_size_of(network) or 224)
             problems.raise_all()
             if companion.pairs and teacher_ckpt not in (None, 'init'):
@@ -262,7 +263,7 @@ def _times(weight: float, loss: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
     return [weight * part for part in loss] if isinstance(loss, (list, tuple)) else weight * loss
 
 
-def _check_task_weight(weight: float, taught: bool, anchor: dict | None, every: int) -> None:
+def _check_task_weight(weight: float, taught: bool, anchor: dict | None, every: int, until: int | None) -> None:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
         raise ConfigError(f'task_weight: {weight!r} is no number from 0 on; 0 trains without labels, 1 (the default) '
                           "as in the student's own config")
@@ -272,9 +273,10 @@ def _check_task_weight(weight: float, taught: bool, anchor: dict | None, every: 
     if not taught:
         problems.found.append('task_weight: 0, and every weight of the distillation is 0 too: nothing is left to '
                               'learn; give one of them another weight')
-    if every != 1:
-        problems.found.append(f'every: {every!r} with task_weight=0 leaves steps in which nothing is learned; leave '
-                              'out one of the two')
+    for key, value, default in (('every', every, 1), ('until', until, None)):
+        if value != default:
+            problems.found.append(f'{key}: {value!r} with task_weight=0 leaves steps in which nothing is learned; '
+                                  'leave out one of the two')
     if isinstance(anchor, dict) and 'share' in anchor:
         problems.found.append("anchor: a share of the task's gradient, which there is not with task_weight=0; give "
                               'anchor=dict(weight=...)')

@@ -108,28 +108,35 @@ def test_a_weight_of_zero_watches_nothing(zoo):
 
 # ---- less to do ----
 
-def test_every_third_step_alone_teaches_and_a_resumed_run_goes_on_counting(zoo):
+def steps_that_teach(zoo, **options):
+    """A companion, and a function that takes a step and says whether it teaches."""
     images, _ = batch()
     student, teacher = networks()
-    distillation = Distillation(student, teacher, every=3, input_size=SIZE).train()
     runs = []
     teacher.register_forward_pre_hook(lambda *_: runs.append(1))
 
     def step(companion) -> bool:
-        """Whether it teaches."""
         before = len(runs)
         with companion(images) as taught:
             student(images)
         assert len(runs) - before == (set(taught.losses) != {'distill.rest.loss'})
-        weights = list(companion.parameters())
-        gradients = torch.autograd.grad(taught.loss, weights)
+        gradients = torch.autograd.grad(taught.loss, list(companion.parameters()))
         assert any(gradient.any() for gradient in gradients) == (len(runs) > before)
         return len(runs) > before
-    assert [step(distillation) for _ in range(5)] == [True, False, False, True, False]
-    resumed = Distillation(student, teacher, every=3, input_size=SIZE).train()
+    return lambda: Distillation(student, teacher, input_size=SIZE, **options).train(), step
+
+
+@pytest.mark.parametrize('options, first, then', [
+    (dict(every=3), [True, False, False, True, False], [False, True, False]),
+    (dict(until=6), [True] * 5, [True, False, False]),
+    (dict(every=3, until=6), [True, False, False, True, False], [False, False, False])])
+def test_some_steps_alone_teach_and_a_resumed_run_goes_on_counting(zoo, options, first, then):
+    make, step = steps_that_teach(zoo, **options)
+    distillation, resumed = make(), make()
+    assert [step(distillation) for _ in first] == first
     assert step(resumed)  # which has counted before its checkpoint comes
     resumed.load_state_dict(distillation.state_dict())
-    assert [step(resumed) for _ in range(3)] == [False, True, False]
+    assert [step(resumed) for _ in then] == then
     assert [step(resumed.eval()) for _ in range(2)] == [True, True]
 
 
@@ -152,9 +159,11 @@ def test_a_part_of_the_batch_teaches_as_that_part_alone_would(zoo):
         torch.testing.assert_close(value, expected.losses[key], rtol=1e-5, atol=1e-7)
 
 
-def test_every_and_share_that_cannot_be():
+def test_every_until_and_share_that_cannot_be():
     for options, message in ((dict(every=0), 'every: 0 is no whole number from 1'),
-                             (dict(every=2.5), 'every: 2.5 is no whole'), (dict(share=0), 'share: 0 is no number'),
+                             (dict(every=2.5), 'every: 2.5 is no whole'),
+                             (dict(until=0.5), 'until: 0.5 is no whole number of steps'), (dict(until=0), 'until: 0'),
+                             (dict(share=0), 'share: 0 is no number'),
                              (dict(share=1.5, every=-1), 'every: -1 .*\n.*share: 1.5 is no number above 0')):
         with pytest.raises(ConfigError, match=message):
             Distillation(*networks(), input_size=SIZE, **options)

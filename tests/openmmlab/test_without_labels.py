@@ -125,6 +125,7 @@ def step_of(model, task, labels):
     (dict(task_weight=-1), 'model.task_weight: -1 is no number from 0'),
     (dict(task_weight=True), 'model.task_weight: True is no number'),
     (dict(task_weight=0, every=2), 'model.every: 2 with task_weight=0'),
+    (dict(task_weight=0, until=9), 'model.until: 9 with task_weight=0'),
     (dict(task_weight=0, anchor=dict(share=0.1)), "model.anchor: a share of the task's gradient"),
     (dict(task_weight=0, spatial_weight=0, frequency_weight=0), 'model.task_weight: 0, and .* nothing is left')],
                          ids=str)
