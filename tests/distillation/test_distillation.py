@@ -108,7 +108,7 @@ def test_a_weight_of_zero_watches_nothing(zoo):
 
 # ---- less to do ----
 
-def steps_that_teach(zoo, **options):
+def steps_that_teach(**options):
     """A companion, and a function that takes a step and says whether it teaches."""
     images, _ = batch()
     student, teacher = networks()
@@ -130,8 +130,8 @@ def steps_that_teach(zoo, **options):
     (dict(every=3), [True, False, False, True, False], [False, True, False]),
     (dict(until=6), [True] * 5, [True, False, False]),
     (dict(every=3, until=6), [True, False, False, True, False], [False, False, False])])
-def test_some_steps_alone_teach_and_a_resumed_run_goes_on_counting(zoo, options, first, then):
-    make, step = steps_that_teach(zoo, **options)
+def test_some_steps_alone_teach_and_a_resumed_run_goes_on_counting(options, first, then):
+    make, step = steps_that_teach(**options)
     distillation, resumed = make(), make()
     assert [step(distillation) for _ in first] == first
     assert step(resumed)  # which has counted before its checkpoint comes

@@ -19,11 +19,6 @@ from sfkd.losses import (
 )
 
 
-@pytest.fixture(autouse=True)
-def weights_are_the_same_each_time():
-    torch.manual_seed(0)
-
-
 def test_under_a_mask_only_means_over_the_grid_are_set_right_by_its_share():
     """A quarter of the cells counts: a mean over all cells is four times too small, a divergence of whole channels is
     not.

@@ -34,11 +34,6 @@ from sfkd.registry import MODELS
 PEERS = Path(__file__).parents[2] / 'configs' / 'peers'
 
 
-@pytest.fixture(autouse=True)
-def weights_are_the_same_each_time():
-    torch.manual_seed(0)
-
-
 def randn(*shape, seed=0, **kwargs):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), **kwargs)
 
