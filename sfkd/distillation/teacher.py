@@ -44,9 +44,14 @@ class Shown(nn.Module):
 
     def __init__(self, network: nn.Module, modules: list[str]):
         super().__init__()
-        self.network, self.modules, self.calls = network, tuple(modules), []
+        self.network, self.modules = network, tuple(modules)
+        self.calls: list[tuple[str, object]] | None = None  # of the pass of ours that is running
         self.hooks = [network.get_submodule(path).register_forward_hook(
-            lambda _, __, output, path=path: self.calls.append((path, output))) for path in modules]
+            lambda _, __, output, path=path: self._note(path, output)) for path in modules]
+
+    def _note(self, path: str, output: object) -> None:
+        if self.calls is not None:  # others may run the network too
+            self.calls.append((path, output))
 
     def forward(self, pictures: Tensor) -> list[tuple[str, object]]:
         """
@@ -56,8 +61,9 @@ class Shown(nn.Module):
         Returns:
             list: (path, output) in the order of the calls.
         """
+        self.calls = []
         run_of(self.network, self.modules)(pictures)
-        calls, self.calls = self.calls, []  # nothing is held until the next pass
+        calls, self.calls = self.calls, None  # nothing is held until the next pass
         return calls
 
     def close(self) -> None:

@@ -315,6 +315,17 @@ def test_what_follows_the_backbone_may_want_more_than_pictures(compiled):
         torch.testing.assert_close(distillation.teacher(images)[path], teacher.backbone[:int(path[-1]) + 1](images))
 
 
+def test_compiled_it_notes_its_own_passes_alone():
+    """What else runs the network, such as a second companion over it, leaves nothing behind in its hooks."""
+    network, images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)), torch.randn(2, 3, 16, 16)
+    teacher = Teacher(network, compiled=True)
+    with torch.compiler.set_stance('force_eager'):
+        teacher.tap(Taps(network, ['1'], stop=True), (16, 16))
+        expected = teacher(images)['1']
+        network(images + 1)
+        assert torch.equal(teacher(images)['1'], expected)
+
+
 def test_compiled_with_an_anchor_is_refused(zoo):
     with pytest.raises(ConfigError, match='teacher_compile: the anchor asks for the rest'):
         zoo.distil(zoo.mixer(), zoo.resnet(), anchor=dict(weight=1.0), teacher_compile=True)
