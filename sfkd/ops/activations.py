@@ -14,10 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .loops import compiled
+from .loops import MOST_THREADS, compiled
 
-#: PyTorch's own loops run on all of its threads, ours on one: with more than these theirs are faster.
-MOST_THREADS = 3
 #: Below, a call of PyTorch's own is over sooner.
 FEWEST = 4096
 

@@ -10,18 +10,26 @@ from torch import Tensor, nn
 #: The most cells of a grid that are few. Loops over cells with one over planes inside are then faster than one over
 #: planes with those over rows and columns inside, which are too short to be vector code.
 FEW = 4
+#: PyTorch's own loops run on all of its threads, ours on one: where ours are a few times faster a number, theirs are
+#: faster with more threads than these.
+MOST_THREADS = 3
 
 
 @cache
-def compiled(loops: Callable) -> Callable:
+def compiled(loops: Callable, *allowed: str) -> Callable:
     """The function of arrays, compiled at its first call (about a second; no compiler is needed) and kept on disk for
     other processes, in ``__pycache__`` or, where that cannot be written, in the user's cache.
+
+    Args:
+        loops: the function.
+        allowed: what the compiler may do with sums and products: 'reassoc', another order; 'contract', a product and
+            the sum that it goes into in one rounding.
     """
     import numba  # here: its import takes a third of a second
     try:
-        return numba.njit(loops, nogil=True, cache=True)
+        return numba.njit(loops, nogil=True, cache=True, fastmath=set(allowed))
     except RuntimeError:  # neither can be written
-        return numba.njit(loops, nogil=True)
+        return numba.njit(loops, nogil=True, fastmath=set(allowed))
 
 
 def runs_loops(x: Tensor) -> bool:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .loops import FEW, MOST_THREADS, compiled, runs_loops
+
 
 def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) -> tuple[Tensor, ...]:
     """Each map with zero mean and unit variance of each channel over batch and grid, of the batch joined over all
@@ -32,7 +34,7 @@ def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) ->
         maps = tuple(at_least_float32(x) for x in maps)
         joined = dist.is_initialized() and dist.get_world_size() > 1
         if mask is None and not joined:
-            return tuple(F.batch_norm(x, None, None, training=True, eps=eps) for x in maps)
+            return tuple(_of_one_process(x, eps) for x in maps)
         mask = None if mask is None else mask.to(maps[0])
         with torch.no_grad():
             count, means, variances = moments(maps, mask)
@@ -78,6 +80,66 @@ def _join(count: Tensor, means: list[Tensor],
     mean = (shares * within).sum(0)
     variance = (shares * (spreads + (within - mean).square())).sum(0)
     return total, mean.split(sizes), variance.split(sizes)
+
+
+def _of_one_process(x: Tensor, eps: float) -> Tensor:
+    """``F.batch_norm(x, None, None, training=True, eps=eps)``, which adds up one number after the other on a CPU."""
+    if (runs_loops(x) and x.is_contiguous() and x[0, 0].numel() > FEW and torch.get_num_threads() <= MOST_THREADS
+            and not torch.compiler.is_compiling()):
+        return _Loops.apply(x, eps)
+    return F.batch_norm(x, None, None, training=True, eps=eps)
+
+
+class _Loops(torch.autograd.Function):
+    """The same numbers, but where another order of sums in float64 rounds to another float32; PyTorch's gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, eps: float) -> Tensor:
+        cells = x.detach().flatten(2)
+        mean, squares = x.new_empty(2, x.shape[1])
+        compiled(_sums, 'reassoc')(cells.numpy(), mean.numpy(), squares.numpy())
+        scale = (squares / cells[:, 0].numel()).double().add_(eps).rsqrt_().to(x.dtype)
+        y = torch.empty_like(cells)
+        compiled(_scaled, 'contract')(cells.numpy(), mean.numpy(), scale.numpy(), y.numpy())
+        ctx.eps = eps
+        ctx.save_for_backward(x, mean, scale)
+        return y.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
+        x, mean, scale = ctx.saved_tensors
+        return torch.ops.aten.native_batch_norm_backward(
+            g, x, None, None, None, mean, scale, True, ctx.eps, [True, False, False])[0], None
+
+
+def _sums(x, mean, squares):
+    """Array x (N, C, K) -> of each channel the mean, and the sum of squares around it; (C,). Sums are in float64."""
+    for c in range(x.shape[1]):
+        total = 0.0
+        for n in range(x.shape[0]):
+            row, own = x[n, c], 0.0  # a sum of its own makes vector code of short rows
+            for k in range(x.shape[2]):
+                own += float(row[k])
+            total += own
+        mean[c] = total / (x.shape[0] * x.shape[2])
+        total, middle = 0.0, mean[c]
+        for n in range(x.shape[0]):
+            row, own = x[n, c], 0.0
+            for k in range(x.shape[2]):
+                difference = row[k] - middle
+                own += float(difference * difference)
+            total += own
+        squares[c] = total
+
+
+def _scaled(x, mean, scale, y):
+    """Arrays x (N, C, K), mean and scale (C,) -> y = (x - mean) scale."""
+    for n in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            times = scale[c]
+            shift = -mean[c] * times
+            for k in range(x.shape[2]):
+                y[n, c, k] = x[n, c, k] * times + shift
 
 
 class _Standardise(torch.autograd.Function):

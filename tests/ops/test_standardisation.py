@@ -4,8 +4,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
 
-from sfkd.ops import standardise
+from sfkd.ops import standardisation, standardise
 
 EPS = 1e-5
 # so that pictures, and what processes see of them, differ in their statistics
@@ -87,6 +88,36 @@ def test_the_teachers_side_needs_no_gradient():
     x, y = randn(6, 2, 4, 5).requires_grad_(), randn(6, 2, 4, 5, seed=1)
     student, teacher = standardise(x, y, mask=a_mask())
     assert student.requires_grad and not teacher.requires_grad
+
+
+@pytest.mark.parametrize('shape', [(100, 6, 7, 7), (8, 5, 13, 17), (20, 4, 2, 3), (3, 2, 56, 56)])
+def test_loops_give_what_batch_norm_gives_to_the_last_bit(shape):
+    """And its gradient: figures of before stay what they are. (Without instructions that multiply and add in one, the
+    last bit is another.)
+    """
+    exact = torch.backends.cpu.get_cpu_capability() in ('AVX2', 'AVX512')
+    scale, shift = 0.1 + 9 * torch.rand(1, shape[1], 1, 1), 4 * torch.randn(1, shape[1], 1, 1)
+    x = (torch.randn(shape) * scale + shift).requires_grad_()
+    found = [standardise(x)[0], F.batch_norm(x, None, None, training=True)]
+    assert type(found[0].grad_fn).__name__ == '_LoopsBackward'
+    g = torch.randn(shape)
+    for ours, theirs in found, [torch.autograd.grad(y, x, g)[0] for y in found]:
+        torch.testing.assert_close(ours, theirs, **dict(rtol=0, atol=0) if exact else dict(rtol=1e-4, atol=1e-5))
+
+
+def test_what_loops_do_not_take_is_standardised_all_the_same(monkeypatch):
+    x = torch.randn(4, 6, 8, 8)
+    expected, = standardise(x)
+    for other in x.to(memory_format=torch.channels_last), x.mT.contiguous().mT:
+        torch.testing.assert_close(standardise(other)[0], expected)
+    monkeypatch.setattr(standardisation, 'MOST_THREADS', 0)
+    torch.testing.assert_close(standardise(x)[0], expected)
+    torch.testing.assert_close(standardise(x[..., :1, :1])[0], F.batch_norm(x[..., :1, :1], None, None, training=True))
+
+
+def test_there_is_a_second_derivative_without_mask_in_one_process():
+    x = randn(4, 2, 3, 4).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: standardise(x)[0], x)
 
 
 def weighted(part: slice, mask: torch.Tensor | None):

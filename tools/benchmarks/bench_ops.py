@@ -1,4 +1,6 @@
-"""The DWT, the GFFL, DS2S's convolutions and pooling, forward and backward, against other libraries and PyTorch."""
+"""The DWT, the GFFL, DS2S's convolutions, pooling and standardisation, forward and backward, against other libraries
+and PyTorch.
+"""
 import argparse
 import contextlib
 import warnings
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from common import finish, interleaved, milliseconds, parser, ratio, show, start
 from torch import Tensor
 
-from sfkd.ops import area_pool, depthwise3x3, dwt2, gaussian_frequency_loss, gaussian_frequency_loss_fft
+from sfkd.ops import area_pool, depthwise3x3, dwt2, gaussian_frequency_loss, gaussian_frequency_loss_fft, standardise
 
 try:
     import ptwt
@@ -26,8 +28,10 @@ LEVELS = 2
 SMALL = [(200, 256, 1, 1), (200, 48, 2, 2), (32, 768, 2, 2)]
 #: Maps that are pooled to half their side, rounded up.
 POOLED = [(32, 96, 56, 56), (32, 192, 28, 28), (100, 64, 14, 14), (100, 256, 7, 7), (32, 768, 7, 7)]
+#: Common grids of the classification flagship, and of small pictures.
+STANDARDISED = [*FLAGSHIPS[:4], (100, 64, 7, 7), (100, 256, 7, 7), (200, 256, 4, 4)]
 #: The shapes of each operation.
-OWN = dict(dwt=FLAGSHIPS, gffl=FLAGSHIPS, depthwise=SMALL, pooling=POOLED)
+OWN = dict(dwt=FLAGSHIPS, gffl=FLAGSHIPS, depthwise=SMALL, pooling=POOLED, standardisation=STANDARDISED)
 
 
 def parse_args() -> argparse.Namespace:
@@ -79,6 +83,11 @@ def pooling_variants(grid: tuple[int, int]) -> dict[str, Callable[[Tensor], list
     return {'ours': lambda x: [area_pool(x, grid)], 'F.adaptive_avg_pool2d': lambda x: [F.adaptive_avg_pool2d(x, grid)]}
 
 
+def standardisation_variants() -> dict[str, Callable[[Tensor], list[Tensor]]]:
+    return {'ours': lambda x: [*standardise(x)],
+            'F.batch_norm': lambda x: [F.batch_norm(x, None, None, training=True)]}
+
+
 class Run:
     """Forward and backward, to weights too, of one variant on one map, with a random gradient at each output."""
 
@@ -124,7 +133,8 @@ def measure(op: str, shape: tuple[int, ...], dtype: str, args: argparse.Namespac
                for rest in ((1, 3, 3), ())] if op == 'depthwise' else []
     variants = dict(dwt=lambda: dwt_variants(LEVELS), gffl=lambda: gffl_variants(teacher),
                     depthwise=lambda: depthwise_variants(weights),
-                    pooling=lambda: pooling_variants(tuple((n + 1) // 2 for n in shape[2:])))
+                    pooling=lambda: pooling_variants(tuple((n + 1) // 2 for n in shape[2:])),
+                    standardisation=standardisation_variants)
     functions = variants[op]()
     runs = {name: Run(function, x, weights) for name, function in functions.items()}
     context = torch.autocast(args.device, torch.bfloat16) if dtype == 'autocast' else contextlib.nullcontext()
