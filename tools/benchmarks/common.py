@@ -142,7 +142,7 @@ class Steps:
         if compiled:
             for pair in self.distiller.distillation.pairs:
                 for module in filter(None, (pair.connector, *pair.losses.values())):
-                    module.compile()
+                    module.compile(dynamic=False)  # pairs share code; inductor fails over strides of unknown sizes
         self.device, self.amp = device, amp
         own = self.distiller.distillation.teacher
         self.floor_teacher = Teacher(self.plain, input_size=own.input_size, precision='auto' if amp else 'fp32')
