@@ -18,7 +18,8 @@ from statistics import mean
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, init_default_scope
+from mmengine.runner import Runner
 
 from sfkd.analysis.intervals import spread
 from sfkd.openmmlab.building import read_config
@@ -35,7 +36,8 @@ from sfkd.openmmlab.running import (
 ALONE = 'alone'
 #: Variant -> options of the config. Of the cached one the data set and a hook are others too.
 VARIANTS = {ALONE: {}, 'teacher in float32': {'model.teacher_precision': 'fp32'}, 'taught': {},
-            'taught, cached': {}, 'every second step': {'model.every': 2}, 'half of each batch': {'model.share': 0.5}}
+            'taught, cached': {}, 'every second step': {'model.every': 2}, 'half of each batch': {'model.share': 0.5},
+            'in the first quarter': {}}
 #: Augmentations of each picture that a cache holds.
 CACHED_VARIANTS = 4
 
@@ -77,6 +79,8 @@ def configured(args: argparse.Namespace, variant: str, seed: int, folder: Path) 
         loader = config.train_dataloader
         loader.dataset = dict(type='sfkd.ReplayedDataset', dataset=loader.dataset, variants=CACHED_VARIANTS)
         config.custom_hooks.append(dict(type='sfkd.TeacherCacheHook', folder=str(folder / 'cache')))
+    if variant == 'in the first quarter':
+        config.model.until = epochs * len(Runner.build_dataloader(config.train_dataloader)) // 4
     config.test_cfg = config.test_dataloader = config.test_evaluator = None
     return config
 

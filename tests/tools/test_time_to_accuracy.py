@@ -1,9 +1,11 @@
 """Seconds to an accuracy: the table by hand, and real runs on a small set."""
+import argparse
 import json
 import runpy
 from pathlib import Path
 
 import pytest
+from mmengine.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +29,13 @@ def test_the_table(functions):
     assert lines['taught'] == '| taught | 2 | 61.00 ± 1.41 | 30 | 22 | 0.88 |'
     assert lines['every second step'] == '| every second step | 1 | 39.00 | 24 | never |  |'
     assert functions['seconds_to'](rows[2], 41) == 30 and functions['seconds_to'](rows[2], 61) is None
+
+
+def test_a_quarter_of_the_steps(functions, digits, tmp_path):
+    args = argparse.Namespace(config=str(ROOT / 'configs/mini/cls_resnet_to_mixer.py'), epochs=6)
+    config = functions['configured'](args, 'in the first quarter', 0, tmp_path)
+    pictures = len(Runner.build_dataloader(config.train_dataloader).dataset)
+    assert config.model.until == 6 * -(-pictures // config.train_dataloader.batch_size) // 4
 
 
 def test_runs_that_are_there_are_not_repeated(tool, digits, tmp_path):
