@@ -80,6 +80,7 @@ def configured(args: argparse.Namespace, variant: str, seed: int, folder: Path) 
         loader.dataset = dict(type='sfkd.ReplayedDataset', dataset=loader.dataset, variants=CACHED_VARIANTS)
         config.custom_hooks.append(dict(type='sfkd.TeacherCacheHook', folder=str(folder / 'cache')))
     if variant == 'in the first quarter':
+        init_default_scope(config.default_scope)
         config.model.until = epochs * len(Runner.build_dataloader(config.train_dataloader)) // 4
     config.test_cfg = config.test_dataloader = config.test_evaluator = None
     return config
