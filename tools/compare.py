@@ -71,9 +71,16 @@ CHOSEN = dict(fashion=[
     'alone', 'kd+logits.0.weight=0.0625', 'ofa+losses.0.weight=1+logits.0.weight=1', 'rsd+losses.0.weight=0.1',
     'cwd+losses.0.weight=5+logits.0.weight=1.0', 'aligned_mse+losses.0.weight=2.5', f'{_LEAN}+logit_weight=1.0',
     _WHOLE, f'{_WHOLE}+levels=0', _LEAN, _PLAIN])
-#: Task -> part of SFKD -> the method that has it and the one that lacks it.
-PARTS = dict(fashion=dict(DWT=(_WHOLE, f'{_WHOLE}+levels=0'), DS2S=(_WHOLE, _LEAN), GFFL=(_LEAN, _PLAIN),
-                          all=(_WHOLE, _PLAIN)))
+
+
+def _parts(whole: str, lean: str, plain: str) -> dict[str, tuple[str, str]]:
+    """Part of SFKD -> the method that has it and the one that lacks it."""
+    return dict(DWT=(whole, f'{whole}+levels=0'), DS2S=(whole, lean), GFFL=(lean, plain), all=(whole, plain))
+
+
+#: Task -> what tells the parts apart there, methods of one weight.
+PARTS = (dict.fromkeys(('cls', 'det', 'seg'), _parts('sfkd', 'sfkd_lean', 'aligned_mse'))
+         | dict(fashion=_parts(_WHOLE, _LEAN, _PLAIN)))
 #: What --tune tries first: every weight of the method times these.
 FACTORS = (0.25, 1.0, 4.0)
 
@@ -317,7 +324,7 @@ def ranks(rows: list[dict]) -> str:
 
 def parts(rows: list[dict], of_task: dict[str, tuple[str, str]]) -> str:
     """Markdown: what each part of SFKD brings, in differences paired by seed with their 95% intervals: on each pair,
-    and over all runs.
+    and over all runs. Nothing of a part that no pair has with and without it.
     """
     cells = cells_of(rows)
     found = {part: {pair: [methods[has][seed] - methods[lacks][seed] for seed in methods[has]
@@ -327,10 +334,12 @@ def parts(rows: list[dict], of_task: dict[str, tuple[str, str]]) -> str:
     lines = [f'| part | {" | ".join(cells)} | all runs |', '|' + '---|' * (len(cells) + 2)]
     for part, by_pair in found.items():
         runs = [difference for differences in by_pair.values() for difference in differences]
+        if not runs:
+            continue
         lines.append(f'| {part} | ' + ' | '.join(
             f'{interval(values)} ({len(values)})' if values else '' for values in
             (*(by_pair.get(pair, []) for pair in cells), runs)) + ' |')
-    return '\n'.join(lines)
+    return '\n'.join(lines) if len(lines) > 2 else ''
 
 
 def baselines(task: str) -> list[str]:
@@ -433,9 +442,8 @@ def main() -> None:
         sys.exit(f'{results}: no row of {", ".join(pairs)}, split {split}, with the epochs asked for (--epochs; else '
                  f"the configs' own). The file holds {rest}.")
     ranked = [row for row in rows if every or row['method'] in args.methods]
-    print(table(rows, args.versus or baselines(args.task)) + '\n\n' + ranks(ranked))
-    if args.task in PARTS:
-        print('\n' + parts(rows, PARTS[args.task]))
+    found = table(rows, args.versus or baselines(args.task)), ranks(ranked), parts(rows, PARTS[args.task])
+    print('\n\n'.join(filter(None, found)))
     if args.plot:
         plot([row for row in rows if row['method'] in args.methods], args.plot)
     sys.exit(f'{comparison.failed} runs failed' if comparison.failed else 0)

@@ -49,10 +49,11 @@ def test_ranks_are_of_the_methods_that_every_pair_has(compare):
 def test_parts_are_differences_on_each_pair_and_over_all_runs(compare):
     measured = [*rows('sfkd', {0: 13., 1: 13.}, 'a'), *rows('lean', {0: 10., 1: 12.}, 'a'), *rows('mse', {1: 9.}, 'a'),
                 *rows('sfkd', {0: 8.}, 'b'), *rows('lean', {0: 5., 2: 1.}, 'b')]
-    text = compare.parts(measured, dict(DS2S=('sfkd', 'lean'), GFFL=('lean', 'mse')))
+    text = compare.parts(measured, dict(DS2S=('sfkd', 'lean'), GFFL=('lean', 'mse'), DWT=('sfkd', 'without')))
     # 13 - 10, 13 - 12; 8 - 5; 12 - 9
     assert '| DS2S |  +2.00 ± 12.71 (2) |  +3.00 (1) |  +2.33 ± 2.87 (3) |' in text
-    assert '| GFFL |  +3.00 (1) |  |  +3.00 (1) |' in text
+    assert '| GFFL |  +3.00 (1) |  |  +3.00 (1) |' in text and 'DWT' not in text
+    assert compare.parts(measured, dict(DWT=('sfkd', 'without'))) == ''
 
 
 def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
@@ -313,7 +314,7 @@ def test_the_page_ranks_six_methods_of_the_longer_runs(tool):
                 '--pairs', 'resnet_to_mixer', 'swin_to_resnet8', '--methods', 'alone', 'kd', 'aligned_mse', 'pkd',
                 'cwd', 'sfkd_lean')
     mean_rank = {line.split('|')[1].strip(): float(line.split('|')[-2])
-                 for line in text.rpartition('mean rank')[2].splitlines()[2:] if line}
+                 for line in text.rpartition('mean rank')[2].partition('\n\n')[0].splitlines()[2:]}
     assert mean_rank == dict(sfkd_lean=1.5, aligned_mse=2.5, pkd=3.0, cwd=3.0, kd=5.0, alone=6.0)
     assert '(1.5; aligned MSE 2.5, PKD and CWD 3)' in (ROOT / 'docs/ablation.md').read_text()
 
