@@ -280,6 +280,13 @@ def test_the_page_has_each_method_and_part_on_public_data(compare):
     assert len(lines) > 10 and not [line for line in lines if line not in section]
 
 
+def test_the_page_has_the_parts_on_the_segmentor(compare):
+    text, rows = (ROOT / 'docs/ablation.md').read_text(), results_of('seg', 'parts')
+    lines = [*compare.table(rows).splitlines(), *compare.parts(rows, compare.PARTS['seg']).splitlines()]
+    assert {row['seed'] for row in rows} == {0, 1, 2, 3, 4} and len(rows) == 20
+    assert len(lines) == 12 and not [line for line in lines if line not in text]
+
+
 def test_the_pages_say_what_all_runs_of_the_whole_method_and_the_lean_form_differ_by(compare):
     of = {method: {(row['pair'], row['seed']): row['value'] for row in results_of('cls') if row['method'] == method}
           for method in ('sfkd', 'sfkd_lean')}
