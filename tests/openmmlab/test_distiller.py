@@ -555,11 +555,13 @@ def test_the_student_is_a_view_of_the_stock_class(zoo):
 
 @pytest.mark.filterwarnings('ignore:Dynamo detected a call')  # it traces through what is cached
 def test_compiled_it_teaches_the_same(zoo):
-    """Taps and the with block break the graph; what is computed stays."""
+    """Taps and the with block break the graph; what is computed stays, but for the order of the sums that loops and
+    PyTorch's operations take.
+    """
     distiller = zoo.distil(zoo.mixer(), zoo.resnet()).train()
     data = data_of(distiller, zoo)
     expected = distiller(**data, mode='loss')
     compiled = torch.compile(distiller, backend='eager')
     found = compiled(**data, mode='loss')
-    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
     assert zoo.hook_count(distiller) == 0

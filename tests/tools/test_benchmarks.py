@@ -27,8 +27,9 @@ def test_operations(rows):
     with_ptwt = [('dwt', 'ptwt')] if importlib.util.find_spec('ptwt') else []
     assert {(row['op'], row['versus']) for row in found} == {('dwt', 'pytorch_wavelets'), ('gffl', 'torch.fft'),
                                                              ('depthwise', 'F.conv2d'),
-                                                             ('pooling', 'F.adaptive_avg_pool2d'), *with_ptwt}
-    assert len(found) == 6 + 2 * len(with_ptwt) and {row['dtype'] for row in found} == {'float32', 'autocast'}
+                                                             ('pooling', 'F.adaptive_avg_pool2d'),
+                                                             ('standardisation', 'F.batch_norm'), *with_ptwt}
+    assert len(found) == 7 + 2 * len(with_ptwt) and {row['dtype'] for row in found} == {'float32', 'autocast'}
     for row in found:
         assert set(row) == {'op', 'shape', 'dtype', 'versus', 'ratio', 'spread', 'error'}
         assert row['shape'] == [2, 3, 9, 12]

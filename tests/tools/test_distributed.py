@@ -101,6 +101,7 @@ torch.distributed.all_reduce(total)
 if not again:
     os._exit(1) if rank == 1 else time.sleep(60)
 open(f'{os.path.dirname(__file__)}/met{rank}', 'w').write(str(int(total)))
+torch.distributed.destroy_process_group()  # a group that is alive when Python ends can abort the process
 """
 
 

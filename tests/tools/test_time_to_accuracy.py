@@ -31,18 +31,24 @@ def test_the_table(functions):
     assert functions['seconds_to'](rows[2], 41) == 30 and functions['seconds_to'](rows[2], 61) is None
 
 
-def test_a_quarter_of_the_steps(functions, digits, tmp_path):
-    args = argparse.Namespace(config=str(ROOT / 'configs/mini/cls_resnet_to_mixer.py'), epochs=6)
-    config = functions['configured'](args, 'in the first quarter', 0, tmp_path)
-    pictures = len(Runner.build_dataloader(config.train_dataloader).dataset)
-    assert config.model.until == 6 * -(-pictures // config.train_dataloader.batch_size) // 4
-
-
-def test_runs_that_are_there_are_not_repeated(tool, digits, tmp_path):
-    config = tmp_path / 'config.py'
-    config.write_text(f'_base_ = "{ROOT}/configs/mini/cls_resnet_to_mixer.py"\n' + '\n'.join(
+@pytest.fixture
+def config(digits, tmp_path):
+    """The path of a pair's config on a small set."""
+    path = tmp_path / 'config.py'
+    path.write_text(f'_base_ = "{ROOT}/configs/mini/cls_resnet_to_mixer.py"\n' + '\n'.join(
         f'{split}_dataloader = dict(batch_size=20, dataset=dict(data_root="{digits}"))' for split in (
             'train', 'val', 'test')))
+    return path
+
+
+def test_a_quarter_of_the_steps(functions, config, tmp_path):
+    args = argparse.Namespace(config=str(config), epochs=6)
+    found = functions['configured'](args, 'in the first quarter', 0, tmp_path)
+    pictures = len(Runner.build_dataloader(found.train_dataloader).dataset)
+    assert found.model.until == 6 * -(-pictures // 20) // 4 > 0
+
+
+def test_runs_that_are_there_are_not_repeated(tool, config, tmp_path):
     arguments = ['tools/time_to_accuracy.py', config, '--seeds', 0, '--epochs', 2, '--results', tmp_path / 'r.jsonl',
                  '--work-dir', tmp_path / 'runs', '--variants', 'alone', 'taught, cached']
     assert 'taught, cached, seed 0: ' in tool(*arguments)
