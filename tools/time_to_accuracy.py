@@ -34,7 +34,8 @@ from sfkd.openmmlab.running import (
 )
 
 ALONE = 'alone'
-#: Variant -> options of the config. Of the cached one the data set and a hook are others too.
+#: Variant -> options of the config. Of the cached one the data set and a hook are others too; a quarter of the steps
+#: is counted from the data.
 VARIANTS = {ALONE: {}, 'teacher in float32': {'model.teacher_precision': 'fp32'}, 'taught': {},
             'taught, cached': {}, 'every second step': {'model.every': 2}, 'half of each batch': {'model.share': 0.5},
             'in the first quarter': {}}
