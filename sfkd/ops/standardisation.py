@@ -91,8 +91,8 @@ def _of_one_process(x: Tensor, eps: float) -> Tensor:
 
 
 class _Loops(torch.autograd.Function):
-    """The same numbers, but where another order of sums in float64 rounds to another float32, or the CPU cannot multiply
-    and add in one; PyTorch's gradient.
+    """The same numbers, but where another order of sums in float64 rounds to another float32, or the CPU cannot
+    multiply and add in one; PyTorch's gradient.
     """
 
     @staticmethod
