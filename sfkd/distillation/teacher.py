@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..checkpoint import load_weights
 from ..errors import ConfigError
 from ..features.continuation import Continuation
+from ..features.layouts import lay_out
 from ..features.probe import random_pictures, run_of, unwrapped
 from ..features.taps import Taps
 from ..ops import TabulatedActivations
@@ -241,10 +242,7 @@ class Teacher:
         half = resolved(self.precision, next(self.network.parameters()).device) != 'fp32'
         if (half and self.channels_last) != self._laid_out:
             self._laid_out = not self._laid_out
-            layout = torch.channels_last if self._laid_out else torch.contiguous_format
-            for weight in self.network.parameters():
-                if weight.dim() == 4:
-                    weight.data = weight.data.contiguous(memory_format=layout)
+            lay_out(self.network, torch.channels_last if self._laid_out else torch.contiguous_format)
 
     def computing(self) -> contextlib.AbstractContextManager:
         """The context in which the network, or what is left of it behind a tap, computes in its precision."""

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MAX_EXTRA_TOKENS = 8  # class, distillation and register tokens in front of the patch tokens
 
@@ -53,6 +53,19 @@ def as_map(output, image_size: tuple[int, int]) -> Tensor:
                 if grid and (not exact or _has_aspect(grid, image_size)):
                     return _fold(output[:, extra:], *grid)
     raise LayoutError(f'{describe(output)} is no feature map for an input of {image_size[0]}x{image_size[1]}')
+
+
+def lay_out(network: nn.Module, layout: torch.memory_format) -> None:
+    """Lay the weights of a network's convolutions out anew, in their place; their maps come out likewise.
+
+    Args:
+        network: any module.
+        layout: ``torch.channels_last`` or ``torch.contiguous_format``.
+    """
+    for weight in network.parameters():
+        if weight.dim() == 4:
+            # strides and all: of 1x1 kernels both layouts are contiguous, but gradients come with the strides of one
+            weight.data = torch.empty_like(weight, memory_format=layout).copy_(weight.data)
 
 
 def with_maps(output, features: dict[tuple[int, ...], Tensor], image_size: tuple[int, int]):

@@ -74,7 +74,8 @@ class Taps:
         paths: what to read, by :func:`as_map`: module paths, with an index where a module returns several maps
             (``neck[0]``) or runs several times (``bbox_head.cls[2]``, the third call).
         raw: those of them whose outputs are given as they are (logits).
-        copied: those of them whose outputs a later layer overwrites; outside inference mode all others are views.
+        copied: those of them whose outputs a later layer overwrites; outside inference mode all others are views, but
+            for maps that do not lie as (N, C, h, w).
         stop: leave the network once every tap has fired. The network's own output is then lost.
     """
 
@@ -155,9 +156,10 @@ class Taps:
         if torch.is_inference_mode_enabled():
             return _kept(tapped, dtype), None
         source = tapped if getattr(tapped, '_base', None) is None else tapped._base, tapped
-        if dtype is not None:
-            tapped = tapped.to(dtype, memory_format=torch.contiguous_format)
-        return tapped.clone() if path in self.copied else tapped, source
+        given = tapped
+        if torch.is_tensor(tapped):  # in the usual layout, as in _kept; as it is where it lies so
+            given = tapped.to(dtype or tapped.dtype, memory_format=torch.contiguous_format)
+        return given.clone() if given is tapped and path in self.copied else given, source
 
 
 class _Reading:

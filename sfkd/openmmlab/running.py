@@ -36,7 +36,7 @@ from .workers import end_with_parent
 
 #: What a distillation config says about the pair; the rest of its model is the method.
 PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
-             'teacher_precision', 'teacher_compile', 'task_weight', 'data_preprocessor')
+             'teacher_precision', 'teacher_compile', 'channels_last', 'task_weight', 'data_preprocessor')
 #: Hooks of every distillation run, unless the config names the same type itself.
 DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook', 'ProgressHook', 'CurveGroupsHook')
 #: The packages that can draw a run's curves, and mmengine's way to each.

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-STEP = {'pair', 'image', 'batch', 'teacher_precision', 'step_over_floor', 'mmrazor_over_ours', 'spread'}
+STEP = {'pair', 'image', 'batch', 'teacher_precision', 'channels_last', 'step_over_floor', 'mmrazor_over_ours',
+        'spread'}
 MINI = ('--config', 'configs/mini/cls_resnet_to_mixer.py')
 TINY = ('--pairs', 'cls', *MINI, '--image', '64', '64', '--batch', '2', '--repeats', '1')
 
@@ -37,8 +38,9 @@ def test_operations(rows):
 
 
 def test_steps(rows):
-    row, = rows('bench_step', *TINY)
+    row, = rows('bench_step', *TINY, '--channels-last')
     assert set(row) == STEP and (row['pair'], row['image'], row['batch']) == ('cls', '64x64', 2)
+    assert row['channels_last']
     assert positive(row, 'step_over_floor', 'mmrazor_over_ours')
 
 

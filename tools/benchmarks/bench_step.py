@@ -16,6 +16,8 @@ def parse_args() -> argparse.Namespace:
     found.add_argument('--teacher-precision', choices=['auto', 'fp32', 'bf16', 'fp16'], default='auto')
     found.add_argument('--teacher-compile', action='store_true', help='compile the teacher (minutes on a CPU)')
     found.add_argument('--compile', action='store_true', help='compile connectors and losses (needs a compiler)')
+    found.add_argument('--channels-last', action='store_true',
+                       help="lay out SFKD's student so; the floor's stays as it is")
     found.add_argument('--config', help="another SFKD config in place of the pair's own; give one of --pairs")
     return found.parse_args()
 
@@ -24,10 +26,13 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict, dict]:
     """The row for the JSON file, and that for the eye."""
     config, size, batch = PAIRS[name]
     size, batch = tuple(args.image or size), args.batch or batch
-    steps = Steps(args.config or config, size, batch, args.device, args.amp, args.compile,
-                  teacher_precision=args.teacher_precision, teacher_compile=args.teacher_compile)
+    options = dict(device=args.device, amp=args.amp, compiled=args.compile, teacher_precision=args.teacher_precision,
+                   teacher_compile=args.teacher_compile)
+    steps = ours = Steps(args.config or config, size, batch, **options)
+    if args.channels_last:
+        ours = Steps(args.config or config, size, batch, channels_last=True, **options)
     variants = {'student': steps.student, 'teacher': steps.teacher, 'own teacher': steps.own_teacher,
-                'sfkd': steps.sfkd, 'mmrazor': steps.mmrazor()}
+                'sfkd': ours.sfkd, 'mmrazor': steps.mmrazor()}
     if kd := steps.kd():
         variants['kd'] = kd
     seconds = interleaved(variants, args.repeats, args.device)
@@ -36,7 +41,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[dict, dict]:
     over_ours, razor_spread = ratio(seconds['mmrazor'], seconds['sfkd'])
     image = f'{size[0]}x{size[1]}'
     row = dict(pair=name, image=image, batch=batch, teacher_precision=steps.teacher_precision,
-               step_over_floor=over_floor, mmrazor_over_ours=over_ours, spread=spread)
+               channels_last=args.channels_last, step_over_floor=over_floor, mmrazor_over_ours=over_ours, spread=spread)
     return row, {
         'pair': name, 'image': image, 'batch': batch, 'teacher in': steps.teacher_precision,
         **{f'{key}, ms': milliseconds(seconds[key]) for key in variants if key != 'kd'},
