@@ -2,13 +2,14 @@
 # usage: bash tools/gpu_check.sh [--device cuda|cpu] [--out FOLDER] [--minutes 20] [--parts NAME...]
 # Everything that a GPU is needed for, in one command: what runs there, in which precision, how exactly, how fast. A part that fails
 # or runs out of its time ends alone. FOLDER (default work_dirs/gpu_check) gets a log a part, the benchmarks' rows as JSON, and summary.md.
-# Parts: device values steps speed memory operators training compiled float32 tests comparison. With --device cpu, all at small sizes.
+# Parts: device values steps speed memory operators training channels_last compiled float32 tests comparison. With --device cpu,
+# all at small sizes.
 # Where torch and mmengine can be imported that Python is used as it is (PYTHON names it); otherwise a virtual environment is made.
 # Exit status 0 only if nothing failed; a part that the time did not suffice for has not failed.
 set -uo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 device=cuda out=$top/work_dirs/gpu_check minutes=20
-all=(device values steps speed memory operators training compiled float32 tests comparison)
+all=(device values steps speed memory operators training channels_last compiled float32 tests comparison)
 parts=()
 while [[ $# -gt 0 ]]; do
   case $1 in
@@ -118,6 +119,7 @@ part memory 120 bash -c "each_pair bench_memory memory --amp"
 # shellcheck disable=SC2086
 part operators 120 "$python" tools/benchmarks/bench_ops.py --device "$device" --repeats "$rounds" $few --json "$out/operators.json"
 part training 180 bash -c train_one
+part channels_last 240 bash -c "each_pair bench_step channels_last --amp --channels-last --repeats $rounds"
 part compiled 240 bash -c "each_pair bench_step compiled --amp --compile --teacher-compile --repeats $rounds"
 part float32 180 bash -c "each_pair bench_step float32 --repeats $rounds"
 part tests 300 "$python" -m pytest -q "${tests[@]}"
@@ -128,7 +130,7 @@ part comparison 600 bash -c compare
   printf '\n| part | result | seconds |\n|---|---|---|\n'
   printf '%s\n' "${rows[@]}"
   for log in "${parts[@]}"; do
-    [[ $log =~ ^(values|steps|speed|memory|operators|compiled|float32|comparison)$ && -f $out/$log.log ]] || continue
+    [[ $log =~ ^(values|steps|speed|memory|operators|channels_last|compiled|float32|comparison)$ && -f $out/$log.log ]] || continue
     printf '\n## %s\n\n' "$log"
     grep -E '^\||thread|rounds;|within|right' "$out/$log.log"
   done
