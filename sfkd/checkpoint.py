@@ -312,8 +312,10 @@ def _check_finite(network: nn.Module, weights: dict[str, Tensor], what: str) -> 
 
 
 def stock_weights(checkpoint: dict) -> dict[str, Tensor]:
-    """The weights that a stock model loads: all but those of a distillation beside it, laid out as such a model's are."""
-    return {key: value.contiguous() if torch.is_tensor(value) and value.dim() == 4 else value  # trained channels last
+    """The weights that a stock model loads: all but those of a distillation beside it, laid out as such a model's are
+    (a student may have trained channels last).
+    """
+    return {key: value.contiguous() if torch.is_tensor(value) and value.dim() == 4 else value
             for key, value in weights_of(checkpoint).items() if not key.startswith('distillation.')}
 
 

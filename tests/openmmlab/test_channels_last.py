@@ -14,7 +14,9 @@ def lies_channels_last(x):
 
 
 def convolutions(network):
-    return {name: weight for name, weight in network.named_parameters() if weight.dim() == 4 and weight[0, 0].numel() > 1}
+    """Those of which both layouts differ."""
+    weights = {name: weight for name, weight in network.named_parameters() if weight.dim() == 4}
+    return {name: weight for name, weight in weights.items() if weight[0, 0].numel() > 1}
 
 
 def trained(distiller, zoo):
