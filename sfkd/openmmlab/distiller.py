@@ -54,7 +54,7 @@ class Distiller:
         teacher_precision, teacher_compile: what the teacher computes in, and whether it is compiled, see
             :class:`~sfkd.distillation.Teacher`.
         channels_last: lay the student's convolutions out channels last, for which CPUs and, in half precision, GPUs
-            have faster kernels. Its numbers are the same up to rounding (but those that dropout draws for a map), and the
+            have faster kernels. Its numbers are the same up to rounding, but those that dropout draws for a map; the
             student that is exported lies as ever.
         data_preprocessor: default for a student whose own config has none (mmengine's runner passes it).
         task_weight: by what the student's own losses are multiplied. 0: they are not computed, no label is looked at,
