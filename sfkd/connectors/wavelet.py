@@ -28,7 +28,11 @@ class Decomposed:
     def __init__(self, map: Tensor, bands: Bands | Callable[[], Bands], isometric: bool = False,
                  refined: Decomposed | None = None):
         self.map, self.isometric, self._bands = map, isometric, bands
-        self.refined = refined or self
+        self._refined = refined  # not itself: in a cycle the maps would stay until Python looks for such
+
+    @property
+    def refined(self) -> Decomposed:
+        return self._refined or self
 
     @property
     def bands(self) -> Bands:

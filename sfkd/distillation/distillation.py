@@ -200,7 +200,8 @@ class Distillation(nn.Module):
         """The losses of all pairs, and the anchor's.
 
         Args:
-            student_features, teacher_features: ``{path: tapped output}`` of the same pictures.
+            student_features, teacher_features: ``{path: tapped output}`` of the same pictures. The teacher's dict is
+                emptied: each of its maps is free as soon as no pair is left that compares it.
             taught_mask: see :meth:`forward`.
 
         Returns:
@@ -209,17 +210,20 @@ class Distillation(nn.Module):
         losses: dict[str, Tensor] = {}
         tapped = [(student_features[pair.student_path], teacher_features[pair.teacher_path]) for pair in self.pairs]
         tapped = [(ours[:len(theirs)], theirs) for ours, theirs in tapped]            # of the pictures that teach
+        teacher_features.clear()
         grids = [common_grid(ours, theirs) for ours, theirs in tapped if theirs.dim() == 4]
         cells = None if taught_mask is None else TaughtCells(taught_mask, grids)
         for_anchor, judged = tapped, []
         if self.anchor is not None:
             sources = getattr(student_features, 'sources', {path: (x, x) for path, x in student_features.items()})
             tapped, for_anchor = self.anchor.split(tapped, [sources[pair.student_path] for pair in self.pairs])
-        for i, (pair, tap) in enumerate(zip(self.pairs, tapped)):
+        for i, pair in enumerate(self.pairs):
+            tap, tapped[i] = tapped[i], None
             connected = pair.connect(*tap, cells)
             losses |= pair.losses_of(connected, tap, cells)
             if self.anchor is not None and i in self.anchor.where:                    # in a step that measures, apart
                 judged.append(connected if for_anchor[i] is tap else pair.connect(*for_anchor[i], cells))
+            del connected                                        # or its maps would lie beside those of the next pair
         if self.anchor is not None:
             losses |= self.anchor(judged, self.teacher.rest)
         return losses

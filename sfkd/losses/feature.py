@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..connectors import Decomposed
 from ..features.padding import on_grid
-from ..ops import at_least_float32
+from ..ops import at_least_float32, mean_square
 from ..registry import MODELS
 from .base import DistillationLoss, positive
 
@@ -40,7 +40,7 @@ class FeatureMSE(DistillationLoss):
             Tensor: scalar.
         """
         student, teacher = map(at_least_float32, (student, teacher))
-        return (F.mse_loss(student, teacher) if self.mean_over_grid
+        return (mean_square(student, teacher) if self.mean_over_grid
                 else F.mse_loss(student, teacher, reduction='sum') / len(student))
 
 

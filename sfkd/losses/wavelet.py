@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..connectors import Decomposed
+from ..ops import mean_square
 from ..registry import MODELS
 from .base import DistillationLoss, positive
 
@@ -38,7 +39,7 @@ class BandMSE(DistillationLoss):
         """
         student = student.refined if self.takes_refined else student
         if self.balance == 'gain' and student.isometric and teacher.isometric:
-            return F.mse_loss(student.map, teacher.map)
+            return mean_square(student.map, teacher.map)
         pairs = [(student.bands.low, teacher.bands.low), *zip(student.bands.details, teacher.bands.details)]
         if self.balance == 'gain':  # sum over a band / size of the map = its mean / 4^j: one division serves all bands
             return sum(F.mse_loss(s, t, reduction='sum') for s, t in pairs) / student.map.numel()

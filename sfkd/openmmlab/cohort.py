@@ -52,7 +52,7 @@ class OnePass:
         if images is not self.images:
             self.forget()
             self.features, self.images = self.teacher(images, mask, rows), images
-        return self.features
+        return dict(self.features)  # which they empty
 
     @property
     def rest(self) -> Continuation | None:

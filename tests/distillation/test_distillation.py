@@ -1,5 +1,6 @@
 """The companion by itself: torchvision's networks, a plain training loop, no model of mmengine's."""
 import copy
+import gc
 import math
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from sfkd import Distillation
 from sfkd.distillation import Teacher
@@ -67,6 +69,34 @@ def test_what_is_taught_is_there_after_the_block():
     assert taught.losses.keys() == {f'distill.{pair.name}.loss_{key}' for pair in distillation.pairs
                                     for key in ('spatial', 'frequency')}
     assert taught.loss == sum(taught.losses.values())
+
+
+def test_what_a_pair_compares_is_free_before_the_next():
+    """At once, not when Python looks for cycles: else all pairs' maps lie beside each other."""
+    student, teacher = networks()
+    distillation = Distillation(student, teacher, input_size=SIZE)
+    images, _ = batch()
+    seen, left = [], []
+
+    def look(module, inputs):
+        left.append(sum(not storage.expired() for storage in seen))
+
+    def note(module, inputs, compared):
+        ours, theirs = compared
+        maps = [inputs[1], theirs.map, ours.refined.map, *ours.refined.bands.details]  # no gradient needs them
+        seen.extend(StorageWeakRef(x.untyped_storage()) for x in maps)
+    for pair in distillation.pairs:
+        pair.connector.register_forward_pre_hook(look)
+        pair.connector.register_forward_hook(note)
+    gc.disable()
+    try:
+        with distillation(images) as taught:
+            student(images)
+        look(None, None)
+    finally:
+        gc.enable()
+    assert left == [0] * 5 and len(seen) == 19
+    taught.loss.backward()
 
 
 def test_without_a_forward_pass_of_the_student_no_hook_stays(zoo):
