@@ -14,7 +14,7 @@ from .loops import MOST_THREADS, compiled, runs_loops
 
 
 def mean_square(x: Tensor, y: Tensor) -> Tensor:
-    """``F.mse_loss(x, y)``, with the same gradient (in loops to the last bit).
+    """``F.mse_loss(x, y)``, with the same gradient (in loops, so with few threads on a CPU, to the last bit).
 
     Args:
         x, y: of one shape and dtype; what is not is left to PyTorch, with its warnings and errors.

@@ -56,12 +56,11 @@ def test_maps_lie_so_in_the_student_and_as_ever_in_the_losses(zoo):
     assert all(map(lies_channels_last, convolutions(distiller.student).values()))
     assert not any(map(lies_channels_last, distiller.distillation.parameters()))
     data = distiller.data_preprocessor(zoo.batch(), training=True)
-    taps, seen = distiller.distillation.taps, {}
+    taps = distiller.distillation.taps
     with zoo.recorded(distiller, taps.modules) as outputs, taps.capture((64, 64)) as features:
         distiller.student.extract_feat(data['inputs'])
-        seen.update(features)
-    assert len(seen) == 4
-    for path, feature in seen.items():
+    assert len(features) == 4
+    for path, feature in features.items():
         output, = outputs[path]
         assert lies_channels_last(output) and feature.is_contiguous() and torch.equal(output, feature)
 
