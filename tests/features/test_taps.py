@@ -173,6 +173,14 @@ def test_an_overwritten_output_is_noticed(zoo):
         assert torch.equal(capture(network, images(), 'backbone.relu')['backbone.relu'], seen['backbone.relu'][0])
 
 
+def test_an_overwritten_output_that_is_to_be_copied_is_as_it_was(zoo):
+    network, expected = zoo.build(zoo.resnet()), []
+    hook = network.backbone.bn1.register_forward_hook(lambda _, __, output: expected.append(output.clone()))
+    found = capture(network, images(), 'backbone.bn1', copied=['backbone.bn1'])['backbone.bn1']
+    hook.remove()
+    assert torch.equal(found, expected[0]) and (found < 0).any()
+
+
 def test_inference_mode_gives_copies_that_train_and_that_no_later_layer_overwrites(zoo):
     network, expected = zoo.build(zoo.resnet()).eval(), []
     hook = network.backbone.bn1.register_forward_hook(lambda _, __, output: expected.append(output.clone()))
