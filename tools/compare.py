@@ -175,8 +175,8 @@ class Comparison:
         task = TASK_OF[pair]
         config, metric = PAIRS[task][pair], METRICS[task][0]
         group = hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
-        folder = Path('work_dirs/compare') / pair / f'{self.split}{seed}' / group
         epochs = self.budget(pair)
+        folder = Path('work_dirs/compare') / pair / f'{self.split}{seed}_{epochs}' / group
         options = {'randomness.seed': seed, **budget(epochs)}
         if epochs == self._configured(pair):  # which may have other schedules
             options = {key: value for key, value in options.items() if not key.startswith('param_scheduler')}
