@@ -57,7 +57,7 @@ PAIRS = dict(
     cls={pair: f'sfkd::mini/cls_{pair}.py' for pair in (
         'resnet_to_mixer', 'resnet_to_vit', 'swin_to_resnet8', 'resnet_to_resnet8', 'resnet_to_swin')},
     fashion={f'fashion_{pair}': f'sfkd::fashion/{pair}.py' for pair in (
-        'resnet_to_mixer', 'resnet_to_vit', 'swin_to_resnet4', 'resnet_to_resnet4')},
+        'resnet_to_mixer', 'swin_to_resnet4', 'resnet_to_resnet4', 'resnet_to_swin16')},
     det={pair: f'sfkd::mini/{pair}.py' for pair in ('det_swin_to_resnet8', 'det_swin_to_mobilenet')},
     seg={pair: f'sfkd::mini/{pair}.py' for pair in ('seg_swin_to_resnet8', 'seg_resnet_to_mit')})
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}

@@ -14,9 +14,9 @@ PAIRS = sorted(path.stem for path in (ROOT / 'configs/fashion').glob('*_to_*.py'
 #: student stage -> teacher stage, both within the backbone
 STAGES = dict(
     resnet_to_mixer={'layers.0': 'layer2', 'layers.1': 'layer3', 'layers.2': 'layer4'},
-    resnet_to_vit={'layers.0': 'layer2', 'layers.1': 'layer3', 'layers.2': 'layer4'},
     resnet_to_resnet4={'layer1': 'layer2', 'layer2': 'layer3', 'layer3': 'layer4'},
     resnet_to_swin={'stages.0': 'layer2', 'norm1': 'layer3', 'head': 'head'},
+    resnet_to_swin16={'stages.0': 'layer3', 'norm1': 'layer4'},
     swin_to_resnet4={'layer1': 'stages.0', 'layer2': 'norm1'})
 
 

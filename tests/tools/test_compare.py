@@ -155,7 +155,7 @@ def test_all_pairs_share_a_folder_for_what_teachers_show(compare, tmp_path, monk
         seen.append(command), subprocess_that_fails())[1])
     monkeypatch.setattr(compare, 'commit', lambda: 'abc')
     monkeypatch.chdir(tmp_path)
-    cells = [(pair, 'kd', 0) for pair in ('fashion_resnet_to_mixer', 'fashion_resnet_to_vit')]
+    cells = [(pair, 'kd', 0) for pair in ('fashion_resnet_to_mixer', 'fashion_resnet_to_swin16')]
     compare.Comparison(tmp_path / 'results.jsonl', cache=tmp_path / 'cache').run(cells)
     compare.Comparison(tmp_path / 'results.jsonl').run(cells[:1])
     assert [command[command.index('--teacher-cache') + 1] for command in seen[:2]] == [str(tmp_path / 'cache')] * 2
