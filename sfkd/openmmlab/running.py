@@ -239,6 +239,7 @@ def log_to(config: Config, names: Sequence[str]) -> None:
     if config.get('visualizer') is None:
         config.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
     backends = config.visualizer.get('vis_backends') or []
+    backends = [backends] if isinstance(backends, dict) else backends  # mmengine takes a single one too
     present = [class_of(backend, VISBACKENDS, config) for backend in backends]
     config.visualizer.vis_backends = [*backends, *(dict(type=LOGGERS[name]) for name in names
                                                    if VISBACKENDS.get(LOGGERS[name]) not in present)]

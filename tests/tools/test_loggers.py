@@ -115,8 +115,10 @@ def test_the_configs_own_loggers_stay_and_come_once():
 
 @pytest.mark.parametrize('visualizer, before', [
     ({}, [dict(type='LocalVisBackend')]), (dict(visualizer=None), [dict(type='LocalVisBackend')]),
-    (dict(visualizer=dict(type='UniversalVisualizer')), [])])
-def test_a_config_without_loggers_gets_those_asked_for_beside_mmengines(visualizer, before):
+    (dict(visualizer=dict(type='UniversalVisualizer')), []),
+    # mmengine takes a single one that is in no list
+    (dict(visualizer=dict(vis_backends=dict(type='WandbVisBackend'))), [dict(type='WandbVisBackend')])])
+def test_those_asked_for_come_beside_the_configs_or_mmengines(visualizer, before):
     from mmengine.config import Config
 
     from sfkd.openmmlab.running import log_to
