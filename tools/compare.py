@@ -50,8 +50,8 @@ from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS, budget
 
 TOOLS = Path(__file__).resolve().parent
 #: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.
-METRICS = dict(cls=('accuracy/top1', 'top-1', 1), fashion=('accuracy/top1', 'top-1', 1),
-               det=('coco/bbox_mAP', 'box AP', 100), seg=('mIoU', 'mIoU', 1))
+METRICS = dict(cls=('accuracy/top1', 'top-1', 1), det=('coco/bbox_mAP', 'box AP', 100), seg=('mIoU', 'mIoU', 1))
+METRICS |= dict(fashion=METRICS['cls'], det_pretrained=METRICS['det'], seg_pretrained=METRICS['seg'])
 #: Task -> pair -> config.
 PAIRS = dict(
     cls={pair: f'sfkd::mini/cls_{pair}.py' for pair in (
@@ -59,7 +59,9 @@ PAIRS = dict(
     fashion={f'fashion_{pair}': f'sfkd::fashion/{pair}.py' for pair in (
         'resnet_to_mixer', 'swin_to_resnet4', 'resnet_to_resnet4', 'resnet_to_swin16')},
     det={pair: f'sfkd::mini/{pair}.py' for pair in ('det_swin_to_resnet8', 'det_swin_to_mobilenet')},
-    seg={pair: f'sfkd::mini/{pair}.py' for pair in ('seg_swin_to_resnet8', 'seg_resnet_to_mit')})
+    seg={'seg_swin_to_resnet8': 'sfkd::mini/seg_swin_to_resnet8.py'},
+    **{f'{task}_pretrained': {f'pretrained_{task}_{pair}': f'sfkd::pretrained/{task}_{pair}.py' for pair in (
+        'swin_to_resnet8', 'resnet_to_mit')} for task in ('det', 'seg')})
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 BASELINES = ('alone', 'kd', 'aligned_mse', 'sfkd')
 _WHOLE, _LEAN = (f'{name}+spatial_weight=0.625+frequency_weight=0.625' for name in ('sfkd', 'sfkd_lean'))
@@ -79,7 +81,7 @@ def _parts(whole: str, lean: str, plain: str) -> dict[str, tuple[str, str]]:
 
 
 #: Task -> what tells the parts apart there, methods of one weight.
-PARTS = (dict.fromkeys(('cls', 'det', 'seg'), _parts('sfkd', 'sfkd_lean', 'aligned_mse'))
+PARTS = (dict.fromkeys(METRICS, _parts('sfkd', 'sfkd_lean', 'aligned_mse'))
          | dict(fashion=_parts(_WHOLE, _LEAN, _PLAIN)))
 #: What --tune tries first: every weight of the method times these.
 FACTORS = (0.25, 1.0, 4.0)

@@ -39,8 +39,8 @@ PAPER = dict(Title='SFKD: Spatial-Frequency Joint-Aware Heterogeneous Knowledge 
 TASKS = dict(mmpretrain=('Image Classification', 'accuracy/top1', 'Top 1 Accuracy'),
              mmdet=('Object Detection', 'coco/bbox_mAP', 'box AP'),
              mmseg=('Semantic Segmentation', 'mIoU', 'mIoU'))
-DATASETS = {'mini': 'Digits in the Wild', 'fashion': 'Fashion-MNIST', 'cifar': 'CIFAR-100', 'cls': 'ImageNet-1K',
-            'det': 'COCO', 'seg': 'ADE20K'}
+DATASETS = {'mini': 'Digits in the Wild', 'pretrained': 'Digits in the Wild', 'fashion': 'Fashion-MNIST',
+            'cifar': 'CIFAR-100', 'cls': 'ImageNet-1K', 'det': 'COCO', 'seg': 'ADE20K'}
 PICTURES = {'CIFAR-100': 50_000, 'ImageNet-1K': 1_281_167, 'COCO': 117_266}  # of an epoch; mmdet leaves out empty ones
 FULL_SIZE = {'COCO': 800 * 1333}  # pixels, where configs have the dry run at less
 SUSTAINED = 20e12  # operations a second of a GPU in mixed precision: an assumption, not a measurement

@@ -24,7 +24,8 @@ QUICK = (FLAGSHIP, 'cls_cifar100_vit_s_to_mnv2', 'cls_cifar100_convnext_t_to_dei
 DISTILLATIONS = sorted(CONFIGS.glob('sfkd/cls_*.py'))
 CIFAR_DISTILLATIONS = sorted(CONFIGS.glob('sfkd/cls_cifar100_*.py'))
 ALONE = sorted([*CONFIGS.glob('sfkd/students/cifar100_*.py'), *CONFIGS.glob('sfkd/teachers/cifar100_*.py')])
-MINI = [path for path in sorted(CONFIGS.glob('mini/*.py')) if 'SFKD' in path.read_text()]
+MINI = [path for folder in ('mini', 'pretrained') for path in sorted(CONFIGS.glob(f'{folder}/*.py'))
+        if 'SFKD' in path.read_text()]
 
 #: what the configs promise: optimizer, learning rate, weight decays, pictures a GPU, epochs, lowest learning rate,
 #: epochs of warm-up

@@ -1,0 +1,6 @@
+# Transformer to dilated CNN
+_base_ = 'seg_fcn_resnet8.py'
+custom_imports = dict(imports=['sfkd'])
+model = dict(
+    _delete_=True, type='SFKD', student={{_base_.model}}, input_size=128,
+    teacher='sfkd::mini/seg_segformer_swin.py', teacher_ckpt='sfkd::pretrained/students/seg_resnet_to_swin.safetensors')
