@@ -1,7 +1,7 @@
 # The CNN detector that teaches in this folder, GFL on a ResNet-18 of 32 base channels that begins as the shipped classifier: shipped as
-# students/det_gfl_resnet.safetensors, with its log, made by
+# teachers/det_gfl_resnet.safetensors, with its log, made by
 #   python tools/train.py configs/pretrained/det_gfl_resnet.py
-#   python tools/zoo.py add sfkd::pretrained/det_gfl_resnet.py work_dirs/det_gfl_resnet
+#   python tools/export_student.py configs/pretrained/det_gfl_resnet.py work_dirs/det_gfl_resnet/epoch_16.pth OUT.safetensors --half
 _base_ = '../mini/det_gfl_resnet8.py'
 model = dict(
     backbone=dict(stem_channels=32, base_channels=32,
