@@ -17,11 +17,11 @@ from pathlib import Path
 
 from mmengine.logging import MMLogger
 
-from sfkd.analysis.compatibility import PARTS, Backbones, Models
-from sfkd.analysis.seam import Seam
-from sfkd.analysis.stock import LIBRARIES
-from sfkd.analysis.trainings import Trainings
-from sfkd.analysis.zoos import SIZES, Timm, Torchvision, Transformers, Zoo
+from sfkd.analysis.matrix.networks import PARTS, Backbones, Models
+from sfkd.analysis.matrix.seam import Seam
+from sfkd.analysis.matrix.stock import LIBRARIES
+from sfkd.analysis.matrix.zoos import SIZES, Timm, Torchvision, Transformers, Zoo
+from sfkd.analysis.trainings.rows import Trainings
 from sfkd.openmmlab.running import prepare_process
 
 #: What the libraries' own messages do not say.

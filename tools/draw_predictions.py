@@ -14,7 +14,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 
 from sfkd.analysis.drawing import annotate, as_truth, build_dataset, picture
-from sfkd.analysis.predictions import student_of
+from sfkd.analysis.report.predictions import student_of
 from sfkd.datasets.digits_wild import contact_sheet
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.running import errors_for_people, load_config, prepare_process

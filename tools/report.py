@@ -12,8 +12,9 @@ import json
 import time
 from pathlib import Path
 
-from sfkd.analysis.comparison import comparison
-from sfkd.analysis.report import RunReport
+from sfkd.analysis.report.comparison import comparison
+from sfkd.analysis.report.run import run_report
+from sfkd.analysis.report.subject import Subject
 from sfkd.analysis.runs import read_run, scaled
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.running import errors_for_people, prepare_process
@@ -49,9 +50,8 @@ def made(args: argparse.Namespace) -> tuple[str, Path]:
         tested = {who: scaled(summary['metric'], summary[key]) for who, key in (
             ('teacher', 'teacher'), ('student alone', 'student'), ('student with SFKD', 'sfkd'))}
     command = f'python tools/report.py {path}' + (f' --alone {args.alone}' if args.alone else '')
-    report = RunReport(read_run(folder), None if alone is None else read_run(alone, '--alone'), args.pictures, teacher,
-                       tested, command)
-    return report.html(), path / 'report.html'
+    subject = Subject(read_run(folder), None if alone is None else read_run(alone, '--alone'), args.pictures, teacher)
+    return run_report(subject, tested, command), path / 'report.html'
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ from mmengine.config import Config
 
 from sfkd import shipped
 from sfkd.analysis.intervals import spread
-from sfkd.analysis.predictions import student_of
+from sfkd.analysis.matrix.stock import configs as configs_of
+from sfkd.analysis.report.predictions import student_of
 from sfkd.analysis.runs import scaled
-from sfkd.analysis.stock import configs as configs_of
 from sfkd.analysis.trial import built, random_batch
 from sfkd.checkpoint import read_checkpoint, stock_weights, write_checkpoint
 from sfkd.errors import ConfigError, nearest

@@ -8,7 +8,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 
 from sfkd.analysis.drawing import annotate, as_truth, draw_boxes
-from sfkd.analysis.report import _drawn
+from sfkd.analysis.report.outcomes import _drawn
 from sfkd.datasets.digits_wild import label_colours
 
 RED = (220, 20, 20)

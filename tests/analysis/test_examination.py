@@ -4,9 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from sfkd.analysis.examination import (
-    LeftOut,
-    Pictures,
+from sfkd.analysis.report.examination import (
     cka_table,
     compared_stages,
     gradient_shares,
@@ -15,6 +13,7 @@ from sfkd.analysis.examination import (
     teacher_grams,
     terms,
 )
+from sfkd.analysis.report.pictures import LeftOut, Pictures
 from sfkd.analysis.spectra import gaussian_gain, radial_spectrum
 from sfkd.analysis.terms import report_terms
 

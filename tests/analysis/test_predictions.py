@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from sfkd.analysis.predictions import box_precisions, confusion_of, ious
+from sfkd.analysis.report.predictions import box_precisions, confusion_of, ious
 
 BOX, OTHER = (10., 10., 30., 40.), (50., 50., 90., 80.)
 

@@ -11,7 +11,9 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from sfkd import SFKD
-from sfkd.analysis import seam, trainings
+from sfkd.analysis.matrix import seam
+from sfkd.analysis.trainings import small
+from sfkd.analysis.trainings.rows import ALL
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model
 
@@ -137,25 +139,25 @@ def test_without_a_gpu_mixed_precision_is_bfloat16(zoo):
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    return trainings.make_data(tmp_path_factory.mktemp('digits_wild'))
+    return small.make_data(tmp_path_factory.mktemp('digits_wild'))
 
 
 QUICK = ('beit', 'accumulation', 'amp_bfloat16', 'sync_bn', 'save_best_list')
 
 
 @pytest.mark.parametrize('name', [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in trainings.ALL])
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in ALL])
 def test_a_short_training(name, data, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    findings = trainings.ALL[name](tmp_path, data)
+    findings = ALL[name](tmp_path, data)
     assert findings and not {what: found for what, (passes, found) in findings.items() if not passes}
 
 
 def test_what_a_training_says_when_nothing_is_taught(data, tmp_path, monkeypatch):
     """The record can tell: no distillation, a loss that is not finite."""
     monkeypatch.chdir(ROOT)
-    config = trainings.without_validation(trainings.configured(trainings.ALONE['cls'], tmp_path, data, batch=60))
-    _, record = trainings.trained(config)
+    config = small.without_validation(small.configured(small.ALONE['cls'], tmp_path, data, batch=60))
+    _, record = small.trained(config)
     assert len(record.losses) == 2 and not record.distils()
     record.losses = [{'loss': 1.0, 'distill.x.loss_y': value} for value in (1.0, float('nan'))]
     assert not record.distils() and torch.isfinite(torch.tensor(record.losses[0]['loss']))

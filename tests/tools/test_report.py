@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sfkd.analysis.comparison import comparison
-from sfkd.analysis.examination import build_distiller, initialise_student
-from sfkd.analysis.report import RunReport
+from sfkd.analysis.report.comparison import comparison
+from sfkd.analysis.report.examination import build_distiller, initialise_student
+from sfkd.analysis.report.run import run_report
+from sfkd.analysis.report.subject import Subject
 from sfkd.analysis.runs import read_run
 from sfkd.checkpoint import read_checkpoint, weights_of
 from sfkd.datasets.digits_wild import generate_det, generate_seg
@@ -95,7 +96,7 @@ def test_the_initial_student_is_the_runs_own(classifiers):
 
 
 def test_a_student_alone_has_what_makes_sense_of_it(classifiers):
-    text = RunReport(read_run(classifiers / 'alone'), number=8).html()
+    text = run_report(Subject(read_run(classifiers / 'alone'), number=8))
     assert list(sections(text)) == ['curves', 'predictions', 'classes'] and 'Left out' not in text
     assert 'ImageClassifier with MlpMixer) was trained alone' in text
 
@@ -104,19 +105,19 @@ def test_what_is_missing_is_said_where_it_is_missing(classifiers, tmp_path):
     folder = shutil.copytree(classifiers / 'taught', tmp_path / 'run')
     for file in [*folder.glob('*epoch_1.pth'), folder / 'last_checkpoint']:
         file.unlink()
-    found = sections(RunReport(read_run(folder), number=8).html())
+    found = sections(run_report(Subject(read_run(folder), number=8)))
     assert found['predictions'].count('Left out') == 1
     assert 'student alone: no run of it was given' in found['predictions']
     for name in ('gradients', 'cka', 'bands'):
         assert "student_latest.pth' holds no connectors" in found[name]
     assert found['cka'].count('<img') == 2 and cells(found['gradients'])[0][1] == 'before'
     (folder / 'student_latest.pth').unlink()
-    found = sections(RunReport(read_run(folder), number=8).html())
+    found = sections(run_report(Subject(read_run(folder), number=8)))
     assert f"there is no checkpoint in '{folder}'" in found['cka'] and found['cka'].count('<img') == 1
     assert 'student taught: there is no checkpoint' in found['predictions']
     config = next(folder.glob('*/vis_data/config.py'))
     config.write_text(config.read_text().replace('teachers/resnet.safetensors', 'teachers/none.safetensors'))
-    found = sections(RunReport(read_run(folder), number=8).html())
+    found = sections(run_report(Subject(read_run(folder), number=8)))
     assert all("there is no 'sfkd::mini/teachers/none.safetensors'" in found[name] for name in SECTIONS[1:6])
     assert '<img' in found['curves']
 
@@ -184,7 +185,7 @@ def test_a_page_of_dense_predictions(tool, task, tmp_path):
     tool('tools/train.py', f"configs/mini/{task}_swin_to_resnet8.py", '--work-dir', folder,
          '--cfg-options', *options)
     run = read_run(folder)
-    found = sections(RunReport(run, number=12).html())
+    found = sections(run_report(Subject(run, number=12)))
     assert list(found) == SECTIONS
     assert all('Left out' not in found[name] for name in SECTIONS if name != 'predictions')
     assert found['predictions'].count('<img') == 6 * 3 and found['predictions'].count('Left out') == 1

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from statistics import mean
 
-from ..errors import ConfigError
+from ...errors import ConfigError
+from ..intervals import interval, spread
+from ..runs import HOW, scaled, shown
 from . import charts, page
-from .intervals import interval, spread
-from .runs import HOW, scaled, shown
 
 
 def comparison(file: Path, command: str = '') -> str:

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
-from ..ops import dwt2, gaussian_transfer
+from ...ops import dwt2, gaussian_transfer
 
 BLUE, ORANGE, GREY = '#1f77b4', '#e6770b', '#777777'
 #: Of a student before training and after, and of the teacher.

@@ -11,13 +11,13 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from ..checkpoint import load_strictly, load_weights
-from ..errors import ConfigError
-from ..openmmlab.building import build_model
-from ..openmmlab.distiller import Distiller
-from ..openmmlab.masks import IGNORED
-from ..openmmlab.running import is_distillation, student_config
-from .examination import LeftOut, Pictures
+from ...checkpoint import load_strictly, load_weights
+from ...errors import ConfigError
+from ...openmmlab.building import build_model
+from ...openmmlab.distiller import Distiller
+from ...openmmlab.masks import IGNORED
+from ...openmmlab.running import is_distillation, student_config
+from .pictures import LeftOut, Pictures
 
 #: Of a prediction: what it holds -> the metric that it is judged by.
 KINDS = {'pred_label': 'accuracy (%)', 'pred_instances': 'box AP (%)', 'pred_sem_seg': 'IoU (%)'}

@@ -16,10 +16,10 @@ from mmpretrain.models import LinearClsHead
 from mmseg.models import BaseSegmentor
 from torch import nn
 
-from .. import SFKD
-from ..distillation.pair import Pair
+from ... import SFKD
+from ...distillation.pair import Pair
+from ..trial import initialise, training_step, without_downloads, works
 from .stock import LIBRARIES, configs, one_line, smallest_first, stock, stock_backbones
-from .trial import initialise, training_step, without_downloads, works
 
 SIZES = (64, 128, 224, 320, 512)  # the first that a network takes
 #: Registered with the backbones, but none.

@@ -9,10 +9,10 @@ import importlib
 import torch
 from torch import nn
 
-from ..distillation import Distillation
-from .compatibility import outcome, role_of
+from ...distillation import Distillation
+from ..trial import plain_step
+from .networks import outcome, role_of
 from .stock import one_line
-from .trial import plain_step
 
 SIZES = (64, 128, 224, 240, 256, 320)  # the first that a network takes
 CLASSES = 10

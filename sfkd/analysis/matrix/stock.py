@@ -9,8 +9,8 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ..openmmlab.building import read_config
-from .trial import initialise, without_downloads
+from ...openmmlab.building import read_config
+from ..trial import initialise, without_downloads
 
 LIBRARIES = ('mmpretrain', 'mmdet', 'mmseg')
 #: What stock configs call their small versions, smallest first: a matrix of small networks is a matter of minutes.

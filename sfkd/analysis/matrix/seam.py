@@ -20,10 +20,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint, save_checkpoint
 from torch import nn
 
-from .. import SFKD
-from ..distillation.distillation import as_size
+from ... import SFKD
+from ...distillation.distillation import as_size
+from ..trial import without_downloads
 from .stock import LIBRARIES, configs, one_line, smallest_first, stock
-from .trial import without_downloads
 
 OURS = 'distillation.'
 #: What a group says of its weights besides their options.
