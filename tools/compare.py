@@ -403,7 +403,7 @@ def main() -> None:
     parser.add_argument('--methods', nargs='+', metavar='METHOD[+KEY=VALUE...]',
                         help='see tools/train_together.py; default: alone, sfkd, sfkd_lean and all of configs/peers; '
                         f'of {", ".join(CHOSEN)} those of its table')
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument('--seeds', nargs='+', type=int, help='default: 0 to 4; with --tables-only all that there are')
     parser.add_argument('--split', choices=['val', 'test'], default='test')
     parser.add_argument('--epochs', type=int, help='budget of every run, 2 at least; default: that of the configs')
     parser.add_argument('--tune', action='store_true',
@@ -420,6 +420,7 @@ def main() -> None:
                         f'gives; default: the first variant of {", ".join(BASELINES)} that the task has')
     parser.add_argument('--plot', type=Path, metavar='FILE.png')
     args = parser.parse_args()
+    seeds = args.seeds or range(5)
     # a single cell run again is ranked among all that the file holds
     every = args.methods is None or not args.tables_only
     plain = ['alone', 'sfkd', 'sfkd_lean', *PEERS]
@@ -433,16 +434,17 @@ def main() -> None:
     results = args.results or Path(f"docs/results/{'results' if split == 'test' else 'tuning'}_{args.task}.jsonl")
     comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus, args.teacher_cache)
     if args.tune:
-        tune(comparison, [method for method in args.methods if method != 'alone'], pairs, args.seeds)
+        tune(comparison, [method for method in args.methods if method != 'alone'], pairs, seeds)
     elif not args.tables_only:
-        comparison.run([(pair, method, seed) for seed, pair, method in product(args.seeds, pairs, args.methods)])
+        comparison.run([(pair, method, seed) for seed, pair, method in product(seeds, pairs, args.methods)])
     rows = [row for row in comparison.rows if row['pair'] in pairs and row['split'] == split
-            and row['epochs'] == comparison.budget(row['pair'])]
+            and row['epochs'] == comparison.budget(row['pair'])
+            and (not (args.tables_only and args.seeds) or row['seed'] in args.seeds)]
     if args.tables_only and not rows:
         held = sorted({(row['pair'], row['split'], row['epochs']) for row in comparison.rows})
         rest = '; '.join(f'{pair}, {split}, {epochs} epochs' for pair, split, epochs in held) or 'none at all'
-        sys.exit(f'{results}: no row of {", ".join(pairs)}, split {split}, with the epochs asked for (--epochs; else '
-                 f"the configs' own). The file holds {rest}.")
+        sys.exit(f'{results}: no row of {", ".join(pairs)}, split {split}, with the seeds and epochs asked for '
+                 f"(--seeds, else all; --epochs, else the configs' own). The file holds {rest}.")
     ranked = [row for row in rows if every or row['method'] in args.methods]
     found = table(rows, args.versus or baselines(args.task)), ranks(ranked), parts(rows, PARTS[args.task])
     print('\n\n'.join(filter(None, found)))

@@ -1,6 +1,7 @@
 """The comparison's arithmetic, and that it goes on where it stopped."""
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -274,6 +275,8 @@ def test_the_page_has_the_table_of_the_results_file(compare, task, page):
 def test_the_page_has_each_method_and_part_on_public_data(compare):
     text, rows = (ROOT / 'docs/ablation.md').read_text(), results_of('fashion')
     section = text[text.index('## On public data'):text.index('### Its budget and weights')]
+    seeds = re.search(r'--task fashion --seeds ([\d ]+) --tables-only', section)[1].split()
+    rows = [row for row in rows if str(row['seed']) in seeds]
     lines = [*compare.table(rows, ('alone', 'aligned_mse+losses.0.weight=0.625')).splitlines(),
              *compare.parts(rows, compare.PARTS['fashion']).splitlines()]
     assert len(lines) > 10 and not [line for line in lines if line not in section]
@@ -313,6 +316,13 @@ def test_a_table_without_rows_says_which_the_file_has():
                            capture_output=True, text=True)
     assert asked.returncode == 1 and 'long_cls.jsonl: no row of' in asked.stderr
     assert 'swin_to_resnet8, test, 24 epochs' in asked.stderr
+
+def test_tables_are_of_the_seeds_that_are_named(tool):
+    file = ['--task', 'fashion', '--tables-only', '--pairs', 'fashion_resnet_to_mixer', '--methods', 'alone',
+            '--results', ROOT / 'docs/results/results_fashion.jsonl']
+    count = [int(re.search(r'\| alone \| (\d+) \|', tool('tools/compare.py', *file, *seeds))[1])
+             for seeds in (['--seeds', 1], ['--seeds', 0, 2], [])]
+    assert count[:2] == [1, 2] and count[2] >= 3
 
 
 def test_the_page_ranks_six_methods_of_the_longer_runs(tool):
