@@ -403,7 +403,7 @@ def main() -> None:
     parser.add_argument('--methods', nargs='+', metavar='METHOD[+KEY=VALUE...]',
                         help='see tools/train_together.py; default: alone, sfkd, sfkd_lean and all of configs/peers; '
                         f'of {", ".join(CHOSEN)} those of its table')
-    parser.add_argument('--seeds', nargs='+', type=int, help='default: 0 to 4; with --tables-only all that there are')
+    parser.add_argument('--seeds', nargs='+', type=int, help='of runs and tables; default: 0 to 4, and tables of all')
     parser.add_argument('--split', choices=['val', 'test'], default='test')
     parser.add_argument('--epochs', type=int, help='budget of every run, 2 at least; default: that of the configs')
     parser.add_argument('--tune', action='store_true',
@@ -439,10 +439,13 @@ def main() -> None:
         comparison.run([(pair, method, seed) for seed, pair, method in product(seeds, pairs, args.methods)])
     rows = [row for row in comparison.rows if row['pair'] in pairs and row['split'] == split
             and row['epochs'] == comparison.budget(row['pair'])
-            and (not (args.tables_only and args.seeds) or row['seed'] in args.seeds)]
+            and (not args.seeds or row['seed'] in args.seeds)]
     if args.tables_only and not rows:
-        held = sorted({(row['pair'], row['split'], row['epochs']) for row in comparison.rows})
-        rest = '; '.join(f'{pair}, {split}, {epochs} epochs' for pair, split, epochs in held) or 'none at all'
+        held: dict[tuple, set[int]] = {}
+        for row in comparison.rows:
+            held.setdefault((row['pair'], row['split'], row['epochs']), set()).add(row['seed'])
+        rest = '; '.join(f'{pair}, {split}, {epochs} epochs, seeds {" ".join(map(str, sorted(of_it)))}'
+                         for (pair, split, epochs), of_it in sorted(held.items())) or 'none at all'
         sys.exit(f'{results}: no row of {", ".join(pairs)}, split {split}, with the seeds and epochs asked for '
                  f"(--seeds, else all; --epochs, else the configs' own). The file holds {rest}.")
     ranked = [row for row in rows if every or row['method'] in args.methods]

@@ -106,6 +106,7 @@ class Subject:
 
     @cached_property
     def within(self) -> Within:
+        """What is measured within student and teacher; leaves the distiller with the weights of after."""
         run, pictures = self.run, self.pictures
         distiller, uninitialised = self._distiller
         batches = list(pictures.batches(distiller.data_preprocessor))
