@@ -43,15 +43,16 @@ from threading import Lock
 from mmengine.config import Config, ConfigDict
 
 import sfkd
-from sfkd.analysis.intervals import interval, spread
+from sfkd.analysis.comparison import draw_gains, parts, percent, ranks, table
 from sfkd.distillation.method import sfkd as preset
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS, budget
+from sfkd.openmmlab.running import errors_for_people
 
 TOOLS = Path(__file__).resolve().parent
-#: Task -> its metric, the metric's name in tables, and the factor that makes it a percentage.
-METRICS = dict(cls=('accuracy/top1', 'top-1', 1), det=('coco/bbox_mAP', 'box AP', 100), seg=('mIoU', 'mIoU', 1))
-METRICS |= dict(fashion=METRICS['cls'], det_pretrained=METRICS['det'], seg_pretrained=METRICS['seg'])
+#: Task -> what its students are scored by.
+METRICS = dict(cls='accuracy/top1', fashion='accuracy/top1', det='coco/bbox_mAP', det_pretrained='coco/bbox_mAP',
+               seg='mIoU', seg_pretrained='mIoU')
 #: Task -> pair -> config.
 PAIRS = dict(
     cls={pair: f'sfkd::mini/cls_{pair}.py' for pair in (
@@ -175,7 +176,7 @@ class Comparison:
     def _train(self, pair: str, seed: int, methods: list[str], gpu: int | None) -> list[dict]:
         """Train and score some methods of a pair and seed; the rows of those that ended."""
         task = TASK_OF[pair]
-        config, metric = PAIRS[task][pair], METRICS[task][0]
+        config, metric = PAIRS[task][pair], METRICS[task]
         group = hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
         epochs = self.budget(pair)
         folder = Path('work_dirs/compare') / pair / f'{self.split}{seed}_{epochs}' / group
@@ -275,124 +276,10 @@ def switch(method: str) -> str:
     return f'{kind}.0.temperature={1.0 if model[kind][0].get("temperature", 1.0) == 4.0 else 4.0}'
 
 
-def percent(row: dict) -> float:
-    return row['value'] * METRICS[row['task']][2]
-
-
-def cells_of(rows: list[dict]) -> dict[str, dict[str, dict[int, float]]]:
-    """``{pair: {method: {seed: value in %}}}``, methods from best to worst."""
-    cells: dict[str, dict[str, dict[int, float]]] = {}
-    for row in rows:
-        cells.setdefault(row['pair'], {}).setdefault(row['method'], {})[row['seed']] = percent(row)
-    return {pair: dict(sorted(methods.items(), key=lambda item: -mean(item[1].values())))
-            for pair, methods in cells.items()}
-
-
-def table(rows: list[dict], baselines=BASELINES) -> str:
-    """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline with its 95%
-    interval.
-    """
-    measures = sorted({METRICS[row['task']][1] for row in rows})
-    lines = [f'| pair | method | seeds | {" / ".join(measures)} (%), mean ± sd | '
-             + ' | '.join(f'minus {b}' for b in baselines) + ' |', '|' + '---|' * (4 + len(baselines))]
-    for pair, methods in cells_of(rows).items():
-        for method, by_seed in methods.items():
-            differences = []
-            for baseline in baselines:
-                other = methods.get(baseline, {})
-                paired = [by_seed[seed] - other[seed] for seed in by_seed if seed in other]
-                differences.append(interval(paired) if paired and method != baseline else '')
-            lines.append(f'| {pair} | {method} | {len(by_seed)} | {spread(list(by_seed.values()))} | '
-                         f'{" | ".join(differences)} |')
-    return '\n'.join(lines)
-
-
-def ranks(rows: list[dict]) -> str:
-    """Markdown: mean ± standard deviation and, of the methods that every pair has, the rank on each pair and the mean
-    rank.
-    """
-    cells = cells_of(rows)
-    common = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
-    place = {pair: {method: i for i, method in enumerate((m for m in methods if m in common), 1)}
-             for pair, methods in cells.items()}
-    order = sorted(common, key=lambda method: mean(ranking[method] for ranking in place.values()))
-
-    def cell(pair, method):
-        return f'{spread(list(cells[pair][method].values()))} ({place[pair][method]})'
-    lines = ['| method | ' + ' | '.join(place) + ' | mean rank |', '|' + '---|' * (len(place) + 2)]
-    return '\n'.join(lines + [f'| {method} | ' + ' | '.join(cell(pair, method) for pair in place)
-                              + f' | {mean(ranking[method] for ranking in place.values()):.2f} |' for method in order])
-
-
-def parts(rows: list[dict], of_task: dict[str, tuple[str, str]]) -> str:
-    """Markdown: what each part of SFKD brings, in differences paired by seed with their 95% intervals: on each pair,
-    and over all runs. Nothing of a part that no pair has with and without it.
-    """
-    cells = cells_of(rows)
-    found = {part: {pair: [methods[has][seed] - methods[lacks][seed] for seed in methods[has]
-                           if seed in methods[lacks]]
-                    for pair, methods in cells.items() if has in methods and lacks in methods}
-             for part, (has, lacks) in of_task.items()}
-    lines = [f'| part | {" | ".join(cells)} | all runs |', '|' + '---|' * (len(cells) + 2)]
-    for part, by_pair in found.items():
-        runs = [difference for differences in by_pair.values() for difference in differences]
-        if not runs:
-            continue
-        lines.append(f'| {part} | ' + ' | '.join(
-            f'{interval(values)} ({len(values)})' if values else '' for values in
-            (*(by_pair.get(pair, []) for pair in cells), runs)) + ' |')
-    return '\n'.join(lines) if len(lines) > 2 else ''
-
-
 def baselines(task: str) -> list[str]:
     """What differences are to by default, as the task's table has it."""
     names = CHOSEN.get(task, BASELINES)
     return [next(name for name in names if name.partition('+')[0] == baseline) for baseline in BASELINES]
-
-
-def label(method: str) -> str:
-    """A method's name for a picture, of its weights the numbers alone: ``sfkd 0.625, 0.625``."""
-    name, *options = method.split('+')
-    of_logits = 'logits.0.weight=', 'logit_weight='
-    for i, option in enumerate(options):
-        if option.startswith(of_logits):
-            options[i] = f'logits {float(option.partition("=")[2]):g}'
-        elif option.partition('=')[0].endswith('weight'):
-            options[i] = f'{float(option.partition("=")[2]):g}'
-    return f'{name} {", ".join(options)}'.rstrip()
-
-
-def plot(rows: list[dict], file: Path) -> None:
-    """A panel a pair: what each method adds to the student alone, each seed as a dot and their mean as a bar."""
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    cells = {pair: methods for pair, methods in cells_of(rows).items() if 'alone' in methods}
-    if not cells:
-        sys.exit(f'{file}: the picture is of gains over the student alone, and no row is of it; add alone to --methods')
-    gains = {pair: {method: [value - methods['alone'][seed] for seed, value in by_seed.items()
-                             if seed in methods['alone']] for method, by_seed in methods.items()}
-             for pair, methods in cells.items()}
-    # the best on top: by how far each is behind the first of a pair, in the mean over the pairs that have it
-    first = {pair: max(mean(of) for of in methods.values() if of) for pair, methods in gains.items()}
-    named = sorted({method for methods in gains.values() for method in methods if methods[method]} - {'alone'})
-    order = sorted(named, key=lambda method: mean(mean(methods[method]) - first[pair]
-                                                  for pair, methods in gains.items() if methods.get(method)))
-    figure, axes = plt.subplots(1, len(gains), figsize=(2.5 + 2.8 * len(gains), 1.2 + 0.25 * len(order)),
-                                layout='constrained', squeeze=False, sharey=True)
-    for axis, (pair, methods) in zip(axes[0], gains.items()):
-        axis.axvline(0, color='black', linewidth=1)
-        for i, method in enumerate(order):
-            if of_seeds := methods.get(method):
-                colour = 'tab:red' if method.startswith('sfkd') else 'tab:blue'
-                axis.plot(of_seeds, [i] * len(of_seeds), '.', color=colour, alpha=0.5)
-                axis.plot(mean(of_seeds), i, '|', color=colour, markersize=12, markeredgewidth=2)
-        alone = mean(cells[pair]['alone'].values())
-        axis.set(title=pair.removeprefix(f'{TASK_OF[pair]}_').replace('_to_', ' to '), yticks=range(len(order)),
-                 yticklabels=[label(method) for method in order],
-                 xlabel=f'points of {METRICS[TASK_OF[pair]][1]} over\nthe student alone ({alone:.1f}%)')
-        axis.grid(alpha=0.3)
-    figure.savefig(file, dpi=120)
 
 
 def main() -> None:
@@ -452,7 +339,8 @@ def main() -> None:
     found = table(rows, args.versus or baselines(args.task)), ranks(ranked), parts(rows, PARTS[args.task])
     print('\n\n'.join(filter(None, found)))
     if args.plot:
-        plot([row for row in rows if row['method'] in args.methods], args.plot)
+        with errors_for_people():
+            draw_gains([row for row in rows if row['method'] in args.methods], args.plot)
     sys.exit(f'{comparison.failed} runs failed' if comparison.failed else 0)
 
 

@@ -1,4 +1,4 @@
-"""The comparison's arithmetic, and that it goes on where it stopped."""
+"""A comparison's cells and trials, that it goes on where it stopped, and that the pages have its tables."""
 import importlib.util
 import json
 import re
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sfkd.analysis.comparison import parts, ranks, table
+from sfkd.analysis.intervals import interval
 from sfkd.openmmlab.methods import model_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,38 +25,8 @@ def compare():
 
 
 def rows(method, values, pair='resnet_to_mixer'):
-    return [dict(task='cls', pair=pair, method=method, seed=seed, split='test', value=value, epochs=6, seconds=10,
-                 cpu_seconds=20) for seed, value in values.items()]
-
-
-def test_interval_is_students_t(compare):
-    assert compare.interval([1., 2., 3.]) == ' +2.00 ± 2.48'  # 4.303 * 1 / sqrt(3)
-    assert compare.interval([-1.5]) == ' -1.50'
-    assert compare.interval([0., 2.] * 8) == ' +1.00 ± 0.55'  # 2.131 * sqrt(16 / 15) / 4
-
-
-def test_differences_are_paired_by_seed(compare):
-    text = compare.table(rows('alone', {0: 10., 1: 20., 2: 99.}) + rows('sfkd', {1: 23., 0: 11.}))
-    sfkd = next(line for line in text.splitlines() if '| sfkd |' in line)
-    assert '17.00 ± 8.49' in sfkd and '+2.00 ± 12.71' in sfkd  # (11 - 10, 23 - 20); seed 2 has no partner
-
-
-def test_ranks_are_of_the_methods_that_every_pair_has(compare):
-    measured = [row for pair, values in dict(a=(1., 3., 2.), b=(5., 4., 6.)).items()
-                for method, value in zip(('alone', 'kd', 'sfkd'), values) for row in rows(method, {0: value}, pair)]
-    text = compare.ranks(measured + rows('cwd', {0: 9.}, 'a'))
-    assert '| kd | 3.00 (1) | 4.00 (3) | 2.00 |' in text and '| sfkd | 2.00 (2) | 6.00 (1) | 1.50 |' in text
-    assert 'cwd' not in text
-
-
-def test_parts_are_differences_on_each_pair_and_over_all_runs(compare):
-    measured = [*rows('sfkd', {0: 13., 1: 13.}, 'a'), *rows('lean', {0: 10., 1: 12.}, 'a'), *rows('mse', {1: 9.}, 'a'),
-                *rows('sfkd', {0: 8.}, 'b'), *rows('lean', {0: 5., 2: 1.}, 'b')]
-    text = compare.parts(measured, dict(DS2S=('sfkd', 'lean'), GFFL=('lean', 'mse'), DWT=('sfkd', 'without')))
-    # 13 - 10, 13 - 12; 8 - 5; 12 - 9
-    assert '| DS2S |  +2.00 ± 12.71 (2) |  +3.00 (1) |  +2.33 ± 2.87 (3) |' in text
-    assert '| GFFL |  +3.00 (1) |  |  +3.00 (1) |' in text and 'DWT' not in text
-    assert compare.parts(measured, dict(DWT=('sfkd', 'without'))) == ''
+    return [dict(task='cls', pair=pair, method=method, seed=seed, split='test', metric='accuracy/top1', value=value,
+                 epochs=6, seconds=10, cpu_seconds=20) for seed, value in values.items()]
 
 
 def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
@@ -64,30 +36,6 @@ def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
                 results, '--versus', 'kd', '--plot', tmp_path / 'plot.png')
     assert text.count('| 50.00 |') == 3 and text.count('|  +0.00 |') == 2 and 'minus kd |' in text
     assert len(results.read_text().splitlines()) == 3 and (tmp_path / 'plot.png').stat().st_size > 5000
-
-
-@pytest.mark.parametrize('method, expected', [
-    ('sfkd+spatial_weight=0.625+frequency_weight=0.625+levels=0', 'sfkd 0.625, 0.625, levels=0'),
-    ('cwd+losses.0.weight=5+logits.0.weight=1.0', 'cwd 5, logits 1'),
-    ('sfkd_lean+sigma=1.0+logit_weight=1.0', 'sfkd_lean sigma=1.0, logits 1'), ('ofa', 'ofa')])
-def test_the_picture_names_a_method_by_its_weights(compare, method, expected):
-    assert compare.label(method) == expected
-
-
-def test_the_picture_is_of_gains_paired_by_seed(compare, tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
-    drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: drawn.append(figure))
-    measured = [*rows('alone', {0: 10., 1: 20.}, 'resnet_to_mixer'), *rows('kd', {1: 19.}, 'resnet_to_mixer'),
-                *rows('sfkd', {1: 23., 0: 11., 2: 99.}, 'resnet_to_mixer'),
-                *rows('alone', {0: 5.}, 'resnet_to_vit'), *rows('sfkd', {0: 9.}, 'resnet_to_vit')]
-    compare.plot(measured, tmp_path / 'plot.png')
-    mixer, vit = drawn[0].axes
-    assert [tick.get_text() for tick in mixer.get_yticklabels()] == ['kd', 'sfkd']  # the best on top
-    assert [list(line.get_xdata()) for line in mixer.lines[1:]] == [[-1.], [-1.], [3., 1.], [2.]]
-    assert [list(line.get_xdata()) for line in vit.lines[1:]] == [[4.], [4.]]
-    with pytest.raises(SystemExit, match='add alone to --methods'):
-        compare.plot(rows('sfkd', {0: 9.}), tmp_path / 'plot.png')
 
 
 @pytest.fixture
@@ -237,7 +185,8 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
     def score(self, cells):
         run.append(cells)
         values = {method: 10 * float(method.split('=')[1].partition('+')[0]) for _, method, _ in cells}
-        return [dict(task='cls', method=method, value=values[method] + method.count('+')) for _, method, _ in cells]
+        return [dict(metric='accuracy/top1', method=method, value=values[method] + method.count('+'))
+                for _, method, _ in cells]
     monkeypatch.setattr(compare.Comparison, 'run', score)
     comparison, pairs = compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['resnet_to_mixer', 'swin_to_resnet8']
     methods = ['sfkd', *compare.CONFIGS]
@@ -258,7 +207,7 @@ def test_tuning_scales_the_anchor_too(compare):
 
 def test_tuning_does_not_choose_what_failed_on_a_pair(compare, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(compare.Comparison, 'run', lambda self, cells: [
-        dict(task='cls', method=method, value=50.0)
+        dict(metric='accuracy/top1', method=method, value=50.0)
         for pair, method, _ in cells if (pair, method) != ('resnet_to_mixer', 'kd+logits.0.weight=0.0625')])
     compare.tune(compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['kd'], ['resnet_to_mixer', 'swin_to_resnet8'],
                  [0])
@@ -267,7 +216,7 @@ def test_tuning_does_not_choose_what_failed_on_a_pair(compare, tmp_path, capfd, 
 
 @pytest.mark.parametrize('task, page', [('cls', 'docs/short_budgets.md'), ('det', 'README.md'), ('seg', 'README.md')])
 def test_the_page_has_the_table_of_the_results_file(compare, task, page):
-    lines = compare.table(results_of(task)).splitlines()[2:]
+    lines = table(results_of(task), compare.BASELINES).splitlines()[2:]
     text = (ROOT / page).read_text()
     assert len(lines) >= 2 and not [line for line in lines if line not in text]
 
@@ -277,25 +226,25 @@ def test_the_page_has_each_method_and_part_on_public_data(compare):
     section = text[text.index('## On public data'):text.index('### Its budget and weights')]
     seeds = re.search(r'--task fashion --seeds ([\d ]+) --tables-only', section)[1].split()
     rows = [row for row in rows if str(row['seed']) in seeds]
-    lines = [*compare.table(rows, ('alone', 'aligned_mse+losses.0.weight=0.625')).splitlines(),
-             *compare.parts(rows, compare.PARTS['fashion']).splitlines()]
+    lines = [*table(rows, ('alone', 'aligned_mse+losses.0.weight=0.625')).splitlines(),
+             *parts(rows, compare.PARTS['fashion']).splitlines()]
     assert len(lines) > 10 and not [line for line in lines if line not in section]
 
 
 def test_the_page_has_the_parts_on_the_segmentor(compare):
     text, rows = (ROOT / 'docs/ablation.md').read_text(), results_of('seg', 'parts')
-    lines = [*compare.table(rows).splitlines(), *compare.parts(rows, compare.PARTS['seg']).splitlines()]
+    lines = [*table(rows, compare.BASELINES).splitlines(), *parts(rows, compare.PARTS['seg']).splitlines()]
     assert {row['seed'] for row in rows} == {0, 1, 2, 3, 4} and len(rows) == 20
     assert len(lines) == 12 and not [line for line in lines if line not in text]
 
 
-def test_the_pages_say_what_all_runs_of_the_whole_method_and_the_lean_form_differ_by(compare):
+def test_the_pages_say_what_all_runs_of_the_whole_method_and_the_lean_form_differ_by():
     of = {method: {(row['pair'], row['seed']): row['value'] for row in results_of('cls') if row['method'] == method}
           for method in ('sfkd', 'sfkd_lean')}
     differences = [value - of['sfkd_lean'][cell] for cell, value in of['sfkd'].items()]
     assert len(differences) == 20
     for page in 'README.md', 'docs/results.md':
-        assert compare.interval(differences).strip() in (ROOT / page).read_text()
+        assert interval(differences).strip() in (ROOT / page).read_text()
 
 
 def test_tuning_finds_the_weights_of_sfkd_in_its_preset(compare):
@@ -305,7 +254,7 @@ def test_tuning_finds_the_weights_of_sfkd_in_its_preset(compare):
 
 
 def test_the_page_has_the_table_of_the_longer_runs(compare):
-    lines = compare.table(results_of('cls', 'long')).splitlines()[2:]
+    lines = table(results_of('cls', 'long'), compare.BASELINES).splitlines()[2:]
     text = (ROOT / 'docs/ablation.md').read_text()
     assert len(lines) == 24 and not [line for line in lines if line not in text]
 
@@ -336,9 +285,9 @@ def test_the_page_ranks_six_methods_of_the_longer_runs(tool):
     assert '(1.5; aligned MSE 2.5, PKD and CWD 3)' in (ROOT / 'docs/ablation.md').read_text()
 
 
-def test_the_readme_ranks_the_methods_as_the_results_file_does(compare):
+def test_the_readme_ranks_the_methods_as_the_results_file_does():
     measured = results_of('cls')
-    lines = compare.ranks([row for row in measured if row['pair'] != 'resnet_to_swin']).splitlines()[2:]
+    lines = ranks([row for row in measured if row['pair'] != 'resnet_to_swin']).splitlines()[2:]
     text = (ROOT / 'README.md').read_text()
     assert len(lines) >= 2 and not [line for line in lines if line not in text]
 

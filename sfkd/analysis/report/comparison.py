@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import mean
 
 from ...errors import ConfigError
+from ..comparison import ALONE, cells_of, differences
 from ..intervals import interval, spread
-from ..runs import HOW, scaled, shown
+from ..runs import HOW, shown
 from . import charts, page
 
 
@@ -25,24 +25,21 @@ def comparison(file: Path, command: str = '') -> str:
     for number, line in enumerate(file.read_text().splitlines(), 1):
         try:
             row = json.loads(line)
-            rows.append(dict(row, value=scaled(row['metric'], float(row['value'])), **{
-                key: row[key] for key in ('pair', 'method', 'seed', 'split', 'epochs')}))
+            rows.append(dict(row, **{key: row[key] for key in ('metric', 'pair', 'method', 'seed', 'split', 'epochs')},
+                             value=float(row['value'])))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"RUN: line {number} of '{file}' is no row of tools/compare.py ({type(error).__name__}: "
                               f'{error}); {HOW}') from error
     if not rows:
         raise ConfigError(f"RUN: '{file}' is empty; {HOW}")
-    groups: dict[tuple, dict[str, dict[int, float]]] = {}
+    groups: dict[tuple, list[dict]] = {}
     for row in rows:
-        key = row['pair'], row['split'], row['epochs'], row['metric']
-        groups.setdefault(key, {}).setdefault(row['method'], {})[row['seed']] = row['value']
+        groups.setdefault((row['pair'], row['split'], row['epochs'], row['metric']), []).append(row)
     sections = []
-    for i, ((pair, split, epochs, metric), methods) in enumerate(groups.items()):
-        methods = dict(sorted(methods.items(), key=lambda item: -mean(item[1].values())))
-        reference = methods.get('alone', {})
+    for i, ((pair, split, epochs, metric), of_group) in enumerate(groups.items()):
+        methods = cells_of(of_group)[pair]
         table = [(method, len(seeds), spread(list(seeds.values())),
-                  interval(paired) if method != 'alone' and (paired := [
-                      seeds[seed] - reference[seed] for seed in seeds if seed in reference]) else '')
+                  interval(paired) if method != ALONE and (paired := differences(methods, method, ALONE)) else '')
                  for method, seeds in methods.items()]
         sections.append((f'pair{i}', f'{pair}, {epochs} epochs', page.charts([page.chart(
             charts.dots({method: list(seeds.values()) for method, seeds in methods.items()}, shown(metric), pair),

@@ -1,0 +1,142 @@
+"""What the rows of tools/compare.py say: means, differences paired by seed, ranks, parts, and a picture of gains.
+
+A row is a dict of a ``task``, ``pair``, ``method``, ``seed``, ``metric`` and its ``value``, and more.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean
+
+from ..errors import ConfigError
+from .intervals import interval, spread
+from .runs import scaled, shown
+
+#: What else is compared with: the student without a teacher.
+ALONE = 'alone'
+
+
+def percent(row: dict) -> float:
+    """The value of a row as it is shown."""
+    return scaled(row['metric'], row['value'])
+
+
+def cells_of(rows: Iterable[dict]) -> dict[str, dict[str, dict[int, float]]]:
+    """``{pair: {method: {seed: value in %}}}``, methods from best to worst."""
+    cells: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        cells.setdefault(row['pair'], {}).setdefault(row['method'], {})[row['seed']] = percent(row)
+    return {pair: dict(sorted(methods.items(), key=lambda item: -mean(item[1].values())))
+            for pair, methods in cells.items()}
+
+
+def differences(methods: dict[str, dict[int, float]], method: str, other: str) -> list[float]:
+    """One method of a pair minus another, by seed, of the seeds that both have."""
+    of, minus = (methods.get(name, {}) for name in (method, other))
+    return [value - minus[seed] for seed, value in of.items() if seed in minus]
+
+
+def table(rows: Sequence[dict], baselines: Sequence[str]) -> str:
+    """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline with its 95%
+    interval.
+    """
+    measures = sorted({shown(row['metric']) for row in rows})
+    lines = [f'| pair | method | seeds | {" / ".join(measures)}, mean ± sd | '
+             + ' | '.join(f'minus {b}' for b in baselines) + ' |', '|' + '---|' * (4 + len(baselines))]
+    for pair, methods in cells_of(rows).items():
+        for method, by_seed in methods.items():
+            minus = [differences(methods, method, other) if method != other else [] for other in baselines]
+            lines.append(f'| {pair} | {method} | {len(by_seed)} | {spread(list(by_seed.values()))} | '
+                         f'{" | ".join(interval(values) if values else "" for values in minus)} |')
+    return '\n'.join(lines)
+
+
+def ranks(rows: Sequence[dict]) -> str:
+    """Markdown: mean ± standard deviation and, of the methods that every pair has, the rank on each pair and the mean
+    rank.
+    """
+    cells = cells_of(rows)
+    common = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
+    place = {pair: {method: i for i, method in enumerate((m for m in methods if m in common), 1)}
+             for pair, methods in cells.items()}
+    rank = {method: mean(ranking[method] for ranking in place.values()) for method in common}
+    order = sorted(common, key=lambda method: (rank[method], method))
+
+    def cell(pair, method):
+        return f'{spread(list(cells[pair][method].values()))} ({place[pair][method]})'
+    lines = ['| method | ' + ' | '.join(place) + ' | mean rank |', '|' + '---|' * (len(place) + 2)]
+    return '\n'.join(lines + [f'| {method} | ' + ' | '.join(cell(pair, method) for pair in place)
+                              + f' | {rank[method]:.2f} |' for method in order])
+
+
+def parts(rows: Sequence[dict], of_parts: dict[str, tuple[str, str]]) -> str:
+    """Markdown: what each part of SFKD brings, in differences paired by seed with their 95% intervals: on each pair,
+    and over all runs. Nothing of a part that no pair has with and without it.
+
+    Args:
+        rows: of one task.
+        of_parts: part -> the method that has it and the one that lacks it.
+    """
+    cells = cells_of(rows)
+    found = {part: {pair: differences(methods, has, lacks) for pair, methods in cells.items()}
+             for part, (has, lacks) in of_parts.items()}
+    lines = [f'| part | {" | ".join(cells)} | all runs |', '|' + '---|' * (len(cells) + 2)]
+    for part, by_pair in found.items():
+        runs = [value for values in by_pair.values() for value in values]
+        if not runs:
+            continue
+        lines.append(f'| {part} | ' + ' | '.join(
+            f'{interval(values)} ({len(values)})' if values else '' for values in
+            (*by_pair.values(), runs)) + ' |')
+    return '\n'.join(lines) if len(lines) > 2 else ''
+
+
+def label(method: str) -> str:
+    """A method's name for a picture, of its weights the numbers alone: ``sfkd 0.625, 0.625``."""
+    name, *options = method.split('+')
+    of_logits = 'logits.0.weight=', 'logit_weight='
+    for i, option in enumerate(options):
+        if option.startswith(of_logits):
+            options[i] = f'logits {float(option.partition("=")[2]):g}'
+        elif option.partition('=')[0].endswith('weight'):
+            options[i] = f'{float(option.partition("=")[2]):g}'
+    return f'{name} {", ".join(options)}'.rstrip()
+
+
+def draw_gains(rows: Sequence[dict], file: Path) -> None:
+    """Draw a panel a pair: what each method adds to the student alone, each seed as a dot and their mean as a bar.
+
+    Raises:
+        ConfigError: if no row is of the student alone.
+    """
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    cells = {pair: methods for pair, methods in cells_of(rows).items() if ALONE in methods}
+    if not cells:
+        raise ConfigError(f"'{file}': the picture is of gains over the student alone, and no row is of it; add alone "
+                          'to --methods')
+    a_row = {row['pair']: row for row in rows}
+    gains = {pair: {method: differences(methods, method, ALONE) for method in methods}
+             for pair, methods in cells.items()}
+    # the best on top: by how far each is behind the first of a pair, in the mean over the pairs that have it
+    first = {pair: max(mean(of) for of in methods.values() if of) for pair, methods in gains.items()}
+    named = sorted({method for methods in gains.values() for method in methods if methods[method]} - {ALONE})
+    order = sorted(named, key=lambda method: mean(mean(methods[method]) - first[pair]
+                                                  for pair, methods in gains.items() if methods.get(method)))
+    figure, axes = plt.subplots(1, len(gains), figsize=(2.5 + 2.8 * len(gains), 1.2 + 0.25 * len(order)),
+                                layout='constrained', squeeze=False, sharey=True)
+    for axis, (pair, methods) in zip(axes[0], gains.items()):
+        axis.axvline(0, color='black', linewidth=1)
+        for i, method in enumerate(order):
+            if of_seeds := methods.get(method):
+                colour = 'tab:red' if method.startswith('sfkd') else 'tab:blue'
+                axis.plot(of_seeds, [i] * len(of_seeds), '.', color=colour, alpha=0.5)
+                axis.plot(mean(of_seeds), i, '|', color=colour, markersize=12, markeredgewidth=2)
+        alone = mean(cells[pair][ALONE].values())
+        measure = shown(a_row[pair]['metric']).removesuffix(' (%)')
+        axis.set(title=pair.removeprefix(f"{a_row[pair]['task']}_").replace('_to_', ' to '), yticks=range(len(order)),
+                 yticklabels=[label(method) for method in order],
+                 xlabel=f'points of {measure} over\nthe student alone ({alone:.1f}%)')
+        axis.grid(alpha=0.3)
+    figure.savefig(file, dpi=120)

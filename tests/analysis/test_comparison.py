@@ -1,0 +1,70 @@
+"""The arithmetic of a comparison's tables and picture."""
+import re
+
+import pytest
+
+from sfkd.analysis.comparison import draw_gains, label, parts, ranks, table
+from sfkd.analysis.intervals import interval
+from sfkd.errors import ConfigError
+
+
+def rows(method, values, pair='resnet_to_mixer'):
+    return [dict(task='cls', pair=pair, method=method, seed=seed, metric='accuracy/top1', value=value)
+            for seed, value in values.items()]
+
+
+def test_interval_is_students_t():
+    assert interval([1., 2., 3.]) == ' +2.00 ± 2.48'  # 4.303 * 1 / sqrt(3)
+    assert interval([-1.5]) == ' -1.50'
+    assert interval([0., 2.] * 8) == ' +1.00 ± 0.55'  # 2.131 * sqrt(16 / 15) / 4
+
+
+def test_differences_are_paired_by_seed():
+    text = table(rows('alone', {0: 10., 1: 20., 2: 99.}) + rows('sfkd', {1: 23., 0: 11.}), ['alone'])
+    sfkd = next(line for line in text.splitlines() if '| sfkd |' in line)
+    assert '17.00 ± 8.49' in sfkd and '+2.00 ± 12.71' in sfkd  # (11 - 10, 23 - 20); seed 2 has no partner
+
+
+def test_ranks_are_of_the_methods_that_every_pair_has():
+    measured = [row for pair, values in dict(a=(1., 3., 2.), b=(5., 4., 6.)).items()
+                for method, value in zip(('alone', 'kd', 'sfkd'), values) for row in rows(method, {0: value}, pair)]
+    text = ranks(measured + rows('cwd', {0: 9.}, 'a'))
+    assert '| kd | 3.00 (1) | 4.00 (3) | 2.00 |' in text and '| sfkd | 2.00 (2) | 6.00 (1) | 1.50 |' in text
+    assert 'cwd' not in text
+    tied = [row for i in range(9) for pair, value in dict(a=i, b=-i).items()
+            for row in rows(f'm{i}', {0: value}, pair)]
+    assert re.findall(r'm\d', ranks(tied)) == [f'm{i}' for i in range(9)]  # equal ranks go by name
+
+
+def test_parts_are_differences_on_each_pair_and_over_all_runs():
+    measured = [*rows('sfkd', {0: 13., 1: 13.}, 'a'), *rows('lean', {0: 10., 1: 12.}, 'a'), *rows('mse', {1: 9.}, 'a'),
+                *rows('sfkd', {0: 8.}, 'b'), *rows('lean', {0: 5., 2: 1.}, 'b')]
+    text = parts(measured, dict(DS2S=('sfkd', 'lean'), GFFL=('lean', 'mse'), DWT=('sfkd', 'without')))
+    # 13 - 10, 13 - 12; 8 - 5; 12 - 9
+    assert '| DS2S |  +2.00 ± 12.71 (2) |  +3.00 (1) |  +2.33 ± 2.87 (3) |' in text
+    assert '| GFFL |  +3.00 (1) |  |  +3.00 (1) |' in text and 'DWT' not in text
+    assert parts(measured, dict(DWT=('sfkd', 'without'))) == ''
+
+
+@pytest.mark.parametrize('method, expected', [
+    ('sfkd+spatial_weight=0.625+frequency_weight=0.625+levels=0', 'sfkd 0.625, 0.625, levels=0'),
+    ('cwd+losses.0.weight=5+logits.0.weight=1.0', 'cwd 5, logits 1'),
+    ('sfkd_lean+sigma=1.0+logit_weight=1.0', 'sfkd_lean sigma=1.0, logits 1'), ('ofa', 'ofa')])
+def test_the_picture_names_a_method_by_its_weights(method, expected):
+    assert label(method) == expected
+
+
+def test_the_picture_is_of_gains_paired_by_seed(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: drawn.append(figure))
+    measured = [*rows('alone', {0: 10., 1: 20.}, 'resnet_to_mixer'), *rows('kd', {1: 19.}, 'resnet_to_mixer'),
+                *rows('sfkd', {1: 23., 0: 11., 2: 99.}, 'resnet_to_mixer'),
+                *rows('alone', {0: 5.}, 'resnet_to_vit'), *rows('sfkd', {0: 9.}, 'resnet_to_vit')]
+    draw_gains(measured, tmp_path / 'plot.png')
+    mixer, vit = drawn[0].axes
+    assert [tick.get_text() for tick in mixer.get_yticklabels()] == ['kd', 'sfkd']  # the best on top
+    assert [list(line.get_xdata()) for line in mixer.lines[1:]] == [[-1.], [-1.], [3., 1.], [2.]]
+    assert [list(line.get_xdata()) for line in vit.lines[1:]] == [[4.], [4.]]
+    with pytest.raises(ConfigError, match='add alone to --methods'):
+        draw_gains(rows('sfkd', {0: 9.}), tmp_path / 'plot.png')
