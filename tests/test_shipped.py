@@ -7,7 +7,7 @@ from mmengine.config import Config
 from sfkd.checkpoint import read_checkpoint
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model
-from sfkd.openmmlab.running import load_config
+from sfkd.openmmlab.configs import load_config
 from sfkd.shipped import CONFIGS, TOOLS, located
 
 ROOT = Path(__file__).resolve().parents[1]

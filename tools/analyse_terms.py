@@ -20,7 +20,8 @@ from mmengine.runner import Runner
 from sfkd.analysis import PairReport, report_terms
 from sfkd.checkpoint import read_checkpoint, weights_of
 from sfkd.errors import ConfigError
-from sfkd.openmmlab.running import check_data, errors_for_people, load_config, prepare_process
+from sfkd.openmmlab.configs import check_data, load_config
+from sfkd.openmmlab.process import errors_for_people, prepare_process
 from sfkd.registry import MODELS
 
 

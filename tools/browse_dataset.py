@@ -12,7 +12,8 @@ from mmengine.runner import set_random_seed
 
 from sfkd.analysis.drawing import annotate, build_dataset, picture
 from sfkd.datasets.digits_wild import contact_sheet
-from sfkd.openmmlab.running import errors_for_people, load_config, prepare_process
+from sfkd.openmmlab.configs import load_config
+from sfkd.openmmlab.process import errors_for_people, prepare_process
 
 
 def parse_args() -> argparse.Namespace:

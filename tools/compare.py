@@ -47,7 +47,7 @@ from sfkd.analysis.comparison import draw_gains, parts, percent, ranks, table
 from sfkd.distillation.method import sfkd as preset
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS, budget
-from sfkd.openmmlab.running import errors_for_people
+from sfkd.openmmlab.process import errors_for_people
 
 TOOLS = Path(__file__).resolve().parent
 #: Task -> what its students are scored by.

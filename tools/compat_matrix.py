@@ -22,7 +22,7 @@ from sfkd.analysis.matrix.seam import Seam
 from sfkd.analysis.matrix.stock import LIBRARIES
 from sfkd.analysis.matrix.zoos import SIZES, Timm, Torchvision, Transformers, Zoo
 from sfkd.analysis.trainings.rows import Trainings
-from sfkd.openmmlab.running import prepare_process
+from sfkd.openmmlab.process import prepare_process
 
 #: What the libraries' own messages do not say.
 EXPLANATIONS = {

@@ -6,7 +6,7 @@ module.
 import argparse
 
 from sfkd.labelfree import distil
-from sfkd.openmmlab.running import errors_for_people, prepare_process
+from sfkd.openmmlab.process import errors_for_people, prepare_process
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,10 +14,11 @@ import torch
 from mmengine.dataset import pseudo_collate
 
 from sfkd.analysis.drawing import annotate, as_truth, build_dataset, picture
-from sfkd.analysis.report.predictions import student_of
 from sfkd.datasets.digits_wild import contact_sheet
 from sfkd.errors import ConfigError
-from sfkd.openmmlab.running import errors_for_people, load_config, prepare_process
+from sfkd.openmmlab.configs import load_config
+from sfkd.openmmlab.process import errors_for_people, prepare_process
+from sfkd.openmmlab.running import trained_student
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,7 +47,7 @@ def main() -> None:
         columns = [('truth', [annotate(picture(item['inputs']), item['data_samples'], classes, args.cell, palette)
                               for item in items])]
         for name, path, checkpoint in models:
-            network = student_of(load_config(path), checkpoint)
+            network = trained_student(load_config(path), checkpoint)
             shown = []
             for index, item in zip(chosen, items):
                 with torch.no_grad():

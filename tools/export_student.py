@@ -8,8 +8,9 @@ import argparse
 from sfkd.checkpoint import read_checkpoint, stock_checkpoint, write_checkpoint
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model
+from sfkd.openmmlab.configs import is_distillation, load_config, student_config
 from sfkd.openmmlab.exporting import export_model
-from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process, student_config
+from sfkd.openmmlab.process import errors_for_people, prepare_process
 
 
 def parse_args() -> argparse.Namespace:

@@ -24,7 +24,7 @@ from sfkd.checkpoint import load_weights, write_checkpoint
 from sfkd.distillation import Teacher
 from sfkd.labelfree.training import MAX_NORM, WEIGHT_DECAY, factor
 from sfkd.openmmlab.building import build_model, normalisation_of, read_config
-from sfkd.openmmlab.running import errors_for_people, prepare_process
+from sfkd.openmmlab.process import errors_for_people, prepare_process
 from sfkd.progress import Progress
 from sfkd.registry import MODELS
 

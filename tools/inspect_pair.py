@@ -14,7 +14,8 @@ from sfkd.analysis.pair_picture import draw_pairs
 from sfkd.analysis.trial import built, training_step, without_downloads, works
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import read_config
-from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process
+from sfkd.openmmlab.configs import is_distillation, load_config
+from sfkd.openmmlab.process import errors_for_people, prepare_process
 
 
 def parse_args() -> argparse.Namespace:

@@ -17,7 +17,7 @@ from sfkd.analysis.report.run import run_report
 from sfkd.analysis.report.subject import Subject
 from sfkd.analysis.runs import read_run, scaled
 from sfkd.errors import ConfigError
-from sfkd.openmmlab.running import errors_for_people, prepare_process
+from sfkd.openmmlab.process import errors_for_people, prepare_process
 
 
 def parse_args() -> argparse.Namespace:

@@ -6,19 +6,9 @@ import json
 from pathlib import Path
 
 from sfkd.checkpoint import load_strictly
-from sfkd.openmmlab.running import (
-    build_runner,
-    check_data,
-    errors_for_people,
-    is_distillation,
-    leaving_together,
-    load_config,
-    plain_scores,
-    prepare_process,
-    score_on,
-    student_config,
-    tool_parser,
-)
+from sfkd.openmmlab.configs import check_data, is_distillation, load_config, score_on, student_config
+from sfkd.openmmlab.process import errors_for_people, leaving_together, prepare_process, tool_parser
+from sfkd.openmmlab.running import build_runner, plain_scores
 
 
 def parse_args() -> argparse.Namespace:

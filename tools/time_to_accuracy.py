@@ -23,15 +23,10 @@ from mmengine.runner import Runner
 
 from sfkd.analysis.intervals import spread
 from sfkd.openmmlab.building import read_config
+from sfkd.openmmlab.configs import check_data, load_config, student_config
 from sfkd.openmmlab.methods import budget
-from sfkd.openmmlab.running import (
-    build_runner,
-    check_data,
-    errors_for_people,
-    load_config,
-    prepare_process,
-    student_config,
-)
+from sfkd.openmmlab.process import errors_for_people, prepare_process
+from sfkd.openmmlab.running import build_runner
 
 ALONE = 'alone'
 #: Variant -> options of the config. Of the cached one the data set and a hook are others too; a quarter of the steps

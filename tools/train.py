@@ -11,19 +11,9 @@ from mmengine.registry import OPTIM_WRAPPERS
 
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.amp import CPUAmpOptimWrapper
-from sfkd.openmmlab.running import (
-    LOGGERS,
-    build_runner,
-    check_data,
-    errors_for_people,
-    leaving_together,
-    load_config,
-    log_to,
-    plain_scores,
-    prepare_process,
-    prepare_resume,
-    tool_parser,
-)
+from sfkd.openmmlab.configs import LOGGERS, check_data, load_config, log_to
+from sfkd.openmmlab.process import errors_for_people, leaving_together, prepare_process, tool_parser
+from sfkd.openmmlab.running import build_runner, plain_scores, prepare_resume
 
 
 def parse_args() -> argparse.Namespace:

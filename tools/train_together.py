@@ -21,20 +21,11 @@ from mmengine.hooks import EMAHook
 
 from sfkd.checkpoint import stock_checkpoint, write_checkpoint
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.configs import check_data, class_of, load_config, score_on
 from sfkd.openmmlab.hooks import TeacherCacheHook
 from sfkd.openmmlab.methods import model_of
-from sfkd.openmmlab.running import (
-    build_runner,
-    check_data,
-    class_of,
-    errors_for_people,
-    load_config,
-    plain_scores,
-    prepare_process,
-    prepare_resume,
-    score_on,
-    tool_parser,
-)
+from sfkd.openmmlab.process import errors_for_people, prepare_process, tool_parser
+from sfkd.openmmlab.running import build_runner, plain_scores, prepare_resume
 from sfkd.registry import HOOKS
 
 

@@ -25,12 +25,13 @@ from mmengine.config import Config
 from sfkd import shipped
 from sfkd.analysis.intervals import spread
 from sfkd.analysis.matrix.stock import configs as configs_of
-from sfkd.analysis.report.predictions import student_of
 from sfkd.analysis.runs import scaled
 from sfkd.analysis.trial import built, random_batch
 from sfkd.checkpoint import read_checkpoint, stock_weights, write_checkpoint
 from sfkd.errors import ConfigError, nearest
-from sfkd.openmmlab.running import errors_for_people, is_distillation, load_config, prepare_process
+from sfkd.openmmlab.configs import is_distillation, load_config
+from sfkd.openmmlab.process import errors_for_people, prepare_process
+from sfkd.openmmlab.running import trained_student
 
 ROOT = shipped.CONFIGS.parent  # paths in metafiles begin here
 PAPER = dict(Title='SFKD: Spatial-Frequency Joint-Aware Heterogeneous Knowledge Distillation via Multi-Level Wavelet '
@@ -137,7 +138,7 @@ def add(args: argparse.Namespace) -> None:
     data, method = dataset_of(config_file), 'SFKD' if distils else 'teacher' if shipped_already else 'alone'
     taught = {'Teacher': config.model.teacher.removeprefix('sfkd::').removesuffix('.py')} if distils else {}
     epochs = int(re.findall(r'Epoch\(train\)\s+\[(\d+)\]', log.read_text())[-1])
-    parameters = sum(p.numel() for p in student_of(load_config(str(stock)), str(weights)).parameters())
+    parameters = sum(p.numel() for p in trained_student(load_config(str(stock)), str(weights)).parameters())
     score = round(measured(stock, weights, config.default_scope), 2)
     Metafile(config_file.parent).put({
         'Name': stem(config_file), 'Config': relative(config_file), 'Stock Config': relative(stock),
@@ -242,7 +243,7 @@ def checked(row: dict) -> str:
         return 'builds; to be run'
     stock, weights = ROOT / row['Stock Config'], ROOT / row['Weights']
     stock_config = load_config(str(stock))
-    student_of(stock_config, str(weights))
+    trained_student(stock_config, str(weights))
     if not (ROOT / row['Training Log']).is_file():
         raise ConfigError(f"there is no log '{row['Training Log']}'")
     (_, said), = row['Results'][0]['Metrics'].items()

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from ..datasets.digits_wild import overlay
 from ..errors import ConfigError
-from ..openmmlab.running import check_data
+from ..openmmlab.configs import check_data
 
 
 def build_dataset(config: Config, split: str):

@@ -10,8 +10,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..errors import ConfigError
+from ..openmmlab.configs import load_config
 from ..openmmlab.resuming import newest_checkpoint
-from ..openmmlab.running import load_config
 
 #: What mmengine writes beside scores and losses.
 BOOKKEEPING = ('base_lr', 'lr', 'data_time', 'grad_norm', 'time', 'memory', 'epoch', 'iter', 'step', 'loss')

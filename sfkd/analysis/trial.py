@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 from ..distillation import Distillation
 from ..openmmlab.building import build_model
 from ..openmmlab.building import initialise as initialise_quietly
+from ..openmmlab.configs import is_distillation
 from ..openmmlab.distiller import Distiller
-from ..openmmlab.running import is_distillation
 from ..registry import MODELS
 
 PICTURES = 2

@@ -5,7 +5,7 @@ from mmengine.config import DictAction
 
 from .. import shipped
 from ..errors import ConfigError, nearest
-from .running import is_distillation, load_config, student_config
+from .configs import is_distillation, load_config, student_config
 
 #: Other methods; those of them that take class maps, which classifiers have none of; parts of ours alone.
 PEERS, DENSE_PEERS, ABLATION = ({path.stem: path for path in sorted((shipped.CONFIGS / folder).glob('*.py'))}

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from sfkd.openmmlab.running import load_config
+from sfkd.openmmlab.configs import load_config
 from sfkd.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]

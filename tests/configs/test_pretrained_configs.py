@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from sfkd.checkpoint import read_checkpoint
-from sfkd.openmmlab.running import load_config
+from sfkd.openmmlab.configs import load_config
 from sfkd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sfkd import SFKD
-from sfkd.openmmlab.running import leaving_together
+from sfkd.openmmlab.process import leaving_together
 
 PICTURES, SIZE = 8, 32
 WIDTHS = (32, 32, 28, 32, 8, 12, 4, 16)  # of the padded pictures: halves with unlike shares of padding

@@ -9,7 +9,7 @@ import pytest
 from mmengine.registry import DATASETS, init_default_scope
 
 from sfkd.analysis.trial import training_step, without_downloads, works
-from sfkd.openmmlab.running import check_data, load_config
+from sfkd.openmmlab.configs import check_data, load_config
 from sfkd.registry import MODELS
 
 GUIDES = Path(__file__).resolve().parents[2] / 'docs/guides'

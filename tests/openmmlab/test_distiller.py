@@ -14,7 +14,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 
 from sfkd import SFKD, Distiller
 from sfkd.errors import ConfigError
-from sfkd.openmmlab.running import load_config, student_config
+from sfkd.openmmlab.configs import load_config, student_config
 from sfkd.ops import gaussian_frequency_loss_fft
 
 FREQUENCY = dict(type='GaussianFrequencyLoss', name='frequency')

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
 
 from sfkd.openmmlab.building import build_model
-from sfkd.openmmlab.running import load_config
+from sfkd.openmmlab.configs import load_config
 from sfkd.ops import dwt, haar, spectral
 
 pytestmark = pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2])) < (2, 15)

@@ -9,8 +9,8 @@ from mmengine.registry import MODELS as ROOT_MODELS
 
 from sfkd import Distiller
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.configs import load_config
 from sfkd.openmmlab.mmrazor import from_mmrazor, translate
-from sfkd.openmmlab.running import load_config
 
 
 def outputs(**sources):

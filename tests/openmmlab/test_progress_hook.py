@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from sfkd.datasets.digits_wild import generate_cls
+from sfkd.openmmlab.configs import load_config
 from sfkd.openmmlab.progress import ProgressHook
-from sfkd.openmmlab.running import build_runner, load_config
+from sfkd.openmmlab.running import build_runner
 
 ROOT = Path(__file__).resolve().parents[2]
 SAYS = re.compile(r'a step takes \S+ s, an epoch \((\d+) steps\) .*, the whole training \((\d+) epochs, (\d+) steps\)')

@@ -10,8 +10,8 @@ from mmengine.registry import DefaultScope
 
 from sfkd.datasets import PictureFolder
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.configs import load_config
 from sfkd.openmmlab.data import DataCheckHook
-from sfkd.openmmlab.running import load_config
 from sfkd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -87,7 +87,7 @@ def test_two_agents_train_as_one(launch, tmp_path):
 RESTARTED = """
 import os, time, torch
 from torch.distributed import distributed_c10d
-from sfkd.openmmlab.running import prepare_process
+from sfkd.openmmlab.process import prepare_process
 again, rank = os.environ['TORCHELASTIC_RESTART_COUNT'] != '0', int(os.environ['RANK'])
 make_group = distributed_c10d._new_process_group_helper
 def late(*args, **kwargs):

@@ -96,16 +96,16 @@ def test_a_logger_that_is_not_installed_is_named(monkeypatch):
     from mmengine.config import Config
 
     from sfkd.errors import ConfigError
-    from sfkd.openmmlab import running
-    monkeypatch.setitem(running.LOGGERS, 'no_such_logger', 'NoSuchVisBackend')
+    from sfkd.openmmlab import configs
+    monkeypatch.setitem(configs.LOGGERS, 'no_such_logger', 'NoSuchVisBackend')
     with pytest.raises(ConfigError, match='--log-to: not installed; pip install no_such_logger'):
-        running.log_to(Config(), ['no_such_logger'])
+        configs.log_to(Config(), ['no_such_logger'])
 
 
 def test_the_configs_own_loggers_stay_and_come_once():
     from mmengine.config import Config
 
-    from sfkd.openmmlab.running import log_to
+    from sfkd.openmmlab.configs import log_to
     own = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend', save_dir='here')]
     config = Config(dict(visualizer=dict(type='UniversalVisualizer', vis_backends=own)))
     log_to(config, ['tensorboard', 'wandb'])
@@ -121,7 +121,7 @@ def test_the_configs_own_loggers_stay_and_come_once():
 def test_those_asked_for_come_beside_the_configs_or_mmengines(visualizer, before):
     from mmengine.config import Config
 
-    from sfkd.openmmlab.running import log_to
+    from sfkd.openmmlab.configs import log_to
     config = Config(visualizer)
     log_to(config, [])
     assert config.to_dict() == visualizer

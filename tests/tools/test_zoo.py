@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from sfkd.datasets.digits_wild import DEFAULT_COUNTS, generate_cls
 from sfkd.errors import ConfigError
-from sfkd.openmmlab.running import load_config
+from sfkd.openmmlab.configs import load_config
 from sfkd.shipped import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]

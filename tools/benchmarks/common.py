@@ -23,8 +23,9 @@ from sfkd.analysis.trial import initialise, random_samples, without_downloads  #
 from sfkd.distillation import Teacher  # noqa: E402
 from sfkd.distillation.precision import resolved  # noqa: E402
 from sfkd.features.taps import Taps  # noqa: E402
+from sfkd.openmmlab.configs import load_config  # noqa: E402
 from sfkd.openmmlab.masks import picture_mask  # noqa: E402
-from sfkd.openmmlab.running import load_config, prepare_process  # noqa: E402
+from sfkd.openmmlab.process import prepare_process  # noqa: E402
 from sfkd.registry import MODELS  # noqa: E402
 
 #: The flagship pair of each task: its config and the image size and batch that a CPU takes seconds for.

@@ -99,7 +99,7 @@ def child(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     from mmengine.logging import MMLogger
 
-    from sfkd.openmmlab.running import prepare_process
+    from sfkd.openmmlab.process import prepare_process
     prepare_process()
     MMLogger.get_current_instance().setLevel('ERROR')
     rng = random.Random(args.seed)

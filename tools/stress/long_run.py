@@ -15,7 +15,9 @@ from pathlib import Path
 from mmengine.hooks import Hook
 
 from sfkd.datasets.digits_wild import generate_cls
-from sfkd.openmmlab.running import build_runner, load_config, prepare_process
+from sfkd.openmmlab.configs import load_config
+from sfkd.openmmlab.process import prepare_process
+from sfkd.openmmlab.running import build_runner
 from sfkd.registry import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]

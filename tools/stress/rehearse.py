@@ -29,7 +29,7 @@ from sfkd.checkpoint import read_checkpoint, write_checkpoint
 from sfkd.datasets import miniature
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model, initialise, read_config
-from sfkd.openmmlab.running import is_distillation, student_config
+from sfkd.openmmlab.configs import is_distillation, student_config
 
 ROOT = Path(__file__).resolve().parents[2]
 HALF = 5  # iterations before the kill, and after it

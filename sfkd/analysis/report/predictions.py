@@ -11,28 +11,15 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from ...checkpoint import load_strictly, load_weights
+from ...checkpoint import load_weights
 from ...errors import ConfigError
-from ...openmmlab.building import build_model
 from ...openmmlab.distiller import Distiller
 from ...openmmlab.masks import IGNORED
-from ...openmmlab.running import is_distillation, student_config
+from ...openmmlab.running import trained_student
 from .pictures import LeftOut, Pictures
 
 #: Of a prediction: what it holds -> the metric that it is judged by.
 KINDS = {'pred_label': 'accuracy (%)', 'pred_instances': 'box AP (%)', 'pred_sem_seg': 'IoU (%)'}
-
-
-def student_of(config: Config, checkpoint: str) -> nn.Module:
-    """The student alone, in eval mode, with a run's weights.
-
-    Raises:
-        ConfigError: if it cannot be built, or the checkpoint does not fit.
-    """
-    config = student_config(config) if is_distillation(config) else config
-    network = build_model(config.model, 'model', config.get('data_preprocessor'), config.get('default_scope'))
-    load_strictly(network, checkpoint)
-    return network.eval()
 
 
 def teacher_of(distiller: Distiller, checkpoint: str | None) -> nn.Module:
@@ -198,7 +185,7 @@ def box_precisions(truth: Sequence[Sequence[tuple]], found: Sequence[Sequence[tu
 
 
 def alone(config: Config, checkpoint: str | None, where: str) -> nn.Module:
-    """:func:`student_of`, or why it cannot be.
+    """:func:`~sfkd.openmmlab.running.trained_student`, or why it cannot be.
 
     Raises:
         LeftOut: if there is no checkpoint, or it does not fit.
@@ -206,6 +193,6 @@ def alone(config: Config, checkpoint: str | None, where: str) -> nn.Module:
     if checkpoint is None:
         raise LeftOut(f"there is no checkpoint in '{where}'")
     try:
-        return student_of(config, checkpoint)
+        return trained_student(config, checkpoint)
     except ConfigError as error:
         raise LeftOut(' '.join(error.problems)) from error

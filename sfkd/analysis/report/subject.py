@@ -10,8 +10,8 @@ import numpy as np
 from ...checkpoint import load_strictly
 from ...distillation.pair import Pair
 from ...errors import ConfigError
+from ...openmmlab.configs import is_distillation
 from ...openmmlab.distiller import Distiller
-from ...openmmlab.running import is_distillation
 from ..runs import Run
 from ..terms import PairReport
 from .examination import (

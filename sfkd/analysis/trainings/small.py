@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ...checkpoint import read_checkpoint
 from ...datasets.digits_wild import generate_cls, generate_det, generate_seg
-from ...openmmlab.running import build_runner, load_config
+from ...openmmlab.configs import load_config
+from ...openmmlab.running import build_runner
 from ...shipped import TOOLS
 from ..matrix.seam import OURS, options_of_weights
 

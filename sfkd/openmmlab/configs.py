@@ -1,0 +1,189 @@
+"""A run's config: read, changed by the command line, asked what it is, and checked before anything is built."""
+from __future__ import annotations
+
+import copy
+import importlib.util
+import inspect
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import VISBACKENDS, Registry
+
+from ..errors import ConfigError
+from ..registry import MODELS
+from ..shipped import TOOLS
+from . import mmrazor
+from .building import merged, read_config
+from .distiller import Distiller
+
+#: What a distillation config says about the pair; the rest of its model is the method.
+PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
+             'teacher_precision', 'teacher_compile', 'channels_last', 'task_weight', 'data_preprocessor')
+#: The packages that can draw a run's curves, and mmengine's way to each.
+LOGGERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlflow='MLflowVisBackend')
+
+
+def load_config(path: str, work_dir: str | None = None, options: dict | None = None,
+                method: str | None = None) -> Config:
+    """Read a config, apply command-line options, and choose the work directory (argument, config, then
+    ``work_dirs/<name>``).
+
+    Args:
+        path: the config, as :func:`~sfkd.openmmlab.building.read_config` takes it.
+        work_dir, options: from the command line.
+        method: a config file of ``configs/peers/``: how the pair in ``path`` is distilled, in place of what ``path``
+            says about that.
+
+    A config of mmrazor becomes one of ours (mmrazor.py).
+
+    Raises:
+        ConfigError: if there is no such file, if its library is not installed, if ``method`` is given and the config
+            has no pair, if an option is of what has no keys, or if mmrazor's cannot be expressed.
+    """
+    config = read_config(path, 'config')
+    scope = config.get('default_scope')
+    if scope in ('mmpretrain', 'mmdet', 'mmseg') and importlib.util.find_spec(scope) is None:
+        raise ConfigError(f"default_scope: '{scope}' is not installed; get the libraries of configs and tools with: "
+                          "pip install 'sfkd[mm]'")
+    if method is not None:
+        if not is_distillation(config):
+            raise ConfigError(
+                f"--method: '{path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
+        config.model = dict(
+            read_config(method, '--method').model, **{key: config.model[key]
+                                              for key in PAIR_KEYS if key in config.model})
+    if options:
+        try:
+            config.merge_from_dict(options)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(_within_paths(config, options) or f'--cfg-options: {error}') from error
+    if str(config.get('model', {}).get('type')).endswith('SingleTeacherDistill'):
+        config = mmrazor.translate(config)
+    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    return config
+
+
+def _within_paths(config: Config, options: dict) -> list[str]:
+    """What is wrong with options that reach into a student or teacher which another config file has."""
+    ways = dict(student='give model.student_options.{} instead',
+                teacher='write a config of which it is the _base_ with {} in its model, and give that as model.teacher')
+    paths = {side: config.model[side] for side in ways if isinstance(config.get('model', {}).get(side), str)}
+    return [f"{key}: model.{side} is the path '{path}', in which no key can be set; "
+            + ways[side].format(key.removeprefix(f'model.{side}.'))
+            for side, path in paths.items() for key in options if key.startswith(f'model.{side}.')]
+
+
+def student_config(config: Config) -> Config:
+    """The config of a distillation run with its student alone as the model, which sees pictures as it does in
+    training: no teacher is built or loaded.
+    """
+    config = copy.deepcopy(config)
+    student, options = config.model.student, config.model.get('student_options')
+    if 'data_preprocessor' in config.model:
+        config.data_preprocessor = config.model.data_preprocessor
+    if isinstance(student, str):
+        stock = read_config(student, 'model.student')
+        student = dict(stock.model, _scope_=stock.get('default_scope'))
+        if 'data_preprocessor' in stock:
+            config.data_preprocessor = stock.data_preprocessor
+    config.model = merged(student, options, 'model.student_options') if options else student
+    if config.get('data_preprocessor') is not None:  # a cohort takes the model alone
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
+    return config
+
+
+def is_distillation(config: Config) -> bool:
+    """Whether a config's model distils: :class:`Distiller`, ``SFKD`` or a registered subclass of them."""
+    kind = class_of(config.model, MODELS, config)
+    return inspect.isclass(kind) and issubclass(kind, Distiller)
+
+
+def class_of(part: dict, registry: Registry, config: Config) -> type | None:
+    """What a part of a config is to become: its type may be a class, a name in the config's scope or another, or, in
+    the dump of a config of classes, a module's path.
+
+    Returns:
+        type: or None where nothing has that name.
+    """
+    kind = part.get('type')
+    if isinstance(kind, str):
+        with registry.switch_scope_and_registry(config.get('default_scope')) as scoped:
+            kind = scoped.get(kind)
+    return kind
+
+
+def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test')) -> None:
+    """Check that the folders and files that the config's data sets name are there.
+
+    Raises:
+        ConfigError: naming each missing one and the command or page that makes it.
+    """
+    problems = {}
+    for split in splits:
+        dataset = (config.get(f'{split}_dataloader') or {}).get('dataset') or {}
+        while 'dataset' in dataset and isinstance(dataset['dataset'], dict):
+            dataset = dataset['dataset']
+        root = dataset.get('data_root') or ''
+        prefix = dataset.get('data_prefix') or ''
+        named = dict(data_root='', ann_file=dataset.get('ann_file') or '')
+        named |= {f'data_prefix.{key}': value
+                  for key, value in prefix.items()} if isinstance(prefix, dict) else {'data_prefix': prefix}
+        for key, value in named.items():
+            path = Path(root, value)
+            remote = '://' in f'{root} {value}'  # a path prints one slash of the two
+            if (root or value) and not remote and not path.exists() and path not in problems:
+                problems[path] = f"{split}_dataloader.dataset.{key}: there is no '{path}'; {_remedy(path)}"
+    if problems:
+        raise ConfigError(list(problems.values()))
+
+
+def _remedy(path: Path) -> str:
+    if 'digits_wild' in path.parts:
+        task = path.parts[path.parts.index('digits_wild') + 1:][:1]
+        return f'make it with: sfkd make {"".join(task)}'.rstrip()
+    if path.name == 'fashion_mnist':
+        return f"get it with: bash {TOOLS / 'get_fashion_mnist.sh'}"
+    return 'see docs/data.md for how to lay it out, or set data_root'
+
+
+def log_to(config: Config, names: Sequence[str]) -> None:
+    """Have a run's curves go to other loggers too, beside those that its config names.
+
+    Args:
+        config: of the run.
+        names: some of ``LOGGERS``.
+
+    Raises:
+        ConfigError: where one is not installed.
+    """
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise ConfigError(f"--log-to: not installed; pip install {' '.join(missing)}")
+    os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # MLflow 3 keeps runs in files only where told to
+    if not names:
+        return
+    if config.get('visualizer') is None:
+        config.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    backends = config.visualizer.get('vis_backends') or []
+    backends = [backends] if isinstance(backends, dict) else backends  # mmengine takes a single one too
+    present = [class_of(backend, VISBACKENDS, config) for backend in backends]
+    config.visualizer.vis_backends = [*backends, *(dict(type=LOGGERS[name]) for name in names
+                                                   if VISBACKENDS.get(LOGGERS[name]) not in present)]
+
+
+def score_on(config: Config, split: str) -> None:
+    """Have a config's test be of one of its splits.
+
+    Args:
+        config: of a run.
+        split: 'test' or 'val'.
+
+    Raises:
+        ConfigError: if it has none.
+    """
+    if not config.get(f'{split}_dataloader'):
+        raise ConfigError(f'{split}_dataloader: the config has none, so there is nothing to score on; give the config '
+                          'that the run was started with, or another --split')
+    for part in ('cfg', 'dataloader', 'evaluator'):
+        config[f'test_{part}'] = config.get(f'{split}_{part}')
