@@ -46,7 +46,7 @@ import sfkd
 from sfkd.analysis.comparison import draw_gains, parts, percent, ranks, table
 from sfkd.distillation.method import sfkd as preset
 from sfkd.openmmlab.building import read_config
-from sfkd.openmmlab.methods import CONFIGS, METHODS, PEERS, budget
+from sfkd.openmmlab.methods import CONFIGS, DENSE_PEERS, METHODS, PEERS, budget
 from sfkd.openmmlab.process import errors_for_people
 
 TOOLS = Path(__file__).resolve().parent
@@ -65,6 +65,10 @@ PAIRS = dict(
         'swin_to_resnet8', 'resnet_to_mit')} for task in ('det', 'seg')})
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 BASELINES = ('alone', 'kd', 'aligned_mse', 'sfkd')
+#: What --methods is by default where no validation split has chosen weights; of detectors and segmentors, which have no
+#: scores of whole pictures, the second.
+PLAIN = ['alone', 'sfkd', 'sfkd_lean', *PEERS]
+DENSE = ['alone', 'sfkd', 'sfkd_lean', 'aligned_mse', 'fitnet', 'pkd', 'freekd', 'cwd', *DENSE_PEERS]
 _WHOLE, _LEAN = (f'{name}+spatial_weight=0.625+frequency_weight=0.625' for name in ('sfkd', 'sfkd_lean'))
 _PLAIN = 'aligned_mse+losses.0.weight=0.625'
 #: Task -> what --methods is by default: the best of four trials each on its validation split (docs/ablation.md), then
@@ -227,25 +231,33 @@ class Comparison:
 
 
 def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: list[int]) -> None:
-    """The same number of trials for every method: its weights times each of FACTORS, then the best of these with its
-    switch turned.
-
-    The switch is logit KD beside feature losses, and the other temperature (1 or 4) for logit losses.
+    """The same number of trials for every method: its weights times each of FACTORS, then one that begins with the best
+    of these. Of classifiers it is that with its switch turned: logit KD beside feature losses, and the other
+    temperature (1 or 4) for logit losses. Others have no scores of whole pictures: there the weights go on from the
+    best, outwards by a factor of 4, or from the middle up by 2.
     """
     def score(trials: list[str]) -> dict[str, float]:
         rows = comparison.run([(pair, trial, seed) for pair in pairs for seed in seeds for trial in trials])
         found = {trial: [percent(row) for row in rows if row['method'] == trial] for trial in trials}
         return {trial: mean(values) if len(values) == len(pairs) * len(seeds) else -math.inf
                 for trial, values in found.items()}
-    trials = {method: ['+'.join([method, *(f'{key}={weight * factor:g}' for key, weight in weights(method).items())])
-                       for factor in FACTORS]
-              for method in methods}
-    scores = score([trial for of_method in trials.values() for trial in of_method])
-    turned = {method: max(of_method, key=scores.get) + '+' + switch(method) for method, of_method in trials.items()}
-    scores |= score(list(turned.values()))
+
+    def trial(method: str, factor: float) -> str:
+        return '+'.join([method, *(f'{key}={weight * factor:g}' for key, weight in weights(method).items())])
+
+    def last(method: str) -> str:
+        best = max(FACTORS, key=lambda factor: scores[trial(method, factor)])
+        if all(METRICS[TASK_OF[pair]] == METRICS['cls'] for pair in pairs):
+            return f'{trial(method, best)}+{switch(method)}'
+        return trial(method, best * {min(FACTORS): 0.25, max(FACTORS): 4}.get(best, 2))
+    trials = {method: [trial(method, factor) for factor in FACTORS] for method in methods}
+    scores = score([one for of_method in trials.values() for one in of_method])
     for method in methods:
-        print(f'TUNED {method}: ' + ', '.join(f'{trial.removeprefix(method + "+")}: {scores[trial]:.2f}'
-                                              for trial in (*trials[method], turned[method])), flush=True)
+        trials[method].append(last(method))
+    scores |= score([of_method[-1] for of_method in trials.values()])
+    for method, of_method in trials.items():
+        print(f'TUNED {method}: ' + ', '.join(f'{one.removeprefix(method + "+")}: {scores[one]:.2f}'
+                                              for one in of_method), flush=True)
 
 
 def model_config(method: str) -> ConfigDict:
@@ -265,7 +277,7 @@ def weights(method: str) -> dict[str, float]:
 
 
 def switch(method: str) -> str:
-    """The option that --tune turns on in its last trial."""
+    """The option that --tune turns on in a classifier's last trial."""
     model = model_config(method)
     if model.type == 'SFKD':
         return 'logit_weight=1.0'
@@ -288,7 +300,8 @@ def main() -> None:
     parser.add_argument('--pairs', nargs='+', choices=TASK_OF,
                         help="of the task; default: all but classification's resnet_to_swin")
     parser.add_argument('--methods', nargs='+', metavar='METHOD[+KEY=VALUE...]',
-                        help='see tools/train_together.py; default: alone, sfkd, sfkd_lean and all of configs/peers; '
+                        help='see tools/train_together.py; default: alone, sfkd, sfkd_lean and all of configs/peers '
+                        '(of dense tasks those on maps, and of configs/peers/dense); '
                         f'of {", ".join(CHOSEN)} those of its table')
     parser.add_argument('--seeds', nargs='+', type=int, help='of runs and tables; default: 0 to 4, and tables of all')
     parser.add_argument('--split', choices=['val', 'test'], default='test')
@@ -310,7 +323,7 @@ def main() -> None:
     seeds = args.seeds or range(5)
     # a single cell run again is ranked among all that the file holds
     every = args.methods is None or not args.tables_only
-    plain = ['alone', 'sfkd', 'sfkd_lean', *PEERS]
+    plain = PLAIN if METRICS[args.task] == METRICS['cls'] else DENSE
     args.methods = args.methods or (plain if args.tune else CHOSEN.get(args.task, plain))
     if unknown := [method for method in args.methods if method.partition('+')[0] not in METHODS]:
         parser.error(f'--methods: there is no {unknown[0]}; methods are {", ".join(METHODS)}')

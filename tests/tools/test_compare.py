@@ -158,6 +158,14 @@ def test_a_tuned_task_compares_the_best_trial_of_each_method(compare):
     assert compare.baselines('cls') == list(compare.BASELINES) and set(compare.baselines('fashion')) < set(chosen)
 
 
+@pytest.mark.parametrize('pair', ['sfkd::pretrained/seg_resnet_to_mit', 'sfkd::pretrained/det_swin_to_resnet8'])
+def test_by_default_dense_tasks_have_the_methods_that_they_can_have(compare, pair):
+    for method in compare.DENSE[1:]:
+        model = model_of(pair, method)
+        assert model.type == 'SFKD' or not any(loss.get('weight', 1.0) for loss in model.get('logits', [])), method
+    assert {'cwd_classes', 'kd_classes', 'mgd_cells'} < set(compare.DENSE)
+
+
 def test_groups_are_few_and_of_one_size(compare):
     assert compare.in_groups(list('abcdefghij'), 8) == [list('acegi'), list('bdfhj')]
     assert compare.in_groups(list('abc'), 3) == [list('abc')]
@@ -199,6 +207,20 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
                 for cells in (first, second)]
         assert ours[1][0].startswith(ours[0][2] + '+'), method  # the largest factor was best
         assert line.startswith(f'TUNED {method}: ') and ours[1][0].removeprefix(method + '+') in line
+
+
+@pytest.mark.parametrize('best, fourth', [(0.25, 0.0625), (1.0, 2.0), (4.0, 16.0)])
+def test_tuning_of_dense_tasks_goes_on_from_the_best_weights(compare, tmp_path, capfd, monkeypatch, best, fourth):
+    """They have no scores of whole pictures, which logit KD beside features would need."""
+    def score(self, cells):
+        return [dict(metric='mIoU', method=method, value=-abs(float(method.rpartition('=')[2]) - best * 2.5))
+                for _, method, _ in cells]
+    monkeypatch.setattr(compare.Comparison, 'run', score)
+    compare.tune(compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['sfkd', 'kd_classes'],
+                 [*compare.PAIRS['seg_pretrained']], [0])
+    sfkd, classes = (re.findall(r'=([.\d]+): ', line) for line in capfd.readouterr().out.splitlines())
+    assert [float(weight) / 2.5 for weight in sfkd] == [0.25, 1, 4, fourth]
+    assert len(classes) == 4
 
 
 def test_tuning_scales_the_anchor_too(compare):
