@@ -8,6 +8,7 @@ model = dict(
                      dropout_ratio=0.1, num_classes=11, norm_cfg=dict(type='BN', requires_grad=True), align_corners=False,
                      loss_decode={{_base_.loss}}),
     auxiliary_head=None)
+optim_wrapper = dict(optimizer=dict(lr=0.006))  # the student's own (docs/ablation.md)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=16, T_max=15, convert_to_iter_based=True),
