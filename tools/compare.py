@@ -103,6 +103,17 @@ def commit() -> str:
     return git('rev-parse', '--short', 'HEAD') + ('-dirty' if changed else '')
 
 
+def classifies(task: str) -> bool:
+    """Whether its students score whole pictures, as logit KD needs."""
+    return METRICS[task] == METRICS['cls']
+
+
+def default_methods(task: str, tuning: bool = False) -> list[str]:
+    """What is compared where --methods names none."""
+    plain = PLAIN if classifies(task) else DENSE
+    return plain if tuning else CHOSEN.get(task, plain)
+
+
 def in_groups(names: list[str], most: int) -> list[list[str]]:
     """As few as hold ``most`` at most, of nearly one size."""
     count = -(-len(names) // most)
@@ -247,7 +258,7 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
 
     def last(method: str) -> str:
         best = max(FACTORS, key=lambda factor: scores[trial(method, factor)])
-        if all(METRICS[TASK_OF[pair]] == METRICS['cls'] for pair in pairs):
+        if all(classifies(TASK_OF[pair]) for pair in pairs):
             return f'{trial(method, best)}+{switch(method)}'
         return trial(method, best * {min(FACTORS): 0.25, max(FACTORS): 4}.get(best, 2))
     trials = {method: [trial(method, factor) for factor in FACTORS] for method in methods}
@@ -323,8 +334,7 @@ def main() -> None:
     seeds = args.seeds or range(5)
     # a single cell run again is ranked among all that the file holds
     every = args.methods is None or not args.tables_only
-    plain = PLAIN if METRICS[args.task] == METRICS['cls'] else DENSE
-    args.methods = args.methods or (plain if args.tune else CHOSEN.get(args.task, plain))
+    args.methods = args.methods or default_methods(args.task, args.tune)
     if unknown := [method for method in args.methods if method.partition('+')[0] not in METHODS]:
         parser.error(f'--methods: there is no {unknown[0]}; methods are {", ".join(METHODS)}')
     if args.epochs is not None and args.epochs < 2:

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from .intervals import interval, spread
 from .runs import scaled, shown
 
-#: What else is compared with: the student without a teacher.
+#: The student without a teacher, over which gains are measured.
 ALONE = 'alone'
 
 

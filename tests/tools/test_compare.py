@@ -158,12 +158,14 @@ def test_a_tuned_task_compares_the_best_trial_of_each_method(compare):
     assert compare.baselines('cls') == list(compare.BASELINES) and set(compare.baselines('fashion')) < set(chosen)
 
 
-@pytest.mark.parametrize('pair', ['sfkd::pretrained/seg_resnet_to_mit', 'sfkd::pretrained/det_swin_to_resnet8'])
-def test_by_default_dense_tasks_have_the_methods_that_they_can_have(compare, pair):
-    for method in compare.DENSE[1:]:
-        model = model_of(pair, method)
+@pytest.mark.parametrize('task', ['seg_pretrained', 'det_pretrained'])
+def test_by_default_dense_tasks_have_the_methods_that_they_can_have(compare, task):
+    methods = compare.default_methods(task)
+    assert {'cwd_classes', 'kd_classes', 'mgd_cells'} < set(methods) and methods == compare.default_methods(task, True)
+    for method in methods[1:]:
+        model = model_of(next(iter(compare.PAIRS[task].values())), method)
         assert model.type == 'SFKD' or not any(loss.get('weight', 1.0) for loss in model.get('logits', [])), method
-    assert {'cwd_classes', 'kd_classes', 'mgd_cells'} < set(compare.DENSE)
+    assert compare.default_methods('fashion') == compare.CHOSEN['fashion']
 
 
 def test_groups_are_few_and_of_one_size(compare):
