@@ -1,13 +1,12 @@
 """What a distiller refuses, with errors for people: all of them together, each with its key and what to do."""
-
 import pytest
 import torch
 
 from sfkd import SFKD, Distiller
 from sfkd.errors import ConfigError
 
-FREQUENCY = dict(type='GaussianFrequencyLoss', name='frequency')
-ALIGNED = dict(connector=dict(type='Align'), losses=[FREQUENCY], input_size=64)
+ALIGNED = dict(connector=dict(type='Align'), losses=[dict(type='GaussianFrequencyLoss', name='frequency')],
+               input_size=64)
 
 
 def refused(zoo, *fragments, student=None, teacher=None, teacher_ckpt='init', kind=Distiller, **kwargs):
