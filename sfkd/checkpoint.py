@@ -319,6 +319,16 @@ def stock_weights(checkpoint: dict) -> dict[str, Tensor]:
             for key, value in weights_of(checkpoint).items() if not key.startswith('distillation.')}
 
 
+def in_half_precision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in float16, but for those with values that it cannot hold, above 65,504, as a BatchNorm's variance may
+    have: they stay as they are.
+    """
+    def half(value):
+        rounded = value.half() if value.is_floating_point() else value
+        return rounded if torch.equal(rounded.isfinite(), value.isfinite()) else value
+    return {key: half(value) for key, value in weights.items()}
+
+
 def load_strictly(network: nn.Module, path: str) -> None:
     """Load a checkpoint's stock weights so that every key fits: a score of half a model would be a wrong number, not a
     low one.

@@ -5,7 +5,7 @@ Of a plain config's checkpoint the model itself is taken (to publish a teacher, 
 """
 import argparse
 
-from sfkd.checkpoint import read_checkpoint, stock_checkpoint, write_checkpoint
+from sfkd.checkpoint import in_half_precision, read_checkpoint, stock_checkpoint, write_checkpoint
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model
 from sfkd.openmmlab.configs import is_distillation, load_config, student_config
@@ -18,7 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='the config that was trained')
     parser.add_argument('checkpoint', help='what it trained')
     parser.add_argument('out', help='.pth, .safetensors for the weights alone, or .onnx')
-    parser.add_argument('--half', action='store_true', help='float16 weights: half the file; not for .onnx')
+    parser.add_argument('--half', action='store_true', help='float16 weights, but for those with values beyond its '
+                        'range: half the file; not for .onnx')
     onnx = parser.add_argument_group('of .onnx files')
     onnx.add_argument('--input-size', type=int, nargs='+', metavar='PIXELS',
                       help='height and width, or one number; default: what the config says, or 224')
@@ -54,8 +55,7 @@ def main() -> None:
                                classes=checkpoint['meta'].get('dataset_meta', {}).get('classes', ())))
             return
         if args.half:
-            checkpoint['state_dict'] = {key: w.half() if w.is_floating_point() else w
-                                        for key, w in checkpoint['state_dict'].items()}
+            checkpoint['state_dict'] = in_half_precision(checkpoint['state_dict'])
         write_checkpoint(checkpoint, args.out)
         weights = checkpoint['state_dict']
         print(f'{args.out}: {len(weights)} tensors, {sum(w.numel() for w in weights.values()):,} values; loaded '

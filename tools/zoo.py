@@ -1,7 +1,8 @@
 """The model zoo: its rows, in OpenMMLab's format in configs/*/metafile.yml, and the page docs/zoo.md.
 
-What a run trained, as a row with weights, log and score; of a plain config the model itself:
+What a run trained, as a row with weights, log and score; of a plain config the model itself, which may be a teacher:
   python tools/zoo.py add sfkd::mini/cls_resnet_to_mixer.py work_dirs/cls_resnet_to_mixer
+  python tools/zoo.py add sfkd::pretrained/det_gfl_resnet.py work_dirs/det_gfl_resnet --teacher
 Pairs that wait for a data set or GPUs, with the cost of one training step counted:
   python tools/zoo.py plan configs/sfkd/*.py
 Every row's config is built, its weights are loaded strictly into the stock config, and its score is measured again:
@@ -27,7 +28,7 @@ from sfkd.analysis.intervals import spread
 from sfkd.analysis.matrix.stock import configs as configs_of
 from sfkd.analysis.runs import scaled
 from sfkd.analysis.trial import built, random_batch
-from sfkd.checkpoint import read_checkpoint, stock_weights, write_checkpoint
+from sfkd.checkpoint import in_half_precision, read_checkpoint, stock_weights, write_checkpoint
 from sfkd.errors import ConfigError, nearest
 from sfkd.openmmlab.configs import is_distillation, load_config
 from sfkd.openmmlab.process import errors_for_people, prepare_process
@@ -133,9 +134,11 @@ def add(args: argparse.Namespace) -> None:
     config_file, run = located(args.config), Path(args.run)
     config = load_config(str(config_file))
     distils, stock, shipped_already = is_distillation(config), stock_file(config_file, config), run.is_file()
-    weights, log = (run, run.with_suffix('.log')) if shipped_already else publish(run, config_file)
+    teaches = args.teacher or shipped_already
+    weights, log = ((run, run.with_suffix('.log')) if shipped_already else
+                    publish(run, config_file, 'teachers' if teaches else 'students'))
     task, _, metric = TASKS[config.default_scope]
-    data, method = dataset_of(config_file), 'SFKD' if distils else 'teacher' if shipped_already else 'alone'
+    data, method = dataset_of(config_file), 'SFKD' if distils else 'teacher' if teaches else 'alone'
     taught = {'Teacher': config.model.teacher.removeprefix('sfkd::').removesuffix('.py')} if distils else {}
     epochs = int(re.findall(r'Epoch\(train\)\s+\[(\d+)\]', log.read_text())[-1])
     parameters = sum(p.numel() for p in trained_student(load_config(str(stock)), str(weights)).parameters())
@@ -149,17 +152,16 @@ def add(args: argparse.Namespace) -> None:
           f'({weights.stat().st_size / 2 ** 20:.1f} MiB), {relative(log)}')
 
 
-def publish(run: Path, config_file: Path) -> tuple[Path, Path]:
-    """Copy a run's last weights, in float16, and what its log says of each epoch, beside the configs."""
+def publish(run: Path, config_file: Path, place: str) -> tuple[Path, Path]:
+    """Copy a run's last weights, in float16, and what its log says of each epoch, to a folder beside the config."""
     if not (run / 'last_checkpoint').exists():
         raise ConfigError(f"run: '{run}' has no last_checkpoint; give the work directory of a run of tools/train.py")
     last = run / Path((run / 'last_checkpoint').read_text().strip()).name
     state = stock_weights(read_checkpoint(str(last), 'run'))
-    folder = config_file.parent / 'students'
+    folder = config_file.parent / place
     folder.mkdir(exist_ok=True)
     weights, log = (folder / f'{config_file.stem}{suffix}' for suffix in ('.safetensors', '.log'))
-    write_checkpoint(dict(state_dict={key: value.half() if value.is_floating_point() else value
-                                      for key, value in state.items()}), weights)
+    write_checkpoint(dict(state_dict=in_half_precision(state)), weights)
     text = '\n'.join(file.read_text() for file in sorted(run.glob('*/*.log')))
     log.write_text('\n'.join(last_of_epochs(text)) + '\n')
     return weights, log
@@ -360,6 +362,7 @@ def main() -> None:
     adding = commands.add_parser('add', help='publish what a run trained')
     adding.add_argument('config', help='the config that was trained')
     adding.add_argument('run', help='its work directory; or the weights of a teacher, beside their log')
+    adding.add_argument('--teacher', action='store_true', help='its place is with the teachers')
     adding.set_defaults(run_command=add)
     planning = commands.add_parser('plan', help='pairs that are to be run')
     planning.add_argument('configs', nargs='+')

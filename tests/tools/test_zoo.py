@@ -89,20 +89,21 @@ def test_what_is_kept_of_a_log(zoo):
     assert lines == [LOG.splitlines()[i] for i in (2, 4, 5, 7)]
 
 
-def test_what_is_published_of_a_run(zoo, tmp_path):
+@pytest.mark.parametrize('place', ['students', 'teachers'])
+def test_what_is_published_of_a_run(zoo, tmp_path, place):
     run = tmp_path / 'run.1'
     (run / '20261125').mkdir(parents=True)
     (run / '20261125/20261125.log').write_text(LOG)
     (run / 'last_checkpoint').write_text('/elsewhere/epoch_3.pth')
     state = {'head.weight': torch.rand(3, 2), 'norm.count': torch.tensor(7), 'distillation.pairs.0.x': torch.ones(1)}
     torch.save(dict(meta={}, state_dict=state, optimizer={}), run / 'epoch_3.pth')
-    weights, log = zoo['publish'](run, tmp_path / 'pair.py')
+    weights, log = zoo['publish'](run, tmp_path / 'pair.py', place)
     found = load_file(weights)
-    assert weights == tmp_path / 'students/pair.safetensors' and set(found) == {'head.weight', 'norm.count'}
+    assert weights == tmp_path / place / 'pair.safetensors' and set(found) == {'head.weight', 'norm.count'}
     assert torch.equal(found['head.weight'], state['head.weight'].half()) and found['norm.count'] == 7
     assert log.read_text().splitlines() == zoo['last_of_epochs'](LOG)
     with pytest.raises(ConfigError, match=r"run: '.*' has no last_checkpoint"):
-        zoo['publish'](tmp_path, tmp_path / 'pair.py')
+        zoo['publish'](tmp_path, tmp_path / 'pair.py', place)
 
 
 @pytest.mark.parametrize('name, stock', [
