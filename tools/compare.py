@@ -62,7 +62,7 @@ PAIRS = dict(
     det={pair: f'sfkd::mini/{pair}.py' for pair in ('det_swin_to_resnet8', 'det_swin_to_mobilenet')},
     seg={'seg_swin_to_resnet8': 'sfkd::mini/seg_swin_to_resnet8.py'},
     **{f'{task}_pretrained': {f'pretrained_{task}_{pair}': f'sfkd::pretrained/{task}_{pair}.py' for pair in (
-        'swin_to_resnet8', 'resnet_to_mit')} for task in ('det', 'seg')})
+        'mit_to_resnet8', 'resnet_to_mit8')} for task in ('det', 'seg')})
 TASK_OF = {pair: task for task, pairs in PAIRS.items() for pair in pairs}
 BASELINES = ('alone', 'kd', 'aligned_mse', 'sfkd')
 #: What --methods is by default where no validation split has chosen weights; of detectors and segmentors, which have no

@@ -5,6 +5,6 @@ model = dict(backbone=dict(init_cfg=dict(
 optim_wrapper = dict(optimizer=dict(lr=0.012))  # the student's own (docs/ablation.md)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=16, T_max=15, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, end=32, T_max=31, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=16)
+train_cfg = dict(max_epochs=32)

@@ -13,13 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 LEVELS = {f'neck[{i}]': f'neck[{i}]' for i in range(3)}
 #: pair -> its student's classifier, and student stage -> teacher stage
 PAIRS = dict(
-    det_swin_to_resnet8=('pretrained/students/cls_resnet8', LEVELS),
-    det_resnet_to_mit=('pretrained/students/cls_mit', LEVELS),
-    seg_swin_to_resnet8=('pretrained/students/cls_resnet8',
-                         {f'backbone.layer{i + 1}': f'backbone.norm{i}' for i in range(3)}),
-    seg_resnet_to_mit=('pretrained/students/cls_mit',
-                       {f'backbone.layers.{i}.2': f'backbone.layer{i + 1}' for i in range(4)}),
-    seg_resnet_to_swin=('mini/teachers/swin', {f'backbone.norm{i}': f'backbone.layer{i + 1}' for i in range(3)}))
+    det_mit_to_resnet8=('pretrained/students/cls_resnet8', LEVELS),
+    det_resnet_to_mit8=('pretrained/students/cls_mit8', LEVELS),
+    seg_mit_to_resnet8=('pretrained/students/cls_resnet8',
+                        {f'backbone.layer{i + 1}': f'backbone.layers.{i}.2' for i in range(4)}),
+    seg_resnet_to_mit8=('pretrained/students/cls_mit8',
+                       {f'backbone.layers.{i}.2': f'backbone.layer{i + 1}' for i in range(4)}))
 
 
 def test_every_pair_is_here():

@@ -1,5 +1,5 @@
 # CNN detector to a transformer
-_base_ = 'det_gfl_mit.py'
+_base_ = 'det_gfl_mit8.py'
 custom_imports = dict(imports=['sfkd'])
 model = dict(
     _delete_=True, type='SFKD', student={{_base_.model}}, input_size=(128, 160),

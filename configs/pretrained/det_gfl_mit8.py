@@ -1,0 +1,7 @@
+# A small transformer detector, trained alone from a classifier's backbone
+_base_ = 'det_gfl_resnet8.py'
+model = dict(
+    backbone=dict(_delete_=True, type='mmseg.MixVisionTransformer', embed_dims=8, num_stages=4, num_layers=[1, 1, 1, 1], num_heads=[1, 2, 4, 8],
+                  patch_sizes=[7, 3, 3, 3], sr_ratios=[8, 4, 2, 1], out_indices=(0, 1, 2, 3), mlp_ratio=4, qkv_bias=True, drop_path_rate=0.0,
+                  init_cfg=dict(type='Pretrained', checkpoint='sfkd::pretrained/students/cls_mit8.safetensors', prefix='backbone.')),
+    neck=dict(in_channels=[8, 16, 32, 64]))
