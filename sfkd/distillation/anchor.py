@@ -85,7 +85,9 @@ class Anchor(nn.Module):
 
     def _measure(self, for_pairs: Tensor, for_anchor: Tensor, source: Tensor, view: Tensor) -> None:
         """Note, on the way back, how large the task's and the anchor's gradients are at the source of a tap."""
-        shape, stride, offset = for_pairs.shape, view.stride(), view.storage_offset()  # of the pictures that teach
+        # Geometry alone: a hook that held its own source would keep it for ever, as no collector sees autograd's cycles
+        taught_part = for_pairs.shape, view.stride(), view.storage_offset() - source.storage_offset()
+        whole = dict(size=source.shape, stride=source.stride(), dtype=source.dtype, device=source.device)
         gradients: dict[str, Tensor] = {}
 
         def note(key):
@@ -95,10 +97,11 @@ class Anchor(nn.Module):
             if 'anchor' not in gradients:
                 return  # the task's loss went back by itself: no step to measure in
             with torch.enable_grad():  # the taught part in the layout of the source, of which the tap is a view
-                twin = source.detach().requires_grad_()
-                taught, = torch.autograd.grad(twin.as_strided(shape, stride, offset), twin,
+                twin = torch.empty_strided(**whole, requires_grad=True)
+                taught, = torch.autograd.grad(twin.as_strided(*taught_part), twin,
                                               sum(gradients.values()).to(twin.dtype))
             parts = gradient.float() - taught.float(), gradients['anchor'].float()
+            gradients.clear()
             norms = torch.stack([part.square().sum() for part in parts])
             if dist.is_initialized() and dist.get_world_size() > 1:
                 dist.all_reduce(norms)  # now: a checkpoint holds one process's buffers for all

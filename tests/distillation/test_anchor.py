@@ -1,5 +1,7 @@
 """The anchor: what the rest of the teacher makes of the student's maps, and how large its gradient is."""
 import copy
+import gc
+import weakref
 
 import pytest
 import timm
@@ -124,6 +126,23 @@ def test_a_task_loss_that_goes_back_by_itself_is_not_measured():
         loss.backward(retain_graph=True)
         taught.loss.backward()
     assert distillation.anchor.weight == 1 and not distillation.anchor.norms[0]
+
+
+def test_what_was_measured_is_let_go():
+    torch.manual_seed(0)
+    student, teacher = (timm.create_model(name, num_classes=5) for name in ('resnet10t', 'resnet14t'))
+    distillation = Distillation(student, teacher, input_size=64, anchor=dict(share=0.1))
+    distillation.anchor.INTERVAL = 1
+    images, maps = torch.randn(4, 3, 64, 64), []
+    student.layer4.register_forward_hook(lambda _, __, output: maps.append(weakref.ref(output)))
+    for _ in range(2):
+        with distillation(images) as taught:
+            loss = student(images).square().mean()
+        (loss + taught.loss).backward()
+        assert (distillation.anchor.norms > 0).all()
+    del taught, loss
+    gc.collect()
+    assert len(maps) == 2 and not [map for map in maps if map() is not None]
 
 
 def test_measuring_changes_no_gradient(zoo):
