@@ -20,6 +20,7 @@ from .counting import StepCount
 from .method import sfkd
 from .options import problems_of_rest
 from .pair import Pair, common_grid
+from .precision import handed_on
 from .teacher import Teacher, teacher_of
 
 
@@ -156,8 +157,8 @@ class Distillation(nn.Module):
         # First, so that its memory is free again when the student's activations pile up
         teacher_features = self.teacher(images, picture_mask, rows)                   # {path: (N, C', h', w')}
         # A student may train in mixed precision of which the block knows nothing (Accelerate's, in its forward)
-        full = None if torch.is_autocast_enabled(images.device.type) else images.dtype
-        with self._watch(), self.taps.capture(images.shape[2:], full) as student_features:  # {path: (N, C, h, w)}
+        with (self._watch(),
+              self.taps.capture(images.shape[2:], handed_on(images)) as student_features):  # {path: (N, C, h, w)}
             yield taught
         self._check(student_features, pictures)
         taught._losses = self.compare(student_features, teacher_features, taught_mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 
 import torch
+from torch import Tensor
 
 from ..errors import ConfigError
 
@@ -51,3 +52,12 @@ def computing_in(precision: str, device: torch.device) -> contextlib.AbstractCon
     if dtype == torch.float32:
         return torch.autocast(device.type, enabled=False)
     return torch.autocast(device.type, dtype)
+
+
+def handed_on(pictures: Tensor) -> torch.dtype | None:
+    """The type in which the losses want what a network made of pictures: None, whatever it has, where they are computed
+    in mixed precision too; else the pictures', or float32 where those are whole numbers.
+    """
+    if torch.is_autocast_enabled(pictures.device.type):
+        return None
+    return pictures.dtype if pictures.is_floating_point() else torch.float32

@@ -18,7 +18,7 @@ from ..features.layouts import lay_out
 from ..features.probe import random_pictures, run_of, unwrapped
 from ..features.taps import Taps
 from ..ops import TabulatedActivations
-from .precision import AUTO, check_precision, computing_in, resolved
+from .precision import AUTO, check_precision, computing_in, handed_on, resolved
 
 
 class Normalisation(NamedTuple):
@@ -89,7 +89,8 @@ class Teacher:
         input_size: (H, W) to which pictures are resized for the teacher; None keeps the student's.
         precision: what the network computes in, whatever the student does: 'fp32', 'bf16', 'fp16'; 'auto': as the
             student where that trains in mixed precision, otherwise what the device has fast instructions for
-            (:func:`~sfkd.distillation.precision.fast_precision`). Its weights stay what they are.
+            (:func:`~sfkd.distillation.precision.fast_precision`). Its weights stay what they are, and what is computed
+            in 'fp32' is computed in their type.
         compiled: run the network through ``torch.compile``, from the first step on, which takes minutes. What nobody
             taps is not computed, whatever the order in which the layers run.
 
@@ -99,14 +100,17 @@ class Teacher:
 
     def __init__(self, network: nn.Module, own: Normalisation | None = None, student: Normalisation | None = None,
                  input_size: tuple[int, int] | None = None, precision: str = AUTO, compiled: bool = False):
-        self.network = unwrapped(network).eval().requires_grad_(False)
+        self._hold(unwrapped(network).eval().requires_grad_(False))
         self.asked = self.precision = check_precision(precision, 'teacher_precision')
         self.input_size = input_size
-        self.affine = self._affine(student, own) if student and own else None
+        self.affine = self._affine(student, own, next(self.network.parameters()).device) if student and own else None
         self.channels_last, self._laid_out = True, False  # whether it may be so in half precision, whether it is
         self.compiled = compiled
         self._tried: torch.device | None = None  # where layout and precision are known to work
         self._forget()
+
+    def _hold(self, network: nn.Module) -> None:
+        self.network, self._modules = network, tuple(network.modules())
 
     def _forget(self) -> None:
         """Read nothing, as at first."""
@@ -126,13 +130,15 @@ class Teacher:
     def copied(self) -> Teacher:
         """One with a network of its own, which reads the same."""
         other = self.again()
-        other.network, other.taps, other.rest = copy.deepcopy((self.network, self.taps, self.rest))
+        network, other.taps, other.rest = copy.deepcopy((self.network, self.taps, self.rest))
+        other._hold(network)
         if self._compiled is not None:
             other.read(other.taps)
         return other
 
     @staticmethod
-    def _affine(student: Normalisation, teacher: Normalisation) -> tuple[Tensor, Tensor, bool] | None:
+    def _affine(student: Normalisation, teacher: Normalisation,
+                device: torch.device) -> tuple[Tensor, Tensor, bool] | None:
         """(scale, shift, flip) with teacher_input = flip(student_input) * scale + shift; None where nothing differs."""
         (s_mean, s_std, s_reversed), (t_mean, t_std, t_reversed) = student, teacher
         flip = s_reversed != t_reversed
@@ -140,7 +146,8 @@ class Teacher:
             s_mean, s_std = s_mean.flip(0), s_std.flip(0)
         if not flip and torch.equal(s_mean, t_mean) and torch.equal(s_std, t_std):
             return None
-        return (s_std / t_std).view(1, -1, 1, 1), ((s_mean - t_mean) / t_std).view(1, -1, 1, 1), flip
+        scale, shift = ((values / t_std).view(1, -1, 1, 1).to(device) for values in (s_std, s_mean - t_mean))
+        return scale, shift, flip
 
     def load(self, checkpoint: str, where: str = 'model.teacher_ckpt') -> None:
         """Load a checkpoint and report every key that did not fit.
@@ -219,17 +226,23 @@ class Teacher:
         Raises:
             ConfigError: where it does not run in the precision that was asked for, but in float32.
         """
-        asked, first = self.asked, None
+        asked, first, features = self.asked, None, None
         self._tried = inputs.device
-        for self.channels_last, self.precision in (True, asked), (False, asked), (False, 'fp32'):
-            try:
-                self._lay_out()
-                features = self(inputs, mask)
-                break
-            except (RuntimeError, NotImplementedError) as error:
-                first = first or error
-        else:
-            raise first  # which is not of the precision
+        try:
+            for self.channels_last, self.precision in (True, asked), (False, asked), (False, 'fp32'):
+                try:
+                    self._lay_out()
+                    features = self(inputs, mask)
+                    break
+                except torch.OutOfMemoryError:
+                    raise  # fewer pictures may do
+                except (RuntimeError, NotImplementedError) as error:
+                    first = first or error
+            else:
+                raise first  # which is not of the precision
+        finally:
+            if features is None:  # the next call is the first again
+                self.channels_last, self.precision, self._tried = True, asked, None
         if self.precision != asked:
             if asked != AUTO:
                 raise ConfigError(f"teacher_precision: '{type(self.network).__name__}' does not run in {asked} "
@@ -261,21 +274,22 @@ class Teacher:
             dict: ``{path: (N, C, h, w) map, or raw output}``, without gradients; in float32 where the student does
                 not train in mixed precision.
         """
-        if self.network.training:  # another module that holds it was told to train
+        # Another module that holds it, or a part of it, was told to train
+        if any(module.training for module in self._modules):
             self.network.eval()
         if self._tried != inputs.device and self._compiled is None:
             return self._first_run(inputs, mask)
         # What is of inference mode could not go through the rest of the network together with a map that learns
         with torch.inference_mode() if self.rest is None else torch.no_grad():
-            inputs = self._own(inputs, mask)
-            # In what the losses need: float32, unless these are computed in mixed precision too
-            full = None if torch.is_autocast_enabled(inputs.device.type) else inputs.dtype
+            full, inputs = handed_on(inputs), self._own(inputs, mask)
             tabulated = inputs.device.type == 'cpu' and self._compiled is None
             with self.computing(), TabulatedActivations() if tabulated else contextlib.nullcontext():
                 return self._features(inputs, full)
 
     def _features(self, inputs: Tensor, full: torch.dtype | None) -> dict[str, Tensor]:
         size = inputs.shape[2:]
+        if inputs.is_floating_point() and not torch.is_autocast_enabled(inputs.device.type):
+            inputs = inputs.to(next(self.network.parameters()).dtype)
         if self._compiled is not None:
             return self.taps.read(self._compiled(inputs), size, full)
         with self.taps.capture(size, full) as features:

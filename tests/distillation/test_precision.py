@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfkd.distillation import Teacher
+from sfkd.distillation import Distillation, Teacher
 from sfkd.distillation.precision import fast_precision
 from sfkd.errors import ConfigError
 from sfkd.features.taps import Taps
@@ -163,3 +163,59 @@ def test_weights_that_are_no_pictures_filters_keep_their_layout(monkeypatch):
     teacher = tapped(Volume(), nn.Conv2d(16, 8, 3), path='2', precision='auto')
     assert teacher.channels_last and teacher.network[2].weight.is_contiguous(memory_format=torch.channels_last)
     assert teacher(torch.randn(2, 3, 32, 32))['2'].isfinite().all()
+
+
+class Full(nn.Module):
+    """Memory for four pictures."""
+
+    def forward(self, x):
+        if len(x) > 4:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return x
+
+
+@pytest.mark.parametrize('asked', ['bf16', 'auto'])
+def test_a_first_call_that_runs_out_of_memory_decides_nothing(asked, monkeypatch):
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'bf16')
+    teacher, inputs = tapped(Full(), nn.Conv2d(16, 8, 3), path='2', precision=asked), torch.randn(8, 3, 32, 32)
+    expected = teacher(inputs[:4])['2']
+    teacher.apply_(lambda x: x.clone())
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            teacher(inputs)
+        assert teacher.precision == asked and teacher.channels_last
+    assert torch.equal(teacher(inputs[:4])['2'], expected)
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16', 'auto'])
+def test_weights_in_half_precision_take_pictures_in_float32(precision, monkeypatch):
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'fp32')
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Conv2d(8, 8, 3)).bfloat16()
+    teacher, inputs = Teacher(network, precision=precision), torch.randn(2, 3, 32, 32)
+    teacher.tap(Taps(network, ['2'], stop=True), (32, 32))
+    found = teacher(inputs)['2']
+    assert found.dtype == torch.float32 and next(network.parameters()).dtype == torch.bfloat16
+    with torch.no_grad():
+        torch.testing.assert_close(found, network.float()(inputs), rtol=0.02, atol=0.02)
+
+
+class Normalises(nn.Module):
+    """What begins a network that takes pictures as they are read."""
+
+    def forward(self, pictures):
+        return pictures.float() / 255 - 0.5
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_pictures_of_whole_numbers_give_maps_of_fractions(precision):
+    torch.manual_seed(0)
+    student, network = (nn.Sequential(Normalises(), nn.Conv2d(3, 8, 3), nn.ReLU()) for _ in range(2))
+    taught = Distillation(student, Teacher(network, precision=precision), [dict(student='2', teacher='2')],
+                          input_size=32)
+    pictures, losses = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8), []
+    for images in pictures, pictures.float():
+        with taught(images) as found, torch.autocast('cpu', enabled=False):
+            student(images)
+        losses.append(found.losses)
+        assert taught.teacher(images)['2'].dtype == torch.float32
+    assert losses[0] == losses[1] and all(loss > 0.1 for loss in losses[0].values())

@@ -10,7 +10,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from sfkd.distillation import Distillation, Teacher
+from sfkd.distillation import Distillation, Normalisation, Teacher
 from sfkd.errors import ConfigError
 from sfkd.features.taps import Taps
 
@@ -342,6 +342,28 @@ def test_whoever_else_holds_it_cannot_wake_it(zoo):
     nn.ModuleList([network]).train()
     assert torch.equal(teacher(inputs)['1'], before)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+def test_a_student_that_holds_a_part_of_it_cannot_wake_that():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
+    student = nn.Sequential(*network[:2], nn.Conv2d(8, 8, 3))
+    distillation = Distillation(student, network, [dict(student='2', teacher='2')], input_size=16)
+    inputs, state = torch.randn(2, 3, 16, 16), copy.deepcopy(network.state_dict())
+    expected = distillation.teacher(inputs)['2']
+    student.train()
+    with distillation(inputs):
+        student(inputs)
+    student.train()
+    assert torch.equal(distillation.teacher(inputs)['2'], expected)
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+def test_a_network_that_is_on_a_device_already_gets_its_normalisation_there():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3)).to('meta')  # 'meta', as there is no GPU: torch tells it from the CPU
+    own, student = (Normalisation(torch.full((3, ), value), torch.ones(3)) for value in (0.4, 0.5))
+    scale, shift, _ = Teacher(network, own, student).affine
+    assert scale.device == shift.device == torch.device('meta')
 
 
 def test_a_copy_that_is_cast_or_moved_leaves_the_teacher_alone(zoo):
