@@ -52,13 +52,23 @@ class ConvModuleConnector(nn.Module):
             return self.conv(student)
         x = at_least_float32(self.conv(student, activate=False, norm=False))
         mask = on_grid(mask, x.shape[2:]).to(x)
-        with torch.no_grad():  # as torch keeps them
-            count, (mean, ), (variance, ) = moments((x, ), mask)
-            variance = variance * count / (count - 1).clamp_min(1)
-            norm.num_batches_tracked += 1
-            for running, new in (norm.running_mean, mean), (norm.running_var, variance):
-                running.lerp_(new.to(running), norm.momentum)
+        if norm.running_mean is not None:
+            self._keep(norm, x, mask)
         x, = standardise(x, mask=mask, eps=norm.eps)
-        weight, bias = (parameter.view(1, -1, 1, 1) for parameter in (norm.weight, norm.bias))
-        x = x * weight + bias
+        if norm.affine:
+            weight, bias = (parameter.view(1, -1, 1, 1) for parameter in (norm.weight, norm.bias))
+            x = x * weight + bias
+        else:
+            x = x.clone()  # an activation may work in place, and the gradient needs what it would overwrite
         return self.conv.activate(x) if self.conv.with_activation else x
+
+    @staticmethod
+    @torch.no_grad()
+    def _keep(norm: _BatchNorm, x: Tensor, mask: Tensor) -> None:
+        """Take the batch's statistics into the running ones, as torch does."""
+        count, (mean, ), (variance, ) = moments((x, ), mask)
+        variance = variance * count / (count - 1).clamp_min(1)
+        norm.num_batches_tracked += 1
+        share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
+        for running, new in (norm.running_mean, mean), (norm.running_var, variance):
+            running.lerp_(new.to(running), share)

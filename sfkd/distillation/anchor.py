@@ -18,7 +18,7 @@ from ..features.continuation import Continuation
 from ..features.layouts import describe
 from ..features.probe import random_pictures
 from ..features.taps import split_path
-from ..ops import area_pool
+from ..ops import area_pool, processes
 from .assembly import build
 from .counting import StepCount
 from .pair import Pair
@@ -89,6 +89,7 @@ class Anchor(nn.Module):
         taught_part = for_pairs.shape, view.stride(), view.storage_offset() - source.storage_offset()
         whole = dict(size=source.shape, stride=source.stride(), dtype=source.dtype, device=source.device)
         gradients: dict[str, Tensor] = {}
+        joined = processes() > 1
 
         def note(key):
             return lambda gradient: gradients.update({key: gradient.detach()})
@@ -103,7 +104,7 @@ class Anchor(nn.Module):
             parts = gradient.float() - taught.float(), gradients['anchor'].float()
             gradients.clear()
             norms = torch.stack([part.square().sum() for part in parts])
-            if dist.is_initialized() and dist.get_world_size() > 1:
+            if joined:
                 dist.all_reduce(norms)  # now: a checkpoint holds one process's buffers for all
             self.norms += norms
         for_pairs.register_hook(note('pairs'))

@@ -145,9 +145,13 @@ def _choose(matched: list[tuple[str, str]], chosen: Sequence[int] | None) -> lis
 
 def _make_names_unique(pairs: list[Pair]) -> None:
     names = [pair.name for pair in pairs]
+    taken = {name for name in names if names.count(name) == 1}
     for i, pair in enumerate(pairs):  # one student stage may learn from several teacher stages
         if names.count(pair.name) > 1:
             pair.name = f'{pair.name}_{i}'
+            while pair.name in taken:
+                pair.name += '_'
+            taken.add(pair.name)
 
 
 # ---- what is built ----

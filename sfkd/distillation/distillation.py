@@ -129,12 +129,14 @@ class Distillation(nn.Module):
         Args:
             images: (N, 3, H, W), as normalised for the student.
             picture_mask: (N, 1, H, W), 1 where there is picture; None where nothing is padded.
-            taught_mask: (N, 1, H, W), 1 where there is something to teach; None where that is everywhere.
+            taught_mask: (N, 1, H, W), 1 where there is something to teach; None where that is everywhere. Of several
+                processes that train together all give one, or none.
             rows: of the teacher cache, one a picture.
 
         Raises:
             RuntimeError: if the student did not run just once within the context, on as many pictures, with gradients;
-                or if the connectors' weights are no longer those of the other processes.
+                if the connectors' weights are no longer those of the other processes, or if some of these gave a
+                taught_mask and others none.
         """
         taught = Taught()
         if not self.pairs:
@@ -143,7 +145,7 @@ class Distillation(nn.Module):
             taught._losses = {}
             return
         if self.training and torch.is_grad_enabled():
-            self.agreement.check(self)
+            self.agreement.check(self, masked=taught_mask is not None)
         if self._rests():
             with self._watch(), self.taps.capture(images.shape[2:]):  # or a compiled student would run without taps on
                 yield taught
@@ -184,8 +186,8 @@ class Distillation(nn.Module):
 
     def _rests(self) -> bool:
         """Whether this is one of the steps in which nothing is taught."""
-        if self.steps is None or not self.training:
-            return False
+        if self.steps is None or not (self.training and torch.is_grad_enabled()):
+            return False  # a validation is no step
         step = self.steps.next()
         return step % self.every != 0 or step >= self.until
 

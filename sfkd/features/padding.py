@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import at_least_float32
+from ..ops import at_least_float32, processes
 
 
 def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -39,19 +39,19 @@ class TaughtCells:
     message a step.
 
     Args:
-        pixels: (N, 1, H, W), 1 where there is something to teach.
+        pixels: (N, 1, H, W), 1 or True where there is something to teach.
         grids: (h, w) of each pair.
     """
 
     def __init__(self, pixels: Tensor, grids: Iterable[tuple[int, int]]):
-        self.pixels = pixels
+        self.pixels = pixels = pixels if pixels.is_floating_point() else pixels.float()
         self._masks = {grid: on_grid(pixels, grid) for grid in dict.fromkeys(grids)}
         with torch.no_grad():
             counts = torch.stack([mask.sum(dtype=torch.float32)
                                   for mask in self._masks.values()]) if self._masks else pixels.new_zeros(0)
-            if _processes() > 1 and self._masks:
-                dist.all_reduce(counts)
-                counts = counts / _processes()
+        if (together := processes()) > 1 and self._masks:
+            dist.all_reduce(counts)
+            counts = counts / together
         self._counts = dict(zip(self._masks, counts.unbind()))
 
     def on(self, grid: tuple[int, int]) -> Tensor:
@@ -61,7 +61,3 @@ class TaughtCells:
     def scale(self, grid: tuple[int, int]) -> Tensor:
         """A scalar, at least 1: what a mean over one of the given grids is to be multiplied by."""
         return self._masks[grid].numel() / self._counts[grid].clamp_min(1)
-
-
-def _processes() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -156,13 +156,15 @@ class _Enough(Exception):
 
 @contextlib.contextmanager
 def _dry(network: nn.Module, learns: bool) -> Iterator[None]:
-    """Eval mode and no gradients; afterwards every module is in the mode that it had, and the random states are what
-    they were.
+    """Eval mode and no gradients; afterwards every module is in the mode that it had, and buffers and random states are
+    what they were.
 
     A network that learns keeps its gradients, and its trunk is in the mode in which it will be tapped, but for
     normalisation layers: those would note the statistics of random pictures, and SyncBN would ask for a GPU.
     """
     modes = [(module, module.training) for module in network.modules()]
+    # Spectral normalisation and fake quantisation learn from every pass
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in network.buffers() if not buffer.is_inference()]
     network.eval()
     if learns:
         trunk = network.get_submodule(trunk_of(network))
@@ -180,6 +182,10 @@ def _dry(network: nn.Module, learns: bool) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+        with torch.no_grad():
+            for buffer, version, value in buffers:
+                if buffer._version != version:
+                    buffer.copy_(value)
 
 
 class _Recorder:

@@ -18,7 +18,7 @@ from .loops import FEW, MOST_THREADS, compiled, runs_loops
 
 def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) -> tuple[Tensor, ...]:
     """Each map with zero mean and unit variance of each channel over batch and grid, of the batch joined over all
-    processes.
+    processes where gradients are on.
 
     Always float32 (float64 stays), also under autocast: sums over a map are rounded too far in half precision.
 
@@ -32,7 +32,7 @@ def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) ->
     """
     with torch.autocast(maps[0].device.type, enabled=False):
         maps = tuple(at_least_float32(x) for x in maps)
-        joined = dist.is_initialized() and dist.get_world_size() > 1
+        joined = processes() > 1
         if mask is None and not joined:
             return tuple(_of_one_process(x, eps) for x in maps)
         mask = None if mask is None else mask.to(maps[0])
@@ -44,6 +44,14 @@ def standardise(*maps: Tensor, mask: Tensor | None = None, eps: float = 1e-5) ->
             variances = [variance.masked_fill(count <= 1, torch.inf) for variance in variances]
         return tuple(_Standardise.apply(x, mask, count, mean, variance, joined, eps)
                      for x, mean, variance in zip(maps, means, variances))
+
+
+def processes() -> int:
+    """How many processes train together, data-parallel. Without gradients nobody trains, and this one is by itself: it
+    may be the only one that looks at a validation split.
+    """
+    together = torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()
+    return dist.get_world_size() if together else 1
 
 
 def at_least_float32(features: Tensor) -> Tensor:

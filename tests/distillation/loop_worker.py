@@ -1,4 +1,6 @@
-"""Run by test_loops.py under torch.distributed: three steps, the weights before and after them."""
+"""Run by test_loops.py under torch.distributed: three steps, the weights before and after them, and a validation in the
+first process alone.
+"""
 import sys
 from pathlib import Path
 
@@ -17,12 +19,12 @@ PICTURES, SIZE, CLASSES = 8, 32, 5
 class Joint(nn.Module):
     """Student and companion as one module that returns the loss."""
 
-    def __init__(self, student: nn.Module, distillation: nn.Module):
+    def __init__(self, student: nn.Module, distillation: nn.Module, masked: bool = False):
         super().__init__()
-        self.student, self.distillation = student, distillation
+        self.student, self.distillation, self.masked = student, distillation, masked
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        with self.distillation(images) as taught:
+        with self.distillation(images, taught_mask=torch.ones_like(images[:, :1]) if self.masked else None) as taught:
             loss = F.cross_entropy(self.student(images), labels)
         return loss + taught.loss
 
@@ -40,8 +42,9 @@ def train(mode: str) -> dict:
     plain = dict([*student.named_parameters(), *distillation.named_parameters()])
     start = {key: p.detach().clone() for key, p in plain.items()}
     optimizer = torch.optim.SGD(plain.values(), lr=1e-2)
-    if mode == 'joint':
-        loss_of = DistributedDataParallel(Joint(student, distillation))
+    if mode in ('joint', 'masks of some'):
+        masked = mode == 'masks of some' and rank == 0
+        loss_of = DistributedDataParallel(Joint(student, distillation, masked))
     else:
         loss_of = Joint(DistributedDataParallel(student),
                         DistributedDataParallel(distillation) if mode == 'both' else distillation)
@@ -57,13 +60,17 @@ def train(mode: str) -> dict:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    if rank == 0:
+        with torch.no_grad(), distillation(images) as taught:
+            student(images)
+        found['validation'] = taught.loss
     return dict(found, start=start, weights={key: p.detach() for key, p in plain.items()})
 
 
 if __name__ == '__main__':
     dist.init_process_group('gloo')
     try:
-        found = {mode: train(mode) for mode in ('both', 'joint', 'forgotten')}
+        found = {mode: train(mode) for mode in ('both', 'joint', 'forgotten', 'masks of some')}
         torch.save(found, Path(sys.argv[1]) / f'{dist.get_rank()}.pth')
     finally:
         dist.destroy_process_group()

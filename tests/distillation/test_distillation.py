@@ -123,6 +123,20 @@ def test_pairs_by_path_with_losses_of_their_own():
         Distillation(student, teacher, [dict(student='layer5', teacher='trunk_output.block3')], input_size=SIZE)
 
 
+def test_every_pair_has_a_name_of_its_own():
+    """Also where a module's path is what a number would make of another's."""
+    student, teacher = (torch.nn.Sequential(*(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, 2, 1), torch.nn.ReLU())
+                                              for _ in range(3))) for _ in range(2))
+    pairs = [('1', '1'), ('1', '2'), ('1.1', '2'), ('1', '1.0')]
+    distillation = Distillation(student, teacher, [dict(student=ours, teacher=theirs) for ours, theirs in pairs],
+                                input_size=SIZE)
+    assert [pair.name for pair in distillation.pairs] == ['1_0', '1_1_', '1_1', '1_3']
+    images, _ = batch()
+    with distillation(images) as taught:
+        student(images)
+    assert len(taught.losses) == 2 * len(pairs)
+
+
 def test_classifiers_have_no_class_maps():
     with pytest.raises(ConfigError, match=r"'classes' found no maps .*\(0 in the student and 0 in the teacher\)"):
         Distillation(*networks(), pairs='classes', losses=[dict(type='FeatureMSE')], input_size=SIZE)
@@ -168,6 +182,15 @@ def test_some_steps_alone_teach_and_a_resumed_run_goes_on_counting(options, firs
     resumed.load_state_dict(distillation.state_dict())
     assert [step(resumed) for _ in then] == then
     assert [step(resumed.eval()) for _ in range(2)] == [True, True]
+
+
+def test_a_validation_is_no_step():
+    student, teacher = networks()
+    distillation, (images, _) = Distillation(student, teacher, input_size=SIZE, every=2, stages=[-1]), batch()
+    for _ in range(3):
+        with torch.no_grad(), distillation(images) as taught:
+            student(images)
+        assert taught.loss > 0 and distillation.steps.done == 0
 
 
 def test_a_part_of_the_batch_teaches_as_that_part_alone_would(zoo):

@@ -313,6 +313,7 @@ def test_two_processes_train_what_one_trains_on_the_joined_batch(mode, one_and_t
         assert torch.equal(value, second['weights'][key]), key
         assert not torch.equal(value, first['start'][key]), key
         torch.testing.assert_close(value, one['weights'][key], rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(first['validation'], one['validation'], rtol=1e-7, atol=0)
 
 
 def test_connectors_that_nobody_reduces_are_an_error_in_every_process(one_and_two):
@@ -320,3 +321,10 @@ def test_connectors_that_nobody_reduces_are_an_error_in_every_process(one_and_tw
         assert found['forgotten']['step'] == 1
         assert 'distillation = DistributedDataParallel(distillation)' in found['forgotten']['error']
     assert 'error' not in one_and_two[0]['forgotten']
+
+
+def test_a_mask_in_some_processes_alone_is_an_error_in_every_one(one_and_two):
+    for found in one_and_two[1]:
+        assert found['masks of some']['step'] == 0
+        assert '1 of 2 processes have given a taught_mask' in found['masks of some']['error']
+    assert 'error' not in one_and_two[0]['masks of some']

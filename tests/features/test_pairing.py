@@ -100,6 +100,19 @@ def test_probe_leaves_no_trace(zoo, learns):
     assert all(p.grad is None for p in network.parameters())
 
 
+@pytest.mark.parametrize('learns', [False, True])
+def test_layers_that_learn_from_every_pass_learn_nothing_from_the_dry_run(learns):
+    convolution = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(3, 8, 3))
+    network = torch.nn.Sequential(convolution, torch.ao.quantization.default_fake_quant(), torch.nn.Conv2d(8, 8, 3))
+    network.train()
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    assert probe(network, (16, 16), learns=learns).outputs.keys() > {'0', '1', '2'}
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    network(torch.randn(2, 3, 16, 16))
+    changed = [key for key, value in network.state_dict().items() if not torch.equal(value, state[key])]
+    assert any(key.startswith('0.parametrizations') for key in changed) and '1.scale' in changed
+
+
 def test_probe_runs_the_head_only_on_request(zoo):
     network = zoo.build(zoo.resnet())
     assert 'head' not in probe(network, (64, 64)).outputs

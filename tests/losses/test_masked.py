@@ -68,15 +68,25 @@ def test_of_padded_pictures_only_what_is_inside_is_compared(kind, loss):
     padded((4, 3), connector, loss)
 
 
-def test_the_batch_norm_of_srrl_counts_no_padding():
+@pytest.mark.parametrize('kind', [torch.bool, torch.uint8, torch.int64])
+def test_a_mask_may_be_of_whole_numbers(kind):
+    mask = (torch.arange(8) < 5).expand(2, 1, 6, 8)
+    found, expected = (TaughtCells(mask.to(kind), [(3, 4)]) for kind in (kind, torch.float32))
+    assert torch.equal(found.on((3, 4)), expected.on((3, 4))) and found.scale((3, 4)) == expected.scale((3, 4)) > 1
+
+
+@pytest.mark.parametrize('options', [{}, dict(momentum=None), dict(track_running_stats=False), dict(affine=False)],
+                         ids=str)
+def test_the_batch_norm_of_srrl_counts_no_padding(options):
     torch.manual_seed(0)
-    connector = ConvModuleConnector(4, 5, norm_cfg=dict(type='BN'))
+    connector = ConvModuleConnector(4, 5, norm_cfg=dict(type='BN', **options))
     other = copy.deepcopy(connector)
     x, t, mask = torch.randn(3, 4, 6, 6), torch.randn(3, 5, 6, 6), torch.zeros(3, 1, 6, 6)
     mask[:, :, :4, :3] = 1
     s = torch.where(mask > 0, x, 50.0).requires_grad_()
-    found, _ = connector(s, t, mask)
-    expected, _ = other(x[:, :, :4, :3], t[:, :, :4, :3])
+    for _ in range(2):
+        found, _ = connector(s, t, mask)
+        expected, _ = other(x[:, :, :4, :3], t[:, :, :4, :3])
     torch.testing.assert_close(found[:, :, :4, :3], expected)
     assert not found[:, :, 4:].any() and not found[..., 3:].any()
     for name, value in other.conv.bn.state_dict().items():
