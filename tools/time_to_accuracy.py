@@ -2,6 +2,10 @@
 
   python tools/time_to_accuracy.py configs/mini/cls_resnet_to_mixer.py --seeds 0 1 2
 
+By other methods too, named as in tools/train_together.py; what the teacher showed is kept where ', cached' follows:
+
+  python tools/time_to_accuracy.py CONFIG --seeds 0 --variants alone 'sfkd, cached' 'rsd+losses.0.weight=0.1, cached'
+
 Each variant is a run of its own with its seed's data order and initial student, scored on the validation split after
 every epoch. Seconds are those of training alone, without scoring: on a CPU those that the process computed, so that
 other programs count little (those of the data loader's workers are not among them), on a GPU those of the clock. Rows
@@ -24,17 +28,18 @@ from mmengine.runner import Runner
 from sfkd.analysis.intervals import spread
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.configs import check_data, load_config, student_config
-from sfkd.openmmlab.methods import budget
+from sfkd.openmmlab.methods import METHODS, budget, model_of
 from sfkd.openmmlab.process import errors_for_people, prepare_process
 from sfkd.openmmlab.running import build_runner
 
 ALONE = 'alone'
-#: Variant -> options of the config. Of the cached one the data set and a hook are others too; a quarter of the steps
-#: is counted from the data.
-VARIANTS = {ALONE: {}, 'teacher in float32': {'model.teacher_precision': 'fp32'}, 'taught': {},
-            'taught, cached': {}, 'every second step': {'model.every': 2}, 'half of each batch': {'model.share': 0.5},
+CACHED = ', cached'  # what may follow a variant
+#: Variant of the pair's own method -> options of the config; a quarter of the steps is counted from the data.
+VARIANTS = {'teacher in float32': {'model.teacher_precision': 'fp32'}, 'taught': {},
+            'every second step': {'model.every': 2}, 'half of each batch': {'model.share': 0.5},
             'in the first quarter': {}}
-#: Augmentations of each picture that a cache holds.
+DEFAULT = [ALONE, 'teacher in float32', 'taught', f'taught{CACHED}', *list(VARIANTS)[2:]]
+#: Augmentations of each picture that a cache holds, where the config does not say.
 CACHED_VARIANTS = 4
 
 
@@ -67,15 +72,19 @@ def configured(args: argparse.Namespace, variant: str, seed: int, folder: Path) 
     epochs = args.epochs or read_config(args.config, 'config').train_cfg.max_epochs
     options = {'randomness.seed': seed, **budget(epochs), 'default_hooks.checkpoint.save_best': None,
                'default_hooks.checkpoint.interval': epochs}  # saving takes time
-    config = load_config(args.config, str(folder), options | VARIANTS[variant])
-    if variant == ALONE:
+    name = variant.removesuffix(CACHED)
+    config = load_config(args.config, str(folder), options | VARIANTS.get(name, {}))
+    if name == ALONE:
         config = student_config(config)
+    elif name not in VARIANTS:
+        config.model = model_of(args.config, name)
     config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='TrainingClock')]
-    if variant == 'taught, cached':
+    if variant.endswith(CACHED):
         loader = config.train_dataloader
-        loader.dataset = dict(type='sfkd.ReplayedDataset', dataset=loader.dataset, variants=CACHED_VARIANTS)
+        if loader.dataset.type != 'sfkd.ReplayedDataset':
+            loader.dataset = dict(type='sfkd.ReplayedDataset', dataset=loader.dataset, variants=CACHED_VARIANTS)
         config.custom_hooks.append(dict(type='sfkd.TeacherCacheHook', folder=str(folder / 'cache')))
-    if variant == 'in the first quarter':
+    if name == 'in the first quarter':
         init_default_scope(config.default_scope)
         config.model.until = epochs * len(Runner.build_dataloader(config.train_dataloader)) // 4
     config.test_cfg = config.test_dataloader = config.test_evaluator = None
@@ -106,7 +115,7 @@ def table(rows: list[dict]) -> str:
     alone = {seed: row for (variant, seed), row in by_seed.items() if variant == ALONE}
     lines = ['| variant | seeds | final score, mean ± sd | training, s | seconds to the score that the student alone '
              'ends with | as a share of those alone |', '|' + '---|' * 6]
-    for variant in VARIANTS:
+    for variant in dict.fromkeys(row['variant'] for row in rows):
         of = {seed: row for (name, seed), row in by_seed.items() if name == variant and seed in alone}
         if not of:
             continue
@@ -125,13 +134,18 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='of a pair of classifiers')
-    parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument('--variants', nargs='+', default=DEFAULT, metavar='VARIANT',
+                        help=f'{", ".join(map(repr, DEFAULT))}, and methods')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--epochs', type=int, help="default: the config's")
     parser.add_argument('--results', type=Path, default=Path('docs/results/time_to_accuracy.jsonl'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/time_to_accuracy'))
     parser.add_argument('--one', nargs=2, metavar=('VARIANT', 'SEED'), help='one run, in this process')
     args = parser.parse_args()
+    names = [variant.removesuffix(CACHED) for variant in args.variants]
+    if unknown := [name for name in names if name not in VARIANTS and name.partition('+')[0] not in METHODS]:
+        parser.error(f"--variants: there is no '{unknown[0]}'; give {', '.join(map(repr, DEFAULT))}, or one of the "
+                     f'methods {", ".join(METHODS)}')
     if args.one:
         train(args, args.one[0], int(args.one[1]), args.work_dir)
         return

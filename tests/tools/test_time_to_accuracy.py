@@ -49,11 +49,12 @@ def test_a_quarter_of_the_steps(functions, config, tmp_path):
 
 
 def test_runs_that_are_there_are_not_repeated(tool, config, tmp_path):
+    variants = ['alone', 'taught, cached', 'kd+logits.0.weight=0.5']
     arguments = ['tools/time_to_accuracy.py', config, '--seeds', 0, '--epochs', 2, '--results', tmp_path / 'r.jsonl',
-                 '--work-dir', tmp_path / 'runs', '--variants', 'alone', 'taught, cached']
+                 '--work-dir', tmp_path / 'runs', '--variants', *variants]
     assert 'taught, cached, seed 0: ' in tool(*arguments)
     rows = [json.loads(line) for line in (tmp_path / 'r.jsonl').read_text().splitlines()]
-    assert [row['variant'] for row in rows] == ['alone', 'taught, cached']
+    assert [row['variant'] for row in rows] == variants
     for found in rows:
         assert len(found['seconds']) == len(found['scores']) == 2 and 0 < found['seconds'][0] < found['seconds'][1]
     assert len(list((tmp_path / 'runs/taught_cached_0/cache').glob('*.features.bin'))) == 4
