@@ -11,7 +11,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.amp import CPUAmpOptimWrapper
-from sfkd.openmmlab.configs import LOGGERS, check_data, load_config, log_to
+from sfkd.openmmlab.configs import LOGGERS, check_data, load_config, log_to, score_on
 from sfkd.openmmlab.process import errors_for_people, leaving_together, prepare_process, tool_parser
 from sfkd.openmmlab.running import build_runner, plain_scores, prepare_resume
 
@@ -65,6 +65,8 @@ def train(args: argparse.Namespace) -> None:
     prepare_resume(config, args.resume)
     if args.auto_scale_lr:
         config.setdefault('auto_scale_lr', {})['enable'] = True
+    if args.test:
+        score_on(config, 'test')
     check_data(config, ('train', 'val', 'test') if args.test else ('train', 'val'))
     runner = build_runner(config, args.launcher)
     runner.train()

@@ -39,10 +39,12 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
     A config of mmrazor becomes one of ours (mmrazor.py).
 
     Raises:
-        ConfigError: if there is no such file, if its library is not installed, if ``method`` is given and the config
-            has no pair, if an option is of what has no keys, or if mmrazor's cannot be expressed.
+        ConfigError: if there is no such file, if it has no model, if its library is not installed, if ``method`` is
+            given and the config has no pair, if an option is of what has no keys, or if mmrazor's cannot be expressed.
     """
     config = read_config(path, 'config')
+    if not config.get('model'):
+        raise ConfigError(f"model: '{path}' has none; give the config of a whole run, not a part that others inherit")
     scope = config.get('default_scope')
     if scope in ('mmpretrain', 'mmdet', 'mmseg') and importlib.util.find_spec(scope) is None:
         raise ConfigError(f"default_scope: '{scope}' is not installed; get the libraries of configs and tools with: "
@@ -185,5 +187,7 @@ def score_on(config: Config, split: str) -> None:
     if not config.get(f'{split}_dataloader'):
         raise ConfigError(f'{split}_dataloader: the config has none, so there is nothing to score on; give the config '
                           'that the run was started with, or another --split')
-    for part in ('cfg', 'dataloader', 'evaluator'):
+    for part in ('dataloader', 'evaluator'):
         config[f'test_{part}'] = config.get(f'{split}_{part}')
+    if config.get('test_cfg') is None:  # a val_cfg may say type='ValLoop'
+        config.test_cfg = dict()

@@ -20,7 +20,7 @@ from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_siz
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from .. import randomness
 from ..checkpoint import check_fit, read_checkpoint, write_checkpoint
@@ -60,6 +60,8 @@ class ResumableCheckpointHook(CheckpointHook):
         self._workers: dict[int, bytes] = {}  # the random state of each after the last batch of it that was used
         self._next_worker = 0
         self._turn = 0  # by how much the numbers of a resumed run's workers lie behind those of the first run
+        self._written: int | None = None  # after how many steps the last full checkpoint was written, or resumed from
+        self._before_val: dict | None = None  # this process's random state
         self._signal: int | None = None
         self._handlers: dict[int, object] = {}
 
@@ -83,19 +85,21 @@ class ResumableCheckpointHook(CheckpointHook):
         if ended := runner.message_hub.runtime_info.pop('ended_ckpt', None):  # of a signal
             self._remove(Path(ended).name)
 
-    def _write(self, runner: Runner, name: str, meta: dict, validated: bool) -> None:
-        """Write a full checkpoint, and then its name into ``last_checkpoint``."""
+    def _write(self, runner: Runner, name: str, meta: dict, validated: bool, state: dict | None = None) -> None:
+        """Write a full checkpoint, with this process's random state of now unless another is given, and then its name
+        into ``last_checkpoint``.
+        """
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         workers = [self._workers.get(i) for i in range(runner.train_dataloader.num_workers)]
-        own = dict(main=randomness.get_state(), workers=[state and pickle.loads(state) for state in workers],
+        own = dict(main=state or randomness.get_state(), workers=[each and pickle.loads(each) for each in workers],
                    next_worker=self._next_worker)
         self._saved = dict(processes=all_gather_object(own), validated=validated)
         with _whole_writes():
             runner.save_checkpoint(self.out_dir, name, self.file_client_args, save_optimizer=self.save_optimizer,
                                    save_param_scheduler=self.save_param_scheduler, meta=meta, by_epoch=self.by_epoch,
                                    backend_args=self.backend_args, **self.args)
-        self._saved = None
+        self._saved, self._written = None, meta['iter']
         if is_main_process():
             _write_text(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
 
@@ -125,6 +129,17 @@ class ResumableCheckpointHook(CheckpointHook):
             check_fit(model, checkpoint, runner._load_from, '--resume')
             self._loaded = checkpoint.get(KEY, {})
 
+    def before_run(self, runner: Runner) -> None:
+        """Before any hook asks a loader for a batch: workers that last would be as they began."""
+        if not isinstance(runner._train_loop, BaseLoop) or isinstance(runner.train_dataloader.worker_init_fn, Begin):
+            return  # a test, also after the training
+        loader = runner.train_dataloader
+        if loader.num_workers:
+            loader.collate_fn = Stamped(loader.collate_fn)
+        for each in (loader, *([] if runner.val_loop is None else [runner.val_dataloader])):
+            each.worker_init_fn = Begin(each.worker_init_fn)
+            each._get_iterator = functools.partial(started_deaf, each._get_iterator)
+
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         self._listen()
@@ -132,16 +147,10 @@ class ResumableCheckpointHook(CheckpointHook):
             for file in Path(runner.work_dir).glob('.*.pth.*'):
                 file.unlink()
         loader = runner.train_dataloader
-        if loader.num_workers:
-            loader.collate_fn = Stamped(loader.collate_fn)
-        for each in (loader, *([] if runner.val_loop is None else [runner.val_dataloader])):
-            each.worker_init_fn = Begin(each.worker_init_fn)
-            each._get_iterator = functools.partial(started_deaf, each._get_iterator)
         saved, self._loaded = self._loaded, None
         if saved is None:
             return
-        step = runner.epoch if self.by_epoch else runner.iter
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+        self.last_ckpt, self._written = runner._load_from, runner.iter
         if problem := _inexact(saved, loader.num_workers):
             print_log(f'{problem}: the resumed run sees other random numbers than the interrupted one would have',
                       'current', level=logging.WARNING)
@@ -242,18 +251,29 @@ class ResumableCheckpointHook(CheckpointHook):
         step, name = runner.iter + 1, f'iter_{runner.iter + 1}.pth'
         if not self.by_epoch and Path(self.last_ckpt or '').name != name:  # not saved this very moment
             self._save_checkpoint(runner)
-        elif self.by_epoch:  # in the middle of an epoch: until the next one's end
-            earlier = runner.message_hub.runtime_info.get('ended_ckpt')
-            runner.message_hub.update_info('ended_ckpt', self.file_backend.join_path(self.out_dir, name))
-            self._write(runner, name, dict(epoch=runner.epoch, iter=step), validated=True)
-            if earlier and Path(earlier).name != name:
-                self._remove(Path(earlier).name)
+        elif self.by_epoch:  # in the middle of an epoch
+            self._write_for_now(runner, step, validated=True)
         end_workers(runner)
         raise Ended(number, self.last_ckpt)
 
+    def _write_for_now(self, runner: Runner, step: int, validated: bool, state: dict | None = None) -> None:
+        """Write a checkpoint after so many steps that stays until the next one that is due."""
+        name, earlier = f'iter_{step}.pth', runner.message_hub.runtime_info.get('ended_ckpt')
+        runner.message_hub.update_info('ended_ckpt', self.file_backend.join_path(self.out_dir, name))
+        self._write(runner, name, dict(epoch=runner.epoch, iter=step), validated, state)
+        if earlier and Path(earlier).name != name:
+            self._remove(Path(earlier).name)
+
+    def before_val(self, runner: Runner) -> None:
+        self._before_val = randomness.get_state()
+
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if self._signal is not None and get_world_size() == 1:  # processes may have unlike numbers of batches here
-            raise Ended(self._signal, self.last_ckpt)
+        if self._signal is None or get_world_size() > 1:  # processes may have unlike numbers of batches here
+            return
+        if self._written != runner.iter:  # as it was before the validation, which is then made up for
+            self._write_for_now(runner, runner.iter, validated=False, state=self._before_val)
+        end_workers(runner)
+        raise Ended(self._signal, self.last_ckpt)
 
     def _told(self, count: int) -> int | None:
         """The signal to end, once all processes know of it."""
@@ -281,10 +301,18 @@ class Ended(Exception):
             f'{signal.Signals(number).name}: the run has ended; {there}. The same command with --resume goes on')
 
 
-def newest_checkpoint(folder: str | Path) -> str | None:
+def newest_checkpoint(folder: str | Path, since: float = 0, strict: bool = False) -> str | None:
     """The newest full checkpoint in a work directory that is whole; each that is damaged is named in the log.
 
     What ``last_checkpoint`` names comes first, then all others by the time at which they were written.
+
+    Args:
+        folder: may not be there yet.
+        since: seconds since the epoch; what was written before does not count.
+        strict: whether it is an error that there are whole checkpoints, and none has an optimizer.
+
+    Raises:
+        ConfigError: see ``strict``.
     """
     folder = Path(folder)
     pointer = folder / 'last_checkpoint'
@@ -293,12 +321,20 @@ def newest_checkpoint(folder: str | Path) -> str | None:
     others.sort(key=lambda file: file.stat().st_mtime, reverse=True)
     # By name in this folder: the run may have moved since
     named = [path for path in (folder / Path(last).name, Path(last)) if last and path.is_file()][:1]
+    bare = None
     for file in dict.fromkeys([*named, *others]):
+        if file.stat().st_mtime < since:
+            continue
         try:
             if 'optimizer' in read_checkpoint(str(file), '--resume'):
                 return str(file)
+            bare = bare or file
         except ConfigError as error:
             print_log(f'--resume: {error}; it is skipped', 'current', level=logging.WARNING)
+    if bare is not None and strict:
+        raise ConfigError(f"--resume: '{bare}' holds no optimizer (the checkpoint hook's save_optimizer?), and no "
+                          f'other checkpoint there does; start from it with --cfg-options load_from={bare} and another '
+                          '--work-dir')
     return None
 
 

@@ -1,6 +1,7 @@
 """From a config to a runner that is safe to start, or to the student that a run has trained."""
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
@@ -11,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
@@ -21,6 +23,7 @@ from .building import build_model
 from .configs import class_of, is_distillation, student_config
 from .resuming import newest_checkpoint
 
+AUTO = 'auto'  # the newest checkpoint in the work directory
 #: Hooks of every distillation run, unless the config names the same type itself.
 DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook', 'ProgressHook', 'CurveGroupsHook')
 
@@ -36,18 +39,23 @@ def prepare_resume(config: Config, asked: str | None) -> None:
         asked: a checkpoint, 'auto' for the newest whole one in the work directory, or None.
 
     Raises:
-        ConfigError: if the checkpoint that is asked for cannot be read, or is of a student alone.
+        ConfigError: if the checkpoint that is asked for cannot be read, or is of a student alone; or if there are only
+            such in the work directory.
     """
     again = any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
+    if asked is None and config.get('resume'):
+        asked = config.get('load_from') or AUTO
     if asked is None and not again:
         return
-    if asked in (None, 'auto'):
-        file = newest_checkpoint(config.work_dir)
+    if asked in (None, AUTO):
+        file = newest_checkpoint(config.work_dir, strict=True)
         print_log(f"--resume: {'from ' + file if file else f'no checkpoint in {config.work_dir}: the run begins anew'}",
                   'current')
     else:
-        file = asked
+        file = _since_begun(config.work_dir, again) or asked
     if file is None:
+        if config.get('resume'):
+            config.resume = False  # or mmengine would look for one itself
         return
     checkpoint = read_checkpoint(file, '--resume')
     if 'optimizer' not in checkpoint:
@@ -62,6 +70,23 @@ def prepare_resume(config: Config, asked: str | None) -> None:
     if seed is not None and (config.get('randomness')
                              or {}).get('seed') is None:  # or the data would come in another order
         config.randomness = dict(config.get('randomness') or {}, seed=seed)
+
+
+def _since_begun(work_dir: str, again: bool) -> str | None:
+    """The newest checkpoint that a run has written since it began from one that was named: what it goes on from when it
+    is started again by the same command. Those that lay there before are another run's.
+
+    Args:
+        work_dir: where its beginning is noted.
+        again: False notes it.
+    """
+    begun = Path(work_dir, '.begun')
+    if again:
+        return newest_checkpoint(work_dir, begun.stat().st_mtime) if begun.is_file() else None
+    with contextlib.suppress(OSError):  # that nothing can be written there is said where the runner is built
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.write_text('')
+    return None
 
 
 def add_hooks(config: Config) -> None:
@@ -110,11 +135,21 @@ class _Runner(Runner):
                               f'from its weights with --cfg-options load_from={filename}') from error
 
 
+def _runner_class(config: Config) -> type[Runner]:
+    """Ours, or a subclass of mmengine's Runner that the config names, with what ours has."""
+    named = config.get('runner_type') or 'Runner'
+    kind = class_of(dict(type=named), RUNNERS, config)
+    if not (inspect.isclass(kind) and issubclass(kind, Runner)):
+        raise ConfigError(f"runner_type: '{named}' is no Runner of mmengine's, which checkpoints and resumed runs rely "
+                          'on; leave runner_type and strategy out, or give a registered subclass of Runner')
+    return _Runner if kind is Runner else type(kind.__name__, (_Runner, kind), {})
+
+
 def build_runner(config: Config, launcher: str = 'none') -> Runner:
     """A runner with the hooks of a distillation run and, on a CPU, one that can join other processes.
 
     Raises:
-        ConfigError: if nothing can be written into the work directory.
+        ConfigError: if nothing can be written into the work directory, or if its runner is none of mmengine's Runner.
     """
     try:
         Path(config.work_dir).mkdir(parents=True, exist_ok=True)
@@ -130,7 +165,7 @@ def build_runner(config: Config, launcher: str = 'none') -> Runner:
         config.setdefault('model_wrapper_cfg', dict(
             type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
             find_unused_parameters=config.get('find_unused_parameters', False)))
-    runner = _Runner.from_cfg(config)
+    runner = _runner_class(config).from_cfg(config)
     for handler in runner.logger.handlers:
         if type(handler) is logging.StreamHandler:  # mmengine's entry for each weight stays in the file
             handler.addFilter(lambda record: ' - torch.Size([' not in record.getMessage())

@@ -83,10 +83,11 @@ def test_the_ways_to_other_networks_than_the_paths_lead_there(tmp_path):
 
 
 def test_a_split_that_a_config_lacks_cannot_be_scored_on():
-    config = Config(dict(val_dataloader=dict(batch_size=2), val_evaluator='v', test_dataloader=dict(batch_size=1)))
+    config = Config(dict(val_dataloader=dict(batch_size=2), val_evaluator='v', val_cfg=dict(type='ValLoop'),
+                         test_dataloader=dict(batch_size=1)))
     score_on(config, 'test')
     assert config.test_dataloader.batch_size == 1
     score_on(config, 'val')
-    assert config.test_dataloader.batch_size == 2 and config.test_evaluator == 'v' and config.test_cfg is None
+    assert config.test_dataloader.batch_size == 2 and config.test_evaluator == 'v' and config.test_cfg == {}
     with pytest.raises(ConfigError, match='val_dataloader: the config has none'):
         score_on(Config(dict(val_dataloader=None, test_dataloader={})), 'val')

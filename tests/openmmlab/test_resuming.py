@@ -1,4 +1,5 @@
 """Full checkpoints are never fewer than one, and a resumed run is the uninterrupted one."""
+import multiprocessing
 import os
 import signal
 import time
@@ -60,12 +61,18 @@ class Score(BaseMetric):
 class SignalHook(Hook):
     """Somebody ends the run while a step is at hand."""
 
-    def __init__(self, at):
-        self.at = at
+    def __init__(self, at, validation=None):
+        self.at, self.validation = at, validation  # steps; how many validations have begun
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter + 1 == self.at:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None):
+        if self.validation is not None and batch_idx == 1:
+            self.validation -= 1
+            if not self.validation:
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 def runner_of(folder, loop='epochs', workers=0, persistent=False, resume=None, sampler=None, end=4, **hook):
@@ -220,6 +227,70 @@ def test_a_signal_saves_in_the_middle_of_an_epoch(uninterrupted, tmp_path, setti
     assert setting[0] == 'iterations' or not Path(file).exists()  # the next checkpoint has taken its place
 
 
+@pytest.mark.parametrize('interval, name', [(1, None), (3, 'iter_12.pth'), (4, 'iter_12.pth')])
+@pytest.mark.parametrize('setting', SETTINGS, ids=str)
+def test_a_signal_in_a_validation_loses_no_step(uninterrupted, tmp_path, setting, interval, name):
+    """Whatever the last checkpoint was; the validation is made up for."""
+    iterations = setting[0] == 'iterations'  # with a validation every third step
+    interval = interval * 4 if iterations and interval > 1 else interval
+    runner = runner_of(tmp_path / 'run', *setting, interval=interval)
+    runner.register_hook(SignalHook(None, validation=4 if iterations else 2))
+    with pytest.raises(resuming.Ended, match='SIGTERM: the run has ended; .* has it all.*--resume'):
+        runner.train()
+    file = newest_checkpoint(tmp_path / 'run')
+    assert read_checkpoint(file, 'test')['meta']['iter'] == 12
+    assert name is None or iterations or Path(file).name == name
+    again = runner_of(tmp_path / 'run', *setting, interval=interval, resume=file)
+    again.register_hook(counter := SignalHook(None, validation=99))
+    again.train()
+    assert 99 - counter.validation == (5 if iterations else 3)  # of 8 or 4, that one again
+    for key, value in uninterrupted(*setting).items():
+        assert torch.equal(again.model.state_dict()[key], value), key
+
+
+def test_a_signal_in_a_validation_that_is_made_up_for(uninterrupted, tmp_path):
+    runner = runner_of(tmp_path / 'run', interval=3)
+    runner.register_hook(SignalHook(None, validation=2))
+    with pytest.raises(resuming.Ended):
+        runner.train()
+    for _ in range(2):
+        file = newest_checkpoint(tmp_path / 'run')
+        again = runner_of(tmp_path / 'run', interval=3, resume=file)
+        again.register_hook(SignalHook(None, validation=1))
+        with pytest.raises(resuming.Ended, match='iter_12.pth has it all'):
+            again.train()
+    again = runner_of(tmp_path / 'run', interval=3, resume=newest_checkpoint(tmp_path / 'run'))
+    again.train()
+    for key, value in uninterrupted('epochs', 0, False).items():
+        assert torch.equal(again.model.state_dict()[key], value), key
+
+
+class LooksHook(Hook):
+    """Looks at the validation set before the training, as TeacherReportHook does; later the whole process group is told
+    to end, as Slurm does it.
+    """
+
+    def before_train(self, runner):
+        for _ in runner.val_dataloader:
+            pass
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 8:
+            workers = multiprocessing.active_children()
+            assert len(workers) == 2
+            for process in (*workers, multiprocessing.current_process()):
+                os.kill(process.pid, signal.SIGTERM)
+            time.sleep(0.2)
+
+
+def test_a_signal_to_workers_that_a_hook_had_begun(tmp_path):
+    runner = runner_of(tmp_path / 'run', workers=1, persistent=True)
+    runner._val_dataloader.update(num_workers=1, persistent_workers=True)
+    runner.register_hook(LooksHook(), 'HIGH')
+    with pytest.raises(resuming.Ended, match='iter_9.pth has it all'):
+        runner.train()
+
+
 def test_the_old_checkpoint_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
     """At every rename and removal in a run there is a whole checkpoint, and ``last_checkpoint`` names one."""
     folder, seen = tmp_path / 'run', []
@@ -278,6 +349,27 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path, said):
     assert newest_checkpoint(moved) == str(moved / 'epoch_1.pth')
 
 
+def test_checkpoints_without_an_optimizer_are_no_beginning_anew(tmp_path):
+    runner_of(tmp_path / 'run', end=2, save_optimizer=False).train()
+    assert newest_checkpoint(tmp_path / 'run') is None
+    with pytest.raises(ConfigError, match='--resume: .*epoch_2.pth. holds no optimizer .*save_optimizer.*load_from='):
+        running.prepare_resume(Config(dict(work_dir=str(tmp_path / 'run'))), 'auto')
+
+
+def test_a_config_may_ask_to_resume(tmp_path):
+    """As by the flag: with the run's seed, and not from a damaged checkpoint."""
+    runner_of(tmp_path / 'run', end=2, max_keep_ckpts=2).train()
+    (tmp_path / 'run/epoch_2.pth').write_bytes(b'PK')
+    for given in {}, dict(load_from=str(tmp_path / 'run/epoch_1.pth')):
+        config = Config(dict(work_dir=str(tmp_path / 'run'), resume=True, randomness=dict(seed=None), **given))
+        running.prepare_resume(config, None)
+        assert config.resume and config.load_from == str(tmp_path / 'run/epoch_1.pth')
+        assert config.randomness.seed == 3
+    config = Config(dict(work_dir=str(tmp_path / 'other'), resume=True))
+    running.prepare_resume(config, None)
+    assert not config.resume
+
+
 def test_what_is_not_exact_is_said(tmp_path, said):
     runner_of(tmp_path / 'run', workers=2).train()
     file = newest_checkpoint(tmp_path / 'run')
@@ -301,6 +393,23 @@ def test_a_run_that_is_started_again_goes_on_by_itself(tmp_path, monkeypatch, na
     running.prepare_resume(config, None)
     assert config.resume and config.load_from == str(tmp_path / 'run/epoch_1.pth')
     assert config.randomness == dict(seed=3, deterministic=True)
+
+
+def test_a_run_from_a_named_checkpoint_that_is_started_again_goes_on_from_its_own(tmp_path, monkeypatch):
+    runner_of(tmp_path / 'run', end=3, max_keep_ckpts=-1).train()  # an earlier one, which had gone further
+    named = str(tmp_path / 'run/epoch_1.pth')
+
+    def goes_on_from():
+        config = Config(dict(work_dir=str(tmp_path / 'run')))
+        running.prepare_resume(config, named)
+        return config.load_from
+    time.sleep(0.05)
+    assert goes_on_from() == named
+    monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
+    assert goes_on_from() == named
+    time.sleep(0.05)
+    runner_of(tmp_path / 'run', end=2, resume=named, max_keep_ckpts=-1).train()
+    assert goes_on_from() == str(tmp_path / 'run/epoch_2.pth')
 
 
 def test_a_students_checkpoint_is_none_to_resume_from(tmp_path):

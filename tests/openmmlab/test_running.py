@@ -1,13 +1,17 @@
 """The hooks and scores of a run."""
 import json
+import logging
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 from sfkd import SFKD
 from sfkd.datasets.digits_wild import generate_cls
+from sfkd.errors import ConfigError
 from sfkd.openmmlab.configs import is_distillation, load_config, log_to
 from sfkd.openmmlab.hooks import InvalidLossHook
 from sfkd.openmmlab.running import add_hooks, build_runner, plain_scores
@@ -87,6 +91,24 @@ def test_a_hook_derived_from_ours_takes_its_place():
     config = Config(dict(default_scope='mmpretrain', model=dict(type='SFKD'), custom_hooks=[dict(type=Patient)]))
     add_hooks(config)
     assert 'sfkd.InvalidLossHook' not in [hook.type for hook in config.custom_hooks]
+
+
+def test_the_runner_that_a_config_names_is_used_or_refused(tmp_path):
+    @RUNNERS.register_module()
+    class Loud(Runner):
+        logger = logging.getLogger('test_running')
+
+        @classmethod
+        def from_cfg(cls, config):
+            return cls
+    config = Config(dict(model=dict(type='mmpretrain.ImageClassifier'), work_dir=str(tmp_path)))
+    try:
+        found = build_runner(Config(dict(config, runner_type='Loud')))
+    finally:
+        RUNNERS.module_dict.pop('Loud')
+    assert issubclass(found, Loud) and found.resume is not Runner.resume
+    with pytest.raises(ConfigError, match="runner_type: 'FlexibleRunner' is no Runner of .* and strategy out"):
+        build_runner(Config(dict(config, runner_type='FlexibleRunner')))
 
 
 def test_scores_of_any_kind_can_be_written():
