@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from sfkd.checkpoint import load_strictly
-from sfkd.openmmlab.configs import check_data, is_distillation, load_config, score_on, student_config
+from sfkd.openmmlab.configs import check_data, class_of, is_distillation, load_config, score_on, student_config
 from sfkd.openmmlab.process import errors_for_people, leaving_together, prepare_process, tool_parser
 from sfkd.openmmlab.running import build_runner, plain_scores
+from sfkd.registry import HOOKS
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +29,8 @@ def test(args: argparse.Namespace) -> None:
     config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
     config.resume, config.load_from = False, None
-    config.custom_hooks = []
+    config.custom_hooks = [hook for hook in config.get('custom_hooks') or []
+                           if not getattr(class_of(hook, HOOKS, config), '__module__', '').startswith('sfkd.')]
     runner = build_runner(config, args.launcher)
     load_strictly(getattr(runner.model, 'module', runner.model), args.checkpoint)
     scores = plain_scores(runner.test())

@@ -11,7 +11,7 @@ from ..connectors import Decomposed
 from ..distillation.pair import common_grid
 from ..features.padding import TaughtCells
 from ..openmmlab.distiller import Distiller
-from ..openmmlab.masks import picture_mask, rows_of, taught_mask
+from ..openmmlab.masks import ignored_label, picture_mask, rows_of, taught_mask
 from ..ops import gaussian_frequency_loss
 from .cka import linear_cka
 
@@ -53,7 +53,7 @@ def report_terms(distiller: Distiller, inputs: Tensor, data_samples: list, sigma
     """
     companion, student = distiller.distillation, distiller.student
     picture = picture_mask(inputs, data_samples)
-    pixels = taught_mask(picture, data_samples)
+    pixels = taught_mask(picture, data_samples, ignored_label(student))
     teacher_features = companion.teacher(inputs, picture, rows_of(data_samples))
     with companion.taps.capture(inputs.shape[2:]) as student_features:
         task, _ = student.parse_losses(student(inputs, data_samples, mode='loss'))

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..errors import ConfigError
 
-IGNORED = 255  # the label of mmsegmentation's maps that counts nowhere
+IGNORED = 255  # mmseg's label of what reduce_zero_label, crops beyond the border and annotators leave out
 HEADS = ('head', 'bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
 
 
@@ -78,7 +78,7 @@ def check_dataset(dataset: Dataset, classes: int | None, where: str) -> tuple[li
     for label, (index, path) in sorted(wrong.items()):
         problems.append(f"{where}: label {label} ({labels[label]} times, first in picture {index}, '{path}') is none "
                         f"of the model's {classes} classes; set the head's num_classes, or mend the annotations")
-    for key, named in files.items():
+    for key, named in () if _elsewhere(dataset) else files.items():
         if missing := list(_missing(named)):
             index, path = missing[0]
             problems.append(f"{where}: {len(missing)} of {len(named)} files ({key}) are not there, first that of "
@@ -90,16 +90,18 @@ def check_dataset(dataset: Dataset, classes: int | None, where: str) -> tuple[li
     return problems, notes
 
 
-def named(dataset: Dataset, classes: int | None, where: str) -> None:
-    """Let a data set say which sample it cannot give, and refuse one whose labels are none of the model's classes.
+def named(dataset: Dataset, classes: int | None, where: str, ignored: int = IGNORED) -> None:
+    """Let a data set say which sample it cannot give, and refuse one whose labels are neither the model's classes nor
+    the one that counts nowhere.
 
     Raises, later:
         SampleError: from the data set's items, with index, file and label.
     """
-    dataset.prepare_data = functools.partial(_prepared, dataset.prepare_data, dataset, classes, where)
+    dataset.prepare_data = functools.partial(_prepared, dataset.prepare_data, dataset, classes, where, ignored)
 
 
-def _prepared(prepare: Callable[[int], dict], dataset: Dataset, classes: int | None, where: str, index: int) -> dict:
+def _prepared(prepare: Callable[[int], dict], dataset: Dataset, classes: int | None, where: str, ignored: int,
+              index: int) -> dict:
     try:
         item = prepare(index)
     except Exception as error:
@@ -108,7 +110,7 @@ def _prepared(prepare: Callable[[int], dict], dataset: Dataset, classes: int | N
     sample = (item or {}).get('data_samples')
     for values in _packed_labels(sample):
         outside = values[(values < 0) | (values >= classes)] if classes is not None else values[:0]
-        outside = outside[outside != IGNORED]
+        outside = outside[outside != ignored]
         if len(outside):
             raise SampleError([f"{where}: label {int(outside[0])} of {_of(dataset, index)} is none of the model's "
                                f"{classes} classes; set the head's num_classes, or mend the annotations"])
@@ -126,7 +128,7 @@ def _labels(info: dict) -> Iterator[int]:
         label = info['gt_label']
         yield from (int(part) for part in (label if isinstance(label, (list, tuple)) else [label]))
     for instance in info.get('instances') or ():
-        if 'bbox_label' in instance:
+        if 'bbox_label' in instance and not instance.get('ignore_flag'):  # of what is ignored it may be any
             yield int(instance['bbox_label'])
 
 
@@ -136,6 +138,17 @@ def _packed_labels(sample) -> Iterator[torch.Tensor]:
         found = getattr(found, name, None) if name and found is not None else found
         if torch.is_tensor(found):
             yield found.flatten().long()
+
+
+def _elsewhere(dataset: Dataset) -> bool:
+    """Whether the files are found by another of mmengine's file backends than that of this machine's disks."""
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    return any(elsewhere(getattr(part, 'backend_args', None)) for part in (dataset, *steps))
+
+
+def elsewhere(backend_args: dict | None) -> bool:
+    """Whether a data set's or a loading step's ``backend_args`` name such a backend."""
+    return (backend_args or {}).get('backend', 'local') != 'local'
 
 
 def _missing(files: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:

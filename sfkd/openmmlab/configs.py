@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import VISBACKENDS, Registry
 
+from ..datasets.checking import elsewhere
 from ..errors import ConfigError
 from ..registry import MODELS
 from ..shipped import TOOLS
@@ -134,7 +135,8 @@ def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test'
                   for key, value in prefix.items()} if isinstance(prefix, dict) else {'data_prefix': prefix}
         for key, value in named.items():
             path = Path(root, value)
-            remote = '://' in f'{root} {value}'  # a path prints one slash of the two
+            # A path prints one slash of the two
+            remote = '://' in f'{root} {value}' or elsewhere(dataset.get('backend_args'))
             if (root or value) and not remote and not path.exists() and path not in problems:
                 problems[path] = f"{split}_dataloader.dataset.{key}: there is no '{path}'; {_remedy(path)}"
     if problems:

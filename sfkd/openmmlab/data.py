@@ -14,6 +14,7 @@ from ..datasets import PictureFolder
 from ..datasets.checking import check_dataset, classes_of, leaves_of, named
 from ..errors import ConfigError
 from ..registry import HOOKS
+from .masks import ignored_label
 
 
 @HOOKS.register_module()
@@ -38,7 +39,7 @@ class DataCheckHook(Hook):
                 if split == 'train' and isinstance(leaf, PictureFolder) and _asks_for_labels(model):
                     problems.append(f'{where}: a PictureFolder has no labels, which the losses of this '
                                     f"{type(model).__name__} ask for; distil with model.task_weight=0, or give labels")
-                named(leaf, classes, where)
+                named(leaf, classes, where, ignored_label(model))
                 if is_main_process():
                     found = check_dataset(leaf, classes, where)
                     problems += found[0]

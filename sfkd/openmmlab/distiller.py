@@ -24,7 +24,7 @@ from ..features.probe import probe
 from ..registry import register_entry_point
 from ..shipped import located
 from .building import build_model, initialise, normalisation_of
-from .masks import picture_mask, rows_of, taught_mask
+from .masks import ignored_label, picture_mask, rows_of, taught_mask
 
 NAME = 'distillation'  # of the companion in the student
 
@@ -168,7 +168,7 @@ class Distiller:
             return stock_losses(inputs, data_samples, **kwargs)
         picture = picture_mask(inputs, data_samples)                # (N, 1, H, W), or None: nothing is padded
         # The teacher sees what has no label, but does not teach it
-        teaches = taught_mask(picture, data_samples) if weight else picture
+        teaches = taught_mask(picture, data_samples, ignored_label(self)) if weight else picture
         with companion(inputs, picture, teaches, rows_of(data_samples)) as taught:
             losses = stock_losses(inputs, data_samples, **kwargs) if weight else self._show(inputs, data_samples)
         if weight != 1:

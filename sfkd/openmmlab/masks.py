@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import torch
 from mmengine.dist import get_world_size
-from torch import Tensor
+from torch import Tensor, nn
 
-IGNORED = 255  # mmseg's label of what reduce_zero_label, crops beyond the border and annotators leave out
+from ..datasets.checking import IGNORED
 
 
 def picture_mask(inputs: Tensor, data_samples: list | None) -> Tensor | None:
@@ -37,12 +37,20 @@ def picture_mask(inputs: Tensor, data_samples: list | None) -> Tensor | None:
     return mask
 
 
-def taught_mask(mask: Tensor | None, data_samples: list | None) -> Tensor | None:
+def ignored_label(network: nn.Module) -> int:
+    """The label of a map's pixels that count nowhere: what a segmentor's decode head says, or mmseg's 255."""
+    head = getattr(network, 'decode_head', None)
+    found = getattr(head[-1] if isinstance(head, nn.ModuleList) else head, 'ignore_index', IGNORED)
+    return found if isinstance(found, int) else IGNORED
+
+
+def taught_mask(mask: Tensor | None, data_samples: list | None, ignored: int = IGNORED) -> Tensor | None:
     """The pixels that may teach: in a segmentation batch those that have a label, in any other the pictures' own.
 
     Args:
         mask: what :func:`picture_mask` gave.
         data_samples: one a picture; mmseg's hold ``gt_sem_seg.data``, (1, H, W) class indices.
+        ignored: the label that is none, see :func:`ignored_label`.
 
     Returns:
         Tensor: (N, 1, H, W) of zeros and ones, for segmentation always, since asking a GPU whether a label is missing
@@ -51,7 +59,7 @@ def taught_mask(mask: Tensor | None, data_samples: list | None) -> Tensor | None
     labels = [getattr(getattr(sample, 'gt_sem_seg', None), 'data', None) for sample in data_samples or ()]
     if not labels or any(label is None for label in labels):
         return mask
-    labelled = (torch.stack(labels) != IGNORED).float()
+    labelled = (torch.stack(labels) != ignored).float()
     return labelled if mask is None else labelled * mask
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
 from mmpretrain.structures import DataSample
 from torch import nn
@@ -18,6 +19,7 @@ from torch import nn
 from sfkd.datasets.checking import SampleError, check_dataset, classes_of, leaves_of, named
 from sfkd.datasets.digits_wild import generate_cls, generate_det, generate_seg
 from sfkd.errors import ConfigError
+from sfkd.openmmlab.configs import check_data
 from sfkd.registry import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,6 +207,39 @@ def test_a_label_map_with_another_class_is_named_and_what_is_ignored_is_not(data
     cv2.imwrite(path, labels)
     with pytest.raises(SampleError, match=f"label 200 of picture 1, .*{path}.* is none of the model's 11 classes"):
         dataset[1]
+    other = segmentation(data)
+    named(other, 11, 'here', ignored=200)
+    with pytest.raises(SampleError, match='label 255 of picture 1'):
+        other[1]
+    labels[:2] = 0
+    cv2.imwrite(path, labels)
+    assert (other[1]['data_samples'].gt_sem_seg.data == 200).any()
+
+
+def test_boxes_that_are_ignored_may_have_any_label(whole):
+    dataset = detection(whole, serialize_data=False)
+    instance = dataset.data_list[2]['instances'][0]
+    instance['bbox_label'] = -1
+    assert 'label -1 (1 times, first in picture 2' in check_dataset(dataset, 10, 'here')[0][0]
+    instance['ignore_flag'] = 1  # as CrowdHuman's
+    assert check_dataset(dataset, 10, 'here')[0] == []
+
+
+@pytest.mark.parametrize('options, there', [
+    (dict(backend_args=dict(backend='petrel')), True), (dict(backend_args=dict(backend='local')), False),
+    (dict(pipeline=[dict(LOAD, backend_args=dict(backend='petrel')), dict(type='PackDetInputs')]), True)], ids=str)
+def test_files_of_another_backend_are_not_looked_for_on_this_machine(data, options, there):
+    """Such as a cluster's, whose path_mapping says where a path really is."""
+    dataset = detection(data, **dict(options, backend_args=None))
+    dataset.backend_args = options.get('backend_args')
+    (data / 'det/train').rename(data / 'det/elsewhere')
+    assert bool(check_dataset(dataset, 10, 'here')[0]) != there
+    config = Config(dict(train_dataloader=dict(dataset=dict(data_root='bucket/coco', ann_file='a.json', **options))))
+    if 'backend_args' in options and there:
+        check_data(config, ('train', ))
+    else:
+        with pytest.raises(ConfigError, match="there is no 'bucket/coco'"):
+            check_data(config, ('train', ))
 
 
 @pytest.mark.parametrize('workers', [0, 2])

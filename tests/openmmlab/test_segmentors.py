@@ -186,6 +186,22 @@ def test_the_mask_is_what_has_a_label_inside_of_the_pictures(zoo):
     assert torch.equal(taught_mask(None, data['data_samples']), taught)  # mmseg labels what it pads as ignored too
 
 
+@pytest.mark.parametrize('ignored', [0, 2, 255])
+def test_what_has_no_label_is_what_the_head_says(zoo, ignored):
+    config = pspnet()
+    config['decode_head']['ignore_index'] = ignored
+    distiller, data = distil(zoo, config, pspnet()), batch()
+    data = distiller.data_preprocessor(data, True)
+    for sample in data['data_samples']:
+        sample.gt_sem_seg.data[:] = ignored
+        sample.gt_sem_seg.data[:, :8, :8] = 1
+    seen = []
+    compare = distiller.distillation.compare
+    distiller.distillation.compare = lambda ours, theirs, mask: seen.append(mask) or compare(ours, theirs, mask)
+    distiller(**data, mode='loss')
+    assert seen[0].shape == (2, 1, 64, 64) and seen[0].sum() == 2 * 64 and seen[0][..., :8, :8].all()
+
+
 def test_the_mask_costs_no_look_at_a_value():
     with FakeTensorMode():  # refuses whatever would have to wait for a GPU
         labels = torch.zeros(2, 1, 8, 8, dtype=torch.long)

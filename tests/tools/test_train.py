@@ -124,6 +124,32 @@ def test_a_run_is_tested_by_its_own_copy_of_the_config(tool, digits, small, tmp_
     assert 'val_dataloader: the config has none, so there is nothing to score' in text and 'Traceback' not in text
 
 
+LOUD = """
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+@HOOKS.register_module()
+class Loud(Hook):
+    def after_test_epoch(self, runner, metrics=None):
+        runner.logger.info('LOUD')
+"""
+
+
+@pytest.mark.parametrize('split', ['test', 'val'])
+def test_a_test_has_the_hooks_of_the_config_and_a_test_loop(tool, small, tmp_path, distilled, split):
+    (tmp_path / 'loud.py').write_text(LOUD)
+    own = tmp_path / 'own.py'  # its validation loop says what it is, as the libraries' own configs do
+    own.write_text(f"import sys\nsys.path.append('{tmp_path}')\n_base_ = 'sfkd::mini/cls_resnet_to_mixer.py'\n"
+                   "custom_imports = dict(imports=['sfkd', 'loud'])\nval_cfg = dict(type='ValLoop')\n"
+                   "custom_hooks = [dict(type='Loud'), dict(type='sfkd.TeacherReportHook'), dict(type='EMAHook')]\n")
+    scores = []
+    for config in own, PAIR:
+        text = tool('tools/test.py', config, distilled / 'student_latest.pth', '--split', split, '--work-dir', tmp_path,
+                    '--out', tmp_path / 'scores.json', '--cfg-options', *small)
+        assert text.count('LOUD') == (config == own)
+        scores.append(json.loads((tmp_path / 'scores.json').read_text()))
+    assert scores[0] == scores[1]
+
+
 def test_teacher_report_is_the_teachers_own_score_and_changes_nothing(tool, small, tmp_path):
     config = tmp_path / 'reported.py'
     config.write_text(f"_base_ = '{ROOT / PAIR}'\ncustom_hooks = [dict(type='sfkd.TeacherReportHook')]\n")

@@ -124,7 +124,7 @@ def _ious(samples: Sequence, pictures: Pictures) -> tuple[np.ndarray, float, np.
 
 def confusion_of(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
     """How many pixels of each class were given each, (classes, classes); those without a label count nowhere."""
-    counts = truth != IGNORED
+    counts = (truth != IGNORED) & (truth < classes)  # another label that is ignored may be beyond them
     return np.bincount(truth[counts].astype(int) * classes + found[counts].astype(int),
                        minlength=classes**2).reshape(classes, classes)
 
