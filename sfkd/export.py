@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from .checkpoint import written_whole
 from .distillation.assembly import Size, as_size
 from .errors import ConfigError
+from .features.probe import unwrapped
 
 TOLERANCE = 1e-4  # of the largest value of an output; float32 in another order gives about 1e-6
 TRACED, CHECKED = 2, (1, 3)  # pictures in a batch: of the export, and of the comparison
@@ -49,7 +50,7 @@ def export_onnx(model: nn.Module, path: str | Path, input_size: int | Size = 224
     path, size = Path(path), as_size(input_size)
     if path.suffix != '.onnx':
         raise ConfigError(f"'{path}' must end in .onnx")
-    model = copy.deepcopy(model).to('cpu', torch.float32).eval().requires_grad_(False)
+    model = copy.deepcopy(unwrapped(model)).to('cpu', torch.float32).eval().requires_grad_(False)
     free = {0: 'batch', 2: 'height', 3: 'width'} if dynamic_size else {0: 'batch'}
     try:
         with warnings.catch_warnings(), torch.no_grad():

@@ -21,7 +21,7 @@ from sfkd.analysis import PairReport, report_terms
 from sfkd.checkpoint import read_checkpoint, weights_of
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.configs import check_data, load_config
-from sfkd.openmmlab.process import errors_for_people, prepare_process
+from sfkd.openmmlab.process import errors_for_people, prepare_file, prepare_process
 from sfkd.registry import MODELS
 
 
@@ -35,7 +35,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--sigma', type=float, default=0.5, help='of the Gaussian whose share is shown')
     parser.add_argument('--json', type=Path, metavar='FILE')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.pictures < 1:
+        parser.error(f'--pictures {args.pictures}: 1 at least')
+    if not args.sigma > 0:
+        parser.error(f'--sigma {args.sigma:g}: it must be above 0')
+    return args
 
 
 def table(reports: list[PairReport]) -> str:
@@ -66,6 +71,7 @@ def main() -> None:
     args = parse_args()
     prepare_process()
     with errors_for_people():
+        prepare_file(args.json, '--json')
         config = load_config(args.config, options=args.cfg_options, method=args.method)
         check_data(config, ('val', ))
         init_default_scope(config.get('default_scope', 'mmengine'))

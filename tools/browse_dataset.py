@@ -13,7 +13,7 @@ from mmengine.runner import set_random_seed
 from sfkd.analysis.drawing import annotate, build_dataset, picture
 from sfkd.datasets.digits_wild import contact_sheet
 from sfkd.openmmlab.configs import load_config
-from sfkd.openmmlab.process import errors_for_people, prepare_process
+from sfkd.openmmlab.process import errors_for_people, prepare_file, prepare_process
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,6 +33,7 @@ def main() -> None:
     args = parse_args()
     prepare_process()
     with errors_for_people():
+        prepare_file(args.out, '--out', ['.png', '.jpg', '.jpeg'])
         config = load_config(args.config, options=args.cfg_options)
         dataset = build_dataset(config, args.split)
     set_random_seed(args.seed)

@@ -43,11 +43,11 @@ from threading import Lock
 from mmengine.config import Config, ConfigDict
 
 import sfkd
-from sfkd.analysis.comparison import draw_gains, parts, percent, ranks, table
+from sfkd.analysis.comparison import draw_gains, parts, percent, ranks, read_rows, table
 from sfkd.distillation.method import sfkd as preset
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import CONFIGS, DENSE_PEERS, METHODS, PEERS, budget
-from sfkd.openmmlab.process import errors_for_people
+from sfkd.openmmlab.process import errors_for_people, prepare_file
 
 TOOLS = Path(__file__).resolve().parent
 #: Task -> what its students are scored by.
@@ -137,7 +137,7 @@ class Comparison:
                  gpus: list[int] = (), cache: Path | None = None):
         self.results, self.split, self.epochs, self.together, self.jobs = results, split, epochs, together, jobs
         self.cache = cache
-        self.rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+        self.rows = read_rows(results, '--results') if results.exists() else []
         self.gpus, self.lock, self.failed = Queue(), Lock(), 0
         for i in range(jobs):
             self.gpus.put(gpus[i % len(gpus)] if gpus else None)
@@ -342,7 +342,9 @@ def main() -> None:
     split = 'val' if args.tune else args.split
     pairs = args.pairs or [pair for pair in PAIRS[args.task] if pair != 'resnet_to_swin']
     results = args.results or Path(f"docs/results/{'results' if split == 'test' else 'tuning'}_{args.task}.jsonl")
-    comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus, args.teacher_cache)
+    with errors_for_people():
+        prepare_file(args.plot, '--plot', ['.png', '.pdf', '.svg'])
+        comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus, args.teacher_cache)
     if args.tune:
         tune(comparison, [method for method in args.methods if method != 'alone'], pairs, seeds)
     elif not args.tables_only:

@@ -15,7 +15,7 @@ from sfkd.analysis.trial import built, training_step, without_downloads, works
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.configs import is_distillation, load_config
-from sfkd.openmmlab.process import errors_for_people, prepare_process
+from sfkd.openmmlab.process import errors_for_people, prepare_file, prepare_process
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,13 +26,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--input-size', nargs=2, type=int, metavar=('H', 'W'))
     parser.add_argument('--load-teacher', action='store_true',
                         help="load the config's teacher_ckpt (by default its weights are random)")
-    parser.add_argument('--json', metavar='FILE')
-    parser.add_argument('--picture', metavar='FILE.png',
+    parser.add_argument('--json', type=Path, metavar='FILE')
+    parser.add_argument('--picture', type=Path, metavar='FILE.png',
                         help="both networks' stages, linked where one teaches the other")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     args = parser.parse_args()
-    if bool(args.config) == bool(args.student and args.teacher):
+    sides = [bool(args.student), bool(args.teacher)]
+    if any(sides) != all(sides) or bool(args.config) == any(sides):
         parser.error('give a config, or both --student and --teacher')
+    if not args.config and (args.load_teacher or args.cfg_options):
+        parser.error('--load-teacher and --cfg-options are of a config; leave them out beside --student and --teacher')
     return args
 
 
@@ -77,6 +80,8 @@ def main() -> None:
     args = parse_args()
     prepare_process()
     with errors_for_people():
+        prepare_file(args.json, '--json')
+        prepare_file(args.picture, '--picture', ['.png', '.pdf', '.svg'])
         distiller = build(args)
     found = rows(distiller)
     size = distiller.distillation.input_size
@@ -87,7 +92,7 @@ def main() -> None:
         step = training_step(distiller)
     print('one training step: ' + '  '.join(f'{key} {value:.4g}' for key, value in step.items()))
     if args.json:
-        Path(args.json).write_text(json.dumps(dict(input_size=size, pairs=found, step=step, works=works(step)),
+        args.json.write_text(json.dumps(dict(input_size=size, pairs=found, step=step, works=works(step)),
                                               indent=1) + '\n')
     sys.exit(0 if works(step) else 'the step gave a loss or gradient that is zero or not finite')
 

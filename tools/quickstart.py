@@ -83,8 +83,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('task', choices=PAIRS)
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--epochs', type=int, help='fewer than the config says, for a quick look')
+    parser.add_argument('--epochs', type=int, help='fewer than the config says, 2 at least, for a quick look')
     args = parser.parse_args()
+    if args.epochs is not None and args.epochs < 2:
+        parser.error(f'--epochs {args.epochs}: the first of at least 2 epochs warms the learning rate up')
     pair, out = PAIRS[args.task], Path('work_dirs/quickstart') / args.task
     out.mkdir(parents=True, exist_ok=True)
     (out / 'summary.json').unlink(missing_ok=True)

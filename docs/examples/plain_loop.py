@@ -31,7 +31,7 @@ ours, theirs = (timm.get_pretrained_cfg(name) for name in (args.student, args.te
 look = v2.Compose([v2.ToImage(), v2.RandomResizedCrop(args.size), v2.RandomHorizontalFlip(),
                    v2.ToDtype(torch.float32, scale=True), v2.Normalize(ours.mean, ours.std)])
 pictures = ImageFolder(args.folder, look) if args.folder else FakeData(64, (3, args.size, args.size), 10, look)
-loader = DataLoader(pictures, args.batch, shuffle=True, drop_last=True)
+loader = DataLoader(pictures, args.batch, shuffle=True, drop_last=len(pictures) > args.batch)
 
 student = timm.create_model(args.student, num_classes=len(pictures.classes) if args.folder else 10).to(device)
 teacher = timm.create_model(args.teacher, pretrained=args.pretrained).to(device)

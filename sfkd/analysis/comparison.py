@@ -4,6 +4,7 @@ A row is a dict of a ``task``, ``pair``, ``method``, ``seed``, ``metric`` and it
 """
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
@@ -14,6 +15,29 @@ from .runs import scaled, shown
 
 #: The student without a teacher, over which gains are measured.
 ALONE = 'alone'
+
+
+def read_rows(file: Path, where: str, how: str = 'give a file that this tool has written') -> list[dict]:
+    """The rows in a file of JSON lines.
+
+    Args:
+        file: is there.
+        where: the argument that named it.
+        how: what to do instead, for the message.
+
+    Raises:
+        ConfigError: if a line is no such row.
+    """
+    rows = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        try:
+            row = json.loads(line)
+            rows.append(dict(row, **{key: row[key] for key in ('metric', 'pair', 'method', 'seed', 'split', 'epochs')},
+                             value=float(row['value'])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{where}: line {number} of '{file}' is no row of tools/compare.py "
+                              f'({type(error).__name__}: {error}); {how}') from error
+    return rows
 
 
 def percent(row: dict) -> float:

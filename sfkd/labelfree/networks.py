@@ -117,14 +117,26 @@ def _of_transformers(name: str, where: str, pretrained: bool) -> Network:
     transformers = _library('transformers', where)
     with _building(f'transformers:{name}', where):
         module = transformers.AutoModel.from_pretrained(name)
+    side = getattr(module.config, 'image_size', None) or SIZE
+    return Network(module, *_processed(name, where), tuple(side) if isinstance(side, (tuple, list)) else (side, side),
+                   f'transformers.AutoModel.from_pretrained({name!r})')
+
+
+def _processed(name: str, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of pictures of values 0 to 1, as the image processor beside a network of transformers has them."""
+    import transformers
     try:
         expects, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:  # it has none
-        expects = {}
-    side = getattr(module.config, 'image_size', None) or SIZE
-    mean, std = (tuple(expects.get(key) or usual) for key, usual in zip(('image_mean', 'image_std'), IMAGENET))
-    return Network(module, mean, std, tuple(side) if isinstance(side, (tuple, list)) else (side, side),
-                   f'transformers.AutoModel.from_pretrained({name!r})')
+        return IMAGENET
+    if expects.get('do_flip_channel_order'):
+        raise ConfigError(f"{where}: '{name}' takes pictures as BGR; give file.py:function that returns a module which "
+                          'turns the channels round first')
+    given = (expects.get('image_mean'), expects.get('image_std')) if expects.get('do_normalize', True) else (0.0, 1.0)
+    mean, std = ((value, ) * 3 if isinstance(value, (int, float)) else tuple(value or usual)
+                 for value, usual in zip(given, IMAGENET))
+    scale = 1.0 if expects.get('do_rescale', True) else 255.0
+    return tuple(x / scale for x in mean), tuple(x / scale for x in std)
 
 
 def _of_file(name: str, where: str, pretrained: bool) -> Network:
@@ -145,7 +157,11 @@ def _of_file(name: str, where: str, pretrained: bool) -> Network:
     if not isinstance(network, nn.Module):
         raise ConfigError(f"{where}: '{name}' returns a {type(network).__name__}, and must return a torch.nn.Module")
     expects = getattr(network, 'pretrained_cfg', None) or {}
-    mean, std = (tuple(expects.get(key, usual)) for key, usual in zip(('mean', 'std'), IMAGENET))
+    paths = (getattr(getattr(part, 'config', None), '_name_or_path', None) for part in network.modules())
+    usual = IMAGENET  # or what lies beside the folder of transformers that it was made of
+    if not expects and (folder := next(filter(None, paths), None)):
+        usual = _processed(folder, where)
+    mean, std = (tuple(expects.get(key, value)) for key, value in zip(('mean', 'std'), usual))
     return Network(network, mean, std, tuple(expects.get('input_size', (3, SIZE, SIZE))[1:]), f'{function}()')
 
 

@@ -79,6 +79,9 @@ def distil(student: str, teacher: str, pictures: str, out: str, *, teacher_weigh
                         _device(device), saved, run)
     print(f'{student} learns from {teacher}: {steps} steps of {batch_size} of {len(folder)} pictures at {input_size} '
           f'px, on {training.device}')
+    for who, network in dict(student=ours, teacher=theirs).items():
+        mean, std = (', '.join(f'{x:.3g}' for x in values) for values in (network.mean, network.std))
+        print(f'  the {who} gets pictures of mean {mean} and std {std}, of values 0 to 1')
     print(companion.summary())
     if rest := companion.untaught():
         more = f' and {len(rest) - 1} layers more' if len(rest) > 1 else ''
@@ -86,7 +89,7 @@ def distil(student: str, teacher: str, pictures: str, out: str, *, teacher_weigh
     if resume:
         training.resume()
     training.run()
-    write_checkpoint(dict(state_dict=ours.module.state_dict()), out)
+    write_checkpoint(ours.module.state_dict(), out)
     shown = [centre_crop(folder[i], input_size) for i in spread(folder, SHOWN)]
     seen, picture = training.normalised(torch.stack([as_tensor(x) for x in shown])), Path(out).with_suffix('.png')
     draw_features(ours.module, companion, shown, seen, picture)

@@ -40,12 +40,10 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
     A config of mmrazor becomes one of ours (mmrazor.py).
 
     Raises:
-        ConfigError: if there is no such file, if it has no model, if its library is not installed, if ``method`` is
-            given and the config has no pair, if an option is of what has no keys, or if mmrazor's cannot be expressed.
+        ConfigError: if there is no such file, if its library is not installed, if ``method`` is given and the config
+            has no pair, if an option is of what has no keys, or if mmrazor's cannot be expressed.
     """
     config = read_config(path, 'config')
-    if not config.get('model'):
-        raise ConfigError(f"model: '{path}' has none; give the config of a whole run, not a part that others inherit")
     scope = config.get('default_scope')
     if scope in ('mmpretrain', 'mmdet', 'mmseg') and importlib.util.find_spec(scope) is None:
         raise ConfigError(f"default_scope: '{scope}' is not installed; get the libraries of configs and tools with: "
@@ -98,7 +96,14 @@ def student_config(config: Config) -> Config:
 
 
 def is_distillation(config: Config) -> bool:
-    """Whether a config's model distils: :class:`Distiller`, ``SFKD`` or a registered subclass of them."""
+    """Whether a config's model distils: :class:`Distiller`, ``SFKD`` or a registered subclass of them.
+
+    Raises:
+        ConfigError: if it has no model.
+    """
+    if not config.get('model'):
+        raise ConfigError(f"model: '{config.filename}' has none; give the config of a whole run, not a part that "
+                          'others inherit')
     kind = class_of(config.model, MODELS, config)
     return inspect.isclass(kind) and issubclass(kind, Distiller)
 

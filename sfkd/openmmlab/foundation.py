@@ -74,7 +74,9 @@ class TimmTeacher(_Encoder):
             raise ConfigError(f"teacher.name: timm has no model '{name}'; nearest: {nearest(name, timm.list_models())}")
         backbone = timm.create_model(name, pretrained=pretrained, **kwargs)
         noted = backbone.pretrained_cfg
-        patch = getattr(getattr(backbone, 'patch_embed', None), 'patch_size', (1, 1))[0]
+        embedding = getattr(getattr(backbone, 'patch_embed', None), 'proj', None)
+        patches = isinstance(embedding, nn.Conv2d) and embedding.stride == embedding.kernel_size  # that do not overlap
+        patch = embedding.stride[0] if patches else 1
         super().__init__(backbone, mean or noted['mean'], std or noted['std'], patch, to_rgb)
         if in_order:
             load_in_order(backbone, in_order)
@@ -109,8 +111,11 @@ class HuggingFaceTeacher(_Encoder):
         backbone = cls(cls.config_class(**config)) if config is not None else cls.from_pretrained(pretrained)
         if None in (mean, std):
             processor = transformers.AutoImageProcessor.from_pretrained(pretrained)
-            mean, std = processor.image_mean, processor.image_std
-        super().__init__(backbone, mean, std, getattr(backbone.config, 'patch_size', 1), to_rgb)
+            normalises = getattr(processor, 'do_normalize', True)
+            mean, std = (processor.image_mean, processor.image_std) if normalises else ((0.0, ) * 3, (1.0, ) * 3)
+            to_rgb = to_rgb != bool(getattr(processor, 'do_flip_channel_order', False))  # it wants BGR
+        patch = getattr(backbone.config, 'patch_size', 1)
+        super().__init__(backbone, mean, std, patch if isinstance(patch, int) else 1, to_rgb)
 
 
 def load_in_order(network: nn.Module, file: str) -> None:

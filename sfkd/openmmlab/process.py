@@ -7,9 +7,11 @@ import ctypes
 import gc
 import os
 import sys
+import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from mmengine.config import DictAction
@@ -89,6 +91,28 @@ def keep_freed_memory() -> None:
             allocator = ctypes.CDLL(None)
             allocator.mallopt(trim_threshold, most)
             allocator.mallopt(mmap_threshold, most)
+
+
+def prepare_file(path: Path | None, where: str, suffixes: Sequence[str] = ()) -> None:
+    """Before the work, make sure that its result can be written: make the folder, look at the name.
+
+    Args:
+        path: of the result; None for none.
+        where: the argument that named it.
+        suffixes: of which the name must have one; none given: any.
+
+    Raises:
+        ConfigError: if it has none of them, or if there can be no such file.
+    """
+    if path is None:
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{where}: '{path}' must end in {', '.join(suffixes)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ConfigError(f"{where}: '{path}' cannot be written ({error.strerror}); give another") from error
 
 
 @contextlib.contextmanager

@@ -47,6 +47,30 @@ def test_a_folder_of_transformers(tmp_path):
     assert all(torch.equal(value, stock.state_dict()[key]) for key, value in found.module.state_dict().items())
 
 
+@pytest.mark.parametrize('said, mean, std', [
+    (dict(do_normalize=False), (0, 0, 0), (1, 1, 1)), (dict(do_rescale=False, image_mean=51, image_std=[255, 255, 51]),
+                                                       (0.2, 0.2, 0.2), (1, 1, 0.2)), ({}, *IMAGENET)], ids=str)
+def test_what_the_image_processor_of_transformers_says(tmp_path, said, mean, std):
+    """Of a folder, and of a network that a function makes of it."""
+    transformers = pytest.importorskip('transformers')
+    transformers.ResNetModel(transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type='basic')).save_pretrained(tmp_path / 'net')
+    processor = tmp_path / 'net/preprocessor_config.json'
+    (tmp_path / 'nets.py').write_text(
+        'from torch import nn\nimport transformers\n'
+        'class Outer(nn.Module):\n    def __init__(self):\n        super().__init__()\n'
+        f'        self.inside = transformers.AutoModel.from_pretrained({str(tmp_path / "net")!r})\n'
+        '    def forward(self, x):\n        return self.inside(x).pooler_output\n')
+    for name in f'transformers:{tmp_path}/net', f'{tmp_path}/nets.py:Outer':
+        processor.write_text(json.dumps(dict(image_processor_type='ConvNextImageProcessor', **said)))
+        found = network_of(name, '--teacher', 64)
+        assert found.mean == pytest.approx(mean) and found.std == pytest.approx(std)
+        processor.write_text(json.dumps(dict(image_processor_type='MobileViTImageProcessor',
+                                             do_flip_channel_order=True)))
+        with pytest.raises(ConfigError, match='--teacher: .* takes pictures as BGR; give file.py:function'):
+            network_of(name, '--teacher', 64)
+
+
 NETS = '''
 from torch import nn
 def small():

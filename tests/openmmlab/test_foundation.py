@@ -127,6 +127,22 @@ def test_registers_are_no_patches():
     torch.testing.assert_close(found, tokens[0][:, 5:].mT.unflatten(2, (16, 16)))
 
 
+@pytest.mark.parametrize('name, size', [('xcit_nano_12_p16_224', 64), ('efficientvit_m0', 224), ('pvt_v2_b0', 64)])
+def test_only_patches_that_do_not_overlap_ask_for_a_size(name, size):
+    teacher = TimmTeacher(name).eval()
+    with torch.no_grad():
+        assert teacher(torch.zeros(1, 3, size, size)).shape == (1, 1000)
+
+
+def test_hiera_of_transformers_runs():
+    transformers = pytest.importorskip('transformers')
+    if not hasattr(transformers, 'HieraModel'):
+        pytest.skip('transformers is too old')
+    teacher = HuggingFaceTeacher('HieraModel', config=dict(embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2],
+                                                           image_size=[64, 64]), mean=[0.5] * 3, std=[0.5] * 3)
+    assert teacher(torch.zeros(1, 3, 64, 64)).last_hidden_state.shape[0] == 1
+
+
 def test_mistakes_say_what_to_do():
     with pytest.raises(ConfigError, match="timm has no model 'vit_small_patch14_dino2'; nearest: 'vit_small_patch14_d"):
         TimmTeacher('vit_small_patch14_dino2')

@@ -70,8 +70,11 @@ def options(digits, nets, tmp_path, **others) -> dict:
 
 def test_the_student_loads_into_its_library(digits, nets, tmp_path, capsys):
     timm = pytest.importorskip('timm')
-    distil(**options(digits, nets, tmp_path, student='timm:test_resnet', input_size=64, amp=True))
-    weights = load_file(tmp_path / 'student.safetensors')
+    for suffix in '.safetensors', '.pth':
+        distil(**options(digits, nets, tmp_path, student='timm:test_resnet', input_size=64, amp=True,
+                         out=str(tmp_path / f'student{suffix}')))
+    weights, same = load_file(tmp_path / 'student.safetensors'), torch.load(tmp_path / 'student.pth')
+    assert weights.keys() == same.keys() and all(torch.equal(value, same[key]) for key, value in weights.items())
     stock = timm.create_model('test_resnet')
     stock.load_state_dict(weights)
     assert all(torch.equal(value, weights[key]) for key, value in stock.state_dict().items())

@@ -122,6 +122,19 @@ def test_what_is_missing_is_said_where_it_is_missing(classifiers, tmp_path):
     assert '<img' in found['curves']
 
 
+def test_a_run_that_is_not_of_the_student_alone_is_refused(classifiers, tmp_path):
+    taught, alone = read_run(classifiers / 'taught'), read_run(classifiers / 'alone')
+    for run in taught, alone:
+        with pytest.raises(ConfigError, match="--alone: the student of '.*taught' was taught; give the run of"):
+            Subject(run, taught)
+    other = replace(alone, checkpoint=str(tmp_path / 'epoch_1.pth'), folder=tmp_path)
+    state = weights_of(read_checkpoint(alone.checkpoint, 'test'))
+    state['head.fc.bias'] = state['head.fc.bias'][:5]
+    torch.save(dict(state_dict=state, optimizer={}), other.checkpoint)
+    with pytest.raises(ConfigError, match="--alone: '.*' is of another student: its weights have other names or"):
+        Subject(taught, other)
+
+
 def test_bad_input_is_named(tool, classifiers, tmp_path):
     text = tool('tools/report.py', tmp_path / 'none', status=2)
     assert f"RUN: '{tmp_path}/none' is not there; give the work directory of tools/train.py" in text

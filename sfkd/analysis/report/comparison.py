@@ -1,11 +1,10 @@
 """The report of a comparison, of the rows of tools/compare.py, as one page of HTML."""
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ...errors import ConfigError
-from ..comparison import ALONE, cells_of, differences
+from ..comparison import ALONE, cells_of, differences, read_rows
 from ..intervals import interval, spread
 from ..runs import HOW, shown
 from . import charts, page
@@ -21,15 +20,7 @@ def comparison(file: Path, command: str = '') -> str:
     Raises:
         ConfigError: if a line is no such row.
     """
-    rows = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        try:
-            row = json.loads(line)
-            rows.append(dict(row, **{key: row[key] for key in ('metric', 'pair', 'method', 'seed', 'split', 'epochs')},
-                             value=float(row['value'])))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"RUN: line {number} of '{file}' is no row of tools/compare.py ({type(error).__name__}: "
-                              f'{error}); {HOW}') from error
+    rows = read_rows(file, 'RUN', HOW)
     if not rows:
         raise ConfigError(f"RUN: '{file}' is empty; {HOW}")
     groups: dict[tuple, list[dict]] = {}

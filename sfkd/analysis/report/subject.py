@@ -7,7 +7,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from ...checkpoint import load_strictly
+from ...checkpoint import load_strictly, read_checkpoint, stock_weights
 from ...distillation.pair import Pair
 from ...errors import ConfigError
 from ...openmmlab.configs import is_distillation
@@ -80,11 +80,27 @@ class Subject:
         alone: the run of the same student alone; None for none.
         number: of pictures that go through the networks.
         teacher: the teacher's scores on the whole validation split, by metric; empty where nobody measured them.
+
+    Raises:
+        ConfigError: if ``alone`` is of a distillation, or of another student.
     """
 
     def __init__(self, run: Run, alone: Run | None = None, number: int = 64, teacher: dict[str, float] | None = None):
         self.run, self.alone, self.number, self.teacher = run, alone, number, teacher or run.teacher
         self.distils = is_distillation(run.config)
+        if alone is not None:
+            self._check_alone(alone)
+
+    def _check_alone(self, alone: Run) -> None:
+        if is_distillation(alone.config):
+            raise ConfigError(f"--alone: the student of '{alone.folder}' was taught; give the run of the same student "
+                              'alone')
+        files = [run.checkpoint or run.student for run in (self.run, alone)]
+        shapes = [{key: tuple(value.shape) for key, value in stock_weights(read_checkpoint(file, '--alone')).items()}
+                  for file in files if file]
+        if len(shapes) == 2 and shapes[0] != shapes[1]:
+            raise ConfigError(f"--alone: '{alone.folder}' is of another student: its weights have other names or "
+                              f"shapes than those of '{self.run.folder}'")
 
     @cached_property
     def pictures(self) -> Pictures:
