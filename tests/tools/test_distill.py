@@ -72,8 +72,8 @@ def test_the_student_loads_into_its_library(digits, nets, tmp_path, capsys):
     timm = pytest.importorskip('timm')
     for suffix in '.safetensors', '.pth':
         distil(**options(digits, nets, tmp_path, student='timm:test_resnet', input_size=64, amp=True,
-                         out=str(tmp_path / f'student{suffix}')))
-    weights, same = load_file(tmp_path / 'student.safetensors'), torch.load(tmp_path / 'student.pth')
+                         out=str(tmp_path / f'as{suffix[1:]}{suffix}')))
+    weights, same = load_file(tmp_path / 'assafetensors.safetensors'), torch.load(tmp_path / 'aspth.pth')
     assert weights.keys() == same.keys() and all(torch.equal(value, same[key]) for key, value in weights.items())
     stock = timm.create_model('test_resnet')
     stock.load_state_dict(weights)
