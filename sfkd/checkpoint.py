@@ -370,6 +370,16 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
                 }, temporary)
 
 
+def unwritable(folder: Path) -> str | None:
+    """Why no file can be made in a folder, or where that is still to be made; None where one can."""
+    there = next(part for part in (folder, *folder.parents) if part.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        return error.strerror
+    return None
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[str]:
     """Within the context, write the file whose name is its value; afterwards it has the name ``path``. Where that

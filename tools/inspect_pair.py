@@ -92,8 +92,8 @@ def main() -> None:
         step = training_step(distiller)
     print('one training step: ' + '  '.join(f'{key} {value:.4g}' for key, value in step.items()))
     if args.json:
-        args.json.write_text(json.dumps(dict(input_size=size, pairs=found, step=step, works=works(step)),
-                                              indent=1) + '\n')
+        shown = dict(input_size=size, pairs=found, step=step, works=works(step))
+        args.json.write_text(json.dumps(shown, indent=1) + '\n')
     sys.exit(0 if works(step) else 'the step gave a loss or gradient that is zero or not finite')
 
 

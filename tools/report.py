@@ -17,7 +17,7 @@ from sfkd.analysis.report.run import run_report
 from sfkd.analysis.report.subject import Subject
 from sfkd.analysis.runs import read_run, scaled
 from sfkd.errors import ConfigError
-from sfkd.openmmlab.process import errors_for_people, prepare_process
+from sfkd.openmmlab.process import errors_for_people, prepare_file, prepare_process
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,13 +59,11 @@ def main() -> None:
     prepare_process()
     started = time.time()
     with errors_for_people():
+        prepare_file(args.out, '--out')
         text, out = made(args)
         out = args.out or out
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(text, encoding='utf-8')
-        except OSError as error:
-            raise ConfigError(f"--out: '{out}' cannot be written ({error.strerror}); give another") from error
+        prepare_file(out, '--out')
+        out.write_text(text, encoding='utf-8')
     print(f'{out}: {len(text) / 2**20:.1f} MiB, {time.time() - started:.0f} s')
 
 

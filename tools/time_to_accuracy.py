@@ -38,7 +38,7 @@ CACHED = ', cached'  # what may follow a variant
 VARIANTS = {'teacher in float32': {'model.teacher_precision': 'fp32'}, 'taught': {},
             'every second step': {'model.every': 2}, 'half of each batch': {'model.share': 0.5},
             'in the first quarter': {}}
-DEFAULT = [ALONE, 'teacher in float32', 'taught', f'taught{CACHED}', *list(VARIANTS)[2:]]
+DEFAULT = [ALONE, *VARIANTS, f'taught{CACHED}']
 #: Augmentations of each picture that a cache holds, where the config does not say.
 CACHED_VARIANTS = 4
 

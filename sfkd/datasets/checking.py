@@ -5,7 +5,7 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -78,7 +78,8 @@ def check_dataset(dataset: Dataset, classes: int | None, where: str) -> tuple[li
     for label, (index, path) in sorted(wrong.items()):
         problems.append(f"{where}: label {label} ({labels[label]} times, first in picture {index}, '{path}') is none "
                         f"of the model's {classes} classes; set the head's num_classes, or mend the annotations")
-    for key, named in () if _elsewhere(dataset) else files.items():
+    parts = dataset, *getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    for key, named in () if elsewhere(getattr(part, 'backend_args', None) for part in parts) else files.items():
         if missing := list(_missing(named)):
             index, path = missing[0]
             problems.append(f"{where}: {len(missing)} of {len(named)} files ({key}) are not there, first that of "
@@ -140,15 +141,13 @@ def _packed_labels(sample) -> Iterator[torch.Tensor]:
             yield found.flatten().long()
 
 
-def _elsewhere(dataset: Dataset) -> bool:
-    """Whether the files are found by another of mmengine's file backends than that of this machine's disks."""
-    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    return any(elsewhere(getattr(part, 'backend_args', None)) for part in (dataset, *steps))
+def elsewhere(backends: Iterable[dict | None]) -> bool:
+    """Whether files are found by another of mmengine's file backends than that of this machine's disks.
 
-
-def elsewhere(backend_args: dict | None) -> bool:
-    """Whether a data set's or a loading step's ``backend_args`` name such a backend."""
-    return (backend_args or {}).get('backend', 'local') != 'local'
+    Args:
+        backends: ``backend_args`` of a data set and of the steps of its pipeline.
+    """
+    return any((backend or {}).get('backend', 'local') != 'local' for backend in backends)
 
 
 def _missing(files: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:

@@ -15,9 +15,9 @@ from torch import nn
 
 from ..checkpoint import CONVERT, refused_code
 from ..errors import ConfigError, nearest
+from ..image_processors import IMAGENET, processing_of
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what a network without a word on it is taken to expect
-SIZE = 224  # likewise
+SIZE = 224  # what a network without a word on it is taken to expect
 KINDS = ('timm:NAME', 'torchvision:NAME', 'transformers:FOLDER_OR_NAME', 'file.py:function')
 
 
@@ -123,20 +123,11 @@ def _of_transformers(name: str, where: str, pretrained: bool) -> Network:
 
 
 def _processed(name: str, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of pictures of values 0 to 1, as the image processor beside a network of transformers has them."""
-    import transformers
-    try:
-        expects, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
-    except OSError:  # it has none
-        return IMAGENET
-    if expects.get('do_flip_channel_order'):
+    mean, std, bgr = processing_of(name) or (*IMAGENET, False)
+    if bgr:
         raise ConfigError(f"{where}: '{name}' takes pictures as BGR; give file.py:function that returns a module which "
                           'turns the channels round first')
-    given = (expects.get('image_mean'), expects.get('image_std')) if expects.get('do_normalize', True) else (0.0, 1.0)
-    mean, std = ((value, ) * 3 if isinstance(value, (int, float)) else tuple(value or usual)
-                 for value, usual in zip(given, IMAGENET))
-    scale = 1.0 if expects.get('do_rescale', True) else 255.0
-    return tuple(x / scale for x in mean), tuple(x / scale for x in std)
+    return mean, std
 
 
 def _of_file(name: str, where: str, pretrained: bool) -> Network:

@@ -4,7 +4,6 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .. import randomness
-from ..checkpoint import load_weights, read_checkpoint, write_checkpoint
+from ..checkpoint import load_weights, read_checkpoint, unwritable, write_checkpoint
 from ..datasets import PictureFolder
 from ..distillation import Distillation, Teacher
 from ..distillation.teacher import normalisations_of
@@ -269,20 +268,10 @@ def _check(out: str, saved: Path, resume: bool, overwrite: bool, positive: dict[
             problems.append(f"--out: '{file}' is a folder; give another")
         elif file.exists() and not overwrite:
             problems.append(f"--out: there is a '{file}' already; give another, or --overwrite")
-    if why := _unwritable(Path(out).parent):
+    if why := unwritable(Path(out).parent):
         problems.append(f"--out: '{out}' cannot be written ({why}); give another")
     if saved.exists() and not (resume or overwrite):
         problems.append(f"--out: '{saved}' is of an interrupted run; go on with --resume, or begin anew with "
                         '--overwrite')
     if problems:
         raise ConfigError(problems)
-
-
-def _unwritable(folder: Path) -> str | None:
-    """Why no file can be made in a folder, or where that is still to be made; None where one can."""
-    there = next(part for part in (folder, *folder.parents) if part.exists())
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        return error.strerror
-    return None

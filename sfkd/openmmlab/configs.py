@@ -133,6 +133,8 @@ def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test'
         dataset = (config.get(f'{split}_dataloader') or {}).get('dataset') or {}
         while 'dataset' in dataset and isinstance(dataset['dataset'], dict):
             dataset = dataset['dataset']
+        if elsewhere(part.get('backend_args') for part in (dataset, *(dataset.get('pipeline') or ()))):
+            continue
         root = dataset.get('data_root') or ''
         prefix = dataset.get('data_prefix') or ''
         named = dict(data_root='', ann_file=dataset.get('ann_file') or '')
@@ -140,8 +142,7 @@ def check_data(config: Config, splits: tuple[str, ...] = ('train', 'val', 'test'
                   for key, value in prefix.items()} if isinstance(prefix, dict) else {'data_prefix': prefix}
         for key, value in named.items():
             path = Path(root, value)
-            # A path prints one slash of the two
-            remote = '://' in f'{root} {value}' or elsewhere(dataset.get('backend_args'))
+            remote = '://' in f'{root} {value}'  # a path prints one slash of the two
             if (root or value) and not remote and not path.exists() and path not in problems:
                 problems[path] = f"{split}_dataloader.dataset.{key}: there is no '{path}'; {_remedy(path)}"
     if problems:

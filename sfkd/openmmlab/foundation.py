@@ -10,6 +10,7 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
 from ..errors import ConfigError, nearest
+from ..image_processors import processing_of
 from ..registry import MODELS
 
 
@@ -110,10 +111,10 @@ class HuggingFaceTeacher(_Encoder):
         cls = getattr(transformers, kind)
         backbone = cls(cls.config_class(**config)) if config is not None else cls.from_pretrained(pretrained)
         if None in (mean, std):
-            processor = transformers.AutoImageProcessor.from_pretrained(pretrained)
-            normalises = getattr(processor, 'do_normalize', True)
-            mean, std = (processor.image_mean, processor.image_std) if normalises else ((0.0, ) * 3, (1.0, ) * 3)
-            to_rgb = to_rgb != bool(getattr(processor, 'do_flip_channel_order', False))  # it wants BGR
+            if (found := processing_of(pretrained)) is None:
+                raise ConfigError(f"teacher: there is no image processor beside '{pretrained}'; give mean= and std=")
+            mean, std, bgr = found
+            to_rgb = to_rgb != bgr
         patch = getattr(backbone.config, 'patch_size', 1)
         super().__init__(backbone, mean, std, patch if isinstance(patch, int) else 1, to_rgb)
 

@@ -7,7 +7,6 @@ import ctypes
 import gc
 import os
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 from mmengine.config import DictAction
 
-from ..checkpoint import forbid_unsafe_loading
+from ..checkpoint import forbid_unsafe_loading, unwritable
 from ..errors import ConfigError
 from .resuming import Ended
 from .workers import end_with_parent
@@ -108,11 +107,9 @@ def prepare_file(path: Path | None, where: str, suffixes: Sequence[str] = ()) ->
         return
     if suffixes and path.suffix.lower() not in suffixes:
         raise ConfigError(f"{where}: '{path}' must end in {', '.join(suffixes)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise ConfigError(f"{where}: '{path}' cannot be written ({error.strerror}); give another") from error
+    if why := unwritable(path.parent):
+        raise ConfigError(f"{where}: '{path}' cannot be written ({why}); give another")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager

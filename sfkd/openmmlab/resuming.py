@@ -248,11 +248,11 @@ class ResumableCheckpointHook(CheckpointHook):
             self._save_and_end(runner, number)
 
     def _save_and_end(self, runner: Runner, number: int) -> None:
-        step, name = runner.iter + 1, f'iter_{runner.iter + 1}.pth'
-        if not self.by_epoch and Path(self.last_ckpt or '').name != name:  # not saved this very moment
-            self._save_checkpoint(runner)
-        elif self.by_epoch:  # in the middle of an epoch
-            self._write_for_now(runner, step, validated=True)
+        if self._written != runner.iter + 1:  # not saved this very moment
+            if self.by_epoch:  # in the middle of an epoch
+                self._write_for_now(runner, runner.iter + 1, validated=True)
+            else:
+                self._save_checkpoint(runner)
         end_workers(runner)
         raise Ended(number, self.last_ckpt)
 

@@ -5,7 +5,6 @@ import contextlib
 import inspect
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoint import load_strictly, read_checkpoint
+from ..checkpoint import load_strictly, read_checkpoint, unwritable
 from ..errors import ConfigError
 from ..registry import HOOKS
 from .building import build_model
@@ -24,6 +23,7 @@ from .configs import class_of, is_distillation, student_config
 from .resuming import newest_checkpoint
 
 AUTO = 'auto'  # the newest checkpoint in the work directory
+BEGUN = '.begun'  # a file there: as old as the first start of a run from a checkpoint that was named
 #: Hooks of every distillation run, unless the config names the same type itself.
 DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook', 'ProgressHook', 'CurveGroupsHook')
 
@@ -52,7 +52,12 @@ def prepare_resume(config: Config, asked: str | None) -> None:
         print_log(f"--resume: {'from ' + file if file else f'no checkpoint in {config.work_dir}: the run begins anew'}",
                   'current')
     else:
-        file = _since_begun(config.work_dir, again) or asked
+        begun = Path(config.work_dir, BEGUN)
+        if not again:
+            _note_beginning(begun)
+        # Started again by the same command: from what it has written since; what lay there before is another run's
+        newest = newest_checkpoint(config.work_dir, begun.stat().st_mtime) if again and begun.is_file() else None
+        file = newest or asked
     if file is None:
         if config.get('resume'):
             config.resume = False  # or mmengine would look for one itself
@@ -72,21 +77,10 @@ def prepare_resume(config: Config, asked: str | None) -> None:
         config.randomness = dict(config.get('randomness') or {}, seed=seed)
 
 
-def _since_begun(work_dir: str, again: bool) -> str | None:
-    """The newest checkpoint that a run has written since it began from one that was named: what it goes on from when it
-    is started again by the same command. Those that lay there before are another run's.
-
-    Args:
-        work_dir: where its beginning is noted.
-        again: False notes it.
-    """
-    begun = Path(work_dir, '.begun')
-    if again:
-        return newest_checkpoint(work_dir, begun.stat().st_mtime) if begun.is_file() else None
+def _note_beginning(file: Path) -> None:
     with contextlib.suppress(OSError):  # that nothing can be written there is said where the runner is built
-        begun.parent.mkdir(parents=True, exist_ok=True)
-        begun.write_text('')
-    return None
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text('')
 
 
 def add_hooks(config: Config) -> None:
@@ -151,12 +145,8 @@ def build_runner(config: Config, launcher: str = 'none') -> Runner:
     Raises:
         ConfigError: if nothing can be written into the work directory, or if its runner is none of mmengine's Runner.
     """
-    try:
-        Path(config.work_dir).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=config.work_dir).close()
-    except OSError as error:
-        raise ConfigError(
-            f"--work-dir: nothing can be written into '{config.work_dir}' ({error.strerror}); give another") from error
+    if why := unwritable(Path(config.work_dir)):
+        raise ConfigError(f"--work-dir: nothing can be written into '{config.work_dir}' ({why}); give another")
     config.launcher = launcher
     add_hooks(config)
     if not config.model.get('task_weight', 1):  # a head without a loss gets no gradient, for which DDP would wait

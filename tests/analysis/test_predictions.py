@@ -34,8 +34,9 @@ def test_nothing_found_is_zero_and_nothing_to_find_is_no_number():
     assert np.isnan(each).all() and math.isnan(mean) and count.tolist() == [0, 0]
 
 
-def test_ious_by_hand():
-    truth, found = np.array([[0, 0, 1], [1, 255, 1]]), np.array([[0, 1, 1], [1, 1, 0]])
+@pytest.mark.parametrize('unlabelled', [255, 200])
+def test_ious_by_hand(unlabelled):
+    truth, found = np.array([[0, 0, 1], [1, unlabelled, 1]]), np.array([[0, 1, 1], [1, 1, 0]])
     each, mean, count = ious(confusion_of(truth, found, 3))
-    assert each[:2] == pytest.approx([100 / 3, 50]) and np.isnan(each[2])  # 1 of 3, 2 of 4; the pixel of 255 nowhere
+    assert each[:2] == pytest.approx([100 / 3, 50]) and np.isnan(each[2])  # 1 of 3, 2 of 4; without a label nowhere
     assert mean == pytest.approx(np.mean([100 / 3, 50])) and count.tolist() == [2, 3, 0]

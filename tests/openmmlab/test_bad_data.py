@@ -235,7 +235,7 @@ def test_files_of_another_backend_are_not_looked_for_on_this_machine(data, optio
     (data / 'det/train').rename(data / 'det/elsewhere')
     assert bool(check_dataset(dataset, 10, 'here')[0]) != there
     config = Config(dict(train_dataloader=dict(dataset=dict(data_root='bucket/coco', ann_file='a.json', **options))))
-    if 'backend_args' in options and there:
+    if there:
         check_data(config, ('train', ))
     else:
         with pytest.raises(ConfigError, match="there is no 'bucket/coco'"):

@@ -1,4 +1,6 @@
 """Teachers by name, and one with its real weights: it sees what is in a picture that is normalised as its own."""
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -141,6 +143,19 @@ def test_hiera_of_transformers_runs():
     teacher = HuggingFaceTeacher('HieraModel', config=dict(embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2],
                                                            image_size=[64, 64]), mean=[0.5] * 3, std=[0.5] * 3)
     assert teacher(torch.zeros(1, 3, 64, 64)).last_hidden_state.shape[0] == 1
+
+
+def test_the_image_processor_of_transformers_says_how_pictures_are_made(tmp_path):
+    transformers = pytest.importorskip('transformers')
+    transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**SMALL)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match='there is no image processor beside .*; give mean= and std='):
+        HuggingFaceTeacher('CLIPVisionModel', str(tmp_path))
+    for said, mean, rgb in ((dict(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]), [25.5, 51, 76.5], True),
+                            (dict(do_normalize=False, do_flip_channel_order=True), [0, 0, 0], False)):
+        (tmp_path / 'preprocessor_config.json').write_text(json.dumps(dict(
+            image_processor_type='CLIPImageProcessor', **said)))
+        found = HuggingFaceTeacher('CLIPVisionModel', str(tmp_path)).data_preprocessor
+        assert found.mean.flatten().tolist() == pytest.approx(mean) and found._channel_conversion == rgb
 
 
 def test_mistakes_say_what_to_do():

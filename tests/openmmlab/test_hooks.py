@@ -3,11 +3,16 @@ import re
 
 import pytest
 import torch
+from mmengine.hooks import Hook
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from small_run import Model, runner_of
+from torch import nn
 from torch.utils.data import Dataset
 
-from sfkd.openmmlab.hooks import TeacherReportHook
+from sfkd.openmmlab.amp import CPUAmpOptimWrapper
+from sfkd.openmmlab.hooks import InvalidLossHook, TeacherReportHook
 
 PICTURES = 8
 
@@ -111,3 +116,62 @@ def test_the_teachers_preprocessor_follows_the_student_to_another_device(zoo):
     teacher = distiller.distillation.teacher
     assert teacher.network.data_preprocessor.device.type == distiller.data_preprocessor.device.type == 'meta'
     assert {tensor.device.type for tensor in teacher.affine[:2]} == {'meta'}
+
+
+# ---- steps whose losses are no numbers ----
+
+class PoisonHook(Hook):
+    """Makes pictures of some iterations no numbers."""
+
+    def __init__(self, *at):
+        self.at = at
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 in self.at:
+            data_batch['inputs'][0].fill_(torch.nan)
+
+
+class Scaled(AmpOptimWrapper):
+    """mmengine's, with torch's scaler for CPUs."""
+
+    def __init__(self, **kwargs):
+        OptimWrapper.__init__(self, **kwargs)
+        self.loss_scaler, self._scale_update_param = torch.amp.GradScaler('cpu'), None
+
+    optim_context = OptimWrapper.optim_context
+
+
+@pytest.mark.parametrize('wrapper', [OptimWrapper, CPUAmpOptimWrapper, Scaled])
+def test_as_many_steps_are_left_out_as_were_allowed(tmp_path, wrapper):
+    def run(name, *at):
+        runner = runner_of(tmp_path / name, end=1)
+        runner.optim_wrapper['type'] = wrapper
+        runner.model.net.insert(0, nn.BatchNorm1d(2))
+        runner.register_hook(PoisonHook(*at))
+        hook = next(hook for hook in runner.hooks if isinstance(hook, InvalidLossHook))
+        hook.skip = 1
+        runner.train()
+        return runner.model, hook
+    model, hook = run('one', 2)
+    assert hook.skipped == (wrapper is not Scaled) and all(value.isfinite().all()
+                                                           for value in model.state_dict().values())
+    assert model.net[0].running_mean.abs().min() > 0
+    message = ('iteration 2: not finite: loss .2 times, more than InvalidLossHook.skip=1' if wrapper is Scaled else
+               'iteration 4: more than InvalidLossHook.skip=1 steps')
+    with pytest.raises(FloatingPointError, match=message):
+        run('two', 2, 4)
+    assert not list((tmp_path / 'two').glob('epoch_*.pth'))
+
+
+def test_where_no_step_can_be_left_out_the_losses_are_looked_at(tmp_path):
+    """Nobody knows which of several optimizers' steps belong together."""
+    class Alternating(Model):
+        def train_step(self, data, optim_wrapper):
+            return super().train_step(data, optim_wrapper['net'])
+    runner = runner_of(tmp_path, end=1)
+    runner.model.__class__ = Alternating
+    runner.optim_wrapper = OptimWrapperDict(net=OptimWrapper(torch.optim.SGD(runner.model.parameters(), lr=0.01)))
+    runner.register_hook(PoisonHook(2))
+    next(hook for hook in runner.hooks if isinstance(hook, InvalidLossHook)).skip = 1
+    with pytest.raises(FloatingPointError, match='iteration 2: not finite: loss; the last checkpoint is kept'):
+        runner.train()

@@ -1,101 +1,19 @@
 """Full checkpoints are never fewer than one, and a resumed run is the uninterrupted one."""
-import multiprocessing
 import os
-import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner
-from torch import nn
-from torch.utils.data import Dataset
+from small_run import SETTINGS, runner_of
 
 from sfkd.checkpoint import read_checkpoint
 from sfkd.errors import ConfigError
 from sfkd.openmmlab import resuming, running
-from sfkd.openmmlab.amp import CPUAmpOptimWrapper
-from sfkd.openmmlab.hooks import InvalidLossHook
 from sfkd.openmmlab.resuming import newest_checkpoint
 from sfkd.openmmlab.workers import end_workers
-
-
-class Noisy(Dataset):
-    """Numbers that are drawn anew at every access, from the random state of whoever loads them."""
-
-    metainfo = {}
-
-    def __len__(self):
-        return 12
-
-    def __getitem__(self, index):
-        return dict(inputs=torch.full((2, ), index / 12) + torch.randn(2))
-
-
-class Model(BaseModel):
-    """Draws random numbers in training: dropout."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.5), nn.Linear(4, 1))
-
-    def forward(self, inputs, mode='tensor'):
-        return dict(loss=self.net(torch.stack(inputs)).square().mean()) if mode == 'loss' else [0]
-
-
-class Score(BaseMetric):
-    """Draws random numbers, as the data loader of a validation does."""
-
-    def process(self, data_batch, data_samples):
-        self.results.append(float(torch.rand(())))
-
-    def compute_metrics(self, results):
-        return dict(score=sum(results))
-
-
-class SignalHook(Hook):
-    """Somebody ends the run while a step is at hand."""
-
-    def __init__(self, at, validation=None):
-        self.at, self.validation = at, validation  # steps; how many validations have begun
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter + 1 == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def before_val_iter(self, runner, batch_idx, data_batch=None):
-        if self.validation is not None and batch_idx == 1:
-            self.validation -= 1
-            if not self.validation:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-
-def runner_of(folder, loop='epochs', workers=0, persistent=False, resume=None, sampler=None, end=4, **hook):
-    """A runner with the hook, on a model of a few weights; in processes of its own it would be tools/train.py."""
-    iterations = loop == 'iterations'
-    sampler = sampler or ('InfiniteSampler' if iterations else 'DefaultSampler')
-    loader = dict(batch_size=2, num_workers=workers, persistent_workers=persistent,
-                  collate_fn=dict(type='pseudo_collate'))
-    torch.manual_seed(0)
-    length = dict(by_epoch=True, max_epochs=end)
-    if iterations:
-        length = dict(by_epoch=False, max_iters=6 * end, val_interval=3)
-    saving = dict(dict(type='sfkd.ResumableCheckpointHook', interval=1, max_keep_ckpts=1, save_best='score',
-                       rule='greater', by_epoch=not iterations), **hook)
-    return Runner(
-        Model(), str(folder), train_dataloader=dict(loader, dataset=Noisy(), sampler=dict(type=sampler, shuffle=True)),
-        train_cfg=length,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
-        val_dataloader=dict(batch_size=4, dataset=Noisy(), sampler=dict(type='DefaultSampler', shuffle=False),
-                            collate_fn=dict(type='pseudo_collate')), val_cfg=dict(), val_evaluator=Evaluator(Score()),
-        default_hooks=dict(checkpoint=saving),
-        custom_hooks=[dict(type=f'sfkd.{name}') for name in running.DISTILLATION_HOOKS], resume=resume is not None,
-        load_from=resume, randomness=dict(seed=3), experiment_name=f'{Path(folder).parent.name}_{time.monotonic_ns()}')
 
 
 class Stop(Exception):
@@ -113,31 +31,6 @@ def stop_after(runner, moment, count):
     hook = Hook()
     setattr(hook, moment, called)
     runner.register_hook(hook, 'VERY_HIGH')
-
-
-@pytest.fixture(scope='module')
-def uninterrupted(tmp_path_factory):
-    """{(loop, workers, persistent): the weights at the end}."""
-    found = {}
-
-    def weights(*setting):
-        if setting not in found:
-            runner = runner_of(tmp_path_factory.mktemp('whole') / 'run', *setting)
-            runner.train()
-            found[setting] = {key: value.clone() for key, value in runner.model.state_dict().items()}
-        return found[setting]
-    return weights
-
-
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(resuming, 'print_log', lambda text, *_, **__: lines.append(text))
-    return lines
-
-
-SETTINGS = [('epochs', 0, False), ('epochs', 2, False), ('epochs', 2, True), ('iterations', 0, False),
-            ('iterations', 2, False)]
 
 
 MOMENTS = [('after_train_iter', 10), ('after_train_epoch', 2), ('before_val_epoch', 2), ('before_train_epoch', 3)]
@@ -193,102 +86,6 @@ def test_a_run_that_is_killed_again_before_each_worker_has_made_a_batch(uninterr
     assert said == []
     for key, value in uninterrupted(*setting).items():
         assert torch.equal(again.model.state_dict()[key], value), key
-
-
-@pytest.mark.parametrize('setting', [SETTINGS[1], SETTINGS[2]], ids=str)
-def test_a_run_that_is_told_to_end_twice_in_an_epoch(uninterrupted, tmp_path, said, setting):
-    for at in (9, 10, 11):
-        runner = runner_of(tmp_path / 'run', *setting, resume=newest_checkpoint(tmp_path / 'run'))
-        runner.register_hook(SignalHook(at))
-        with pytest.raises(resuming.Ended):
-            runner.train()
-    assert Path(newest_checkpoint(tmp_path / 'run')).name == 'iter_11.pth'
-    again = runner_of(tmp_path / 'run', *setting, resume=newest_checkpoint(tmp_path / 'run'))
-    again.train()
-    assert said == []
-    for key, value in uninterrupted(*setting).items():
-        assert torch.equal(again.model.state_dict()[key], value), key
-
-
-@pytest.mark.parametrize('steps', [9, 12])
-@pytest.mark.parametrize('setting', SETTINGS, ids=str)
-def test_a_signal_saves_in_the_middle_of_an_epoch(uninterrupted, tmp_path, setting, steps):
-    runner = runner_of(tmp_path / 'run', *setting)
-    runner.register_hook(SignalHook(steps))
-    with pytest.raises(resuming.Ended, match='SIGTERM: the run has ended; .* has it all.*--resume') as ended:
-        runner.train()
-    assert ended.value.status == 143
-    file = newest_checkpoint(tmp_path / 'run')
-    assert Path(file).name == f'iter_{steps}.pth'
-    again = runner_of(tmp_path / 'run', *setting, resume=file)
-    again.train()
-    for key, value in uninterrupted(*setting).items():
-        assert torch.equal(again.model.state_dict()[key], value), key
-    assert setting[0] == 'iterations' or not Path(file).exists()  # the next checkpoint has taken its place
-
-
-@pytest.mark.parametrize('interval, name', [(1, None), (3, 'iter_12.pth')])
-@pytest.mark.parametrize('setting', SETTINGS, ids=str)
-def test_a_signal_in_a_validation_loses_no_step(uninterrupted, tmp_path, setting, interval, name):
-    """Whatever the last checkpoint was; the validation is made up for."""
-    iterations = setting[0] == 'iterations'  # with a validation every third step
-    interval = interval * 4 if iterations and interval > 1 else interval
-    runner = runner_of(tmp_path / 'run', *setting, interval=interval)
-    runner.register_hook(SignalHook(None, validation=4 if iterations else 2))
-    with pytest.raises(resuming.Ended, match='SIGTERM: the run has ended; .* has it all.*--resume'):
-        runner.train()
-    file = newest_checkpoint(tmp_path / 'run')
-    assert read_checkpoint(file, 'test')['meta']['iter'] == 12
-    assert name is None or iterations or Path(file).name == name
-    again = runner_of(tmp_path / 'run', *setting, interval=interval, resume=file)
-    again.register_hook(counter := SignalHook(None, validation=99))
-    again.train()
-    assert 99 - counter.validation == (5 if iterations else 3)  # of 8 or 4, that one again
-    for key, value in uninterrupted(*setting).items():
-        assert torch.equal(again.model.state_dict()[key], value), key
-
-
-def test_a_signal_in_a_validation_that_is_made_up_for(uninterrupted, tmp_path):
-    runner = runner_of(tmp_path / 'run', interval=3)
-    runner.register_hook(SignalHook(None, validation=2))
-    with pytest.raises(resuming.Ended):
-        runner.train()
-    for _ in range(2):
-        file = newest_checkpoint(tmp_path / 'run')
-        again = runner_of(tmp_path / 'run', interval=3, resume=file)
-        again.register_hook(SignalHook(None, validation=1))
-        with pytest.raises(resuming.Ended, match='iter_12.pth has it all'):
-            again.train()
-    again = runner_of(tmp_path / 'run', interval=3, resume=newest_checkpoint(tmp_path / 'run'))
-    again.train()
-    for key, value in uninterrupted('epochs', 0, False).items():
-        assert torch.equal(again.model.state_dict()[key], value), key
-
-
-class LooksHook(Hook):
-    """Looks at the validation set before the training, as TeacherReportHook does; later the whole process group is told
-    to end, as Slurm does it.
-    """
-
-    def before_train(self, runner):
-        for _ in runner.val_dataloader:
-            pass
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == 8:
-            workers = multiprocessing.active_children()
-            assert len(workers) == 2
-            for process in (*workers, multiprocessing.current_process()):
-                os.kill(process.pid, signal.SIGTERM)
-            time.sleep(0.2)
-
-
-def test_a_signal_to_workers_that_a_hook_had_begun(tmp_path):
-    runner = runner_of(tmp_path / 'run', workers=1, persistent=True)
-    runner._val_dataloader.update(num_workers=1, persistent_workers=True)
-    runner.register_hook(LooksHook(), 'HIGH')
-    with pytest.raises(resuming.Ended, match='iter_9.pth has it all'):
-        runner.train()
 
 
 def test_the_old_checkpoint_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):
@@ -441,60 +238,3 @@ def test_a_work_directory_that_takes_nothing(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(ConfigError, match="--work-dir: nothing can be written into '.*file/run'"):
         running.build_runner(Config(dict(work_dir=str(tmp_path / 'file/run'))))
-
-
-class PoisonHook(Hook):
-    """Makes pictures of some iterations no numbers."""
-
-    def __init__(self, *at):
-        self.at = at
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter + 1 in self.at:
-            data_batch['inputs'][0].fill_(torch.nan)
-
-
-class Scaled(AmpOptimWrapper):
-    """mmengine's, with torch's scaler for CPUs."""
-
-    def __init__(self, **kwargs):
-        OptimWrapper.__init__(self, **kwargs)
-        self.loss_scaler, self._scale_update_param = torch.amp.GradScaler('cpu'), None
-
-    optim_context = OptimWrapper.optim_context
-
-
-@pytest.mark.parametrize('wrapper', [OptimWrapper, CPUAmpOptimWrapper, Scaled])
-def test_as_many_steps_are_left_out_as_were_allowed(tmp_path, wrapper):
-    def run(name, *at):
-        runner = runner_of(tmp_path / name, end=1)
-        runner.optim_wrapper['type'] = wrapper
-        runner.model.net.insert(0, nn.BatchNorm1d(2))
-        runner.register_hook(PoisonHook(*at))
-        hook = next(hook for hook in runner.hooks if isinstance(hook, InvalidLossHook))
-        hook.skip = 1
-        runner.train()
-        return runner.model, hook
-    model, hook = run('one', 2)
-    assert hook.skipped == (wrapper is not Scaled) and all(value.isfinite().all()
-                                                           for value in model.state_dict().values())
-    assert model.net[0].running_mean.abs().min() > 0
-    message = ('iteration 2: not finite: loss .2 times, more than InvalidLossHook.skip=1' if wrapper is Scaled else
-               'iteration 4: more than InvalidLossHook.skip=1 steps')
-    with pytest.raises(FloatingPointError, match=message):
-        run('two', 2, 4)
-    assert not list((tmp_path / 'two').glob('epoch_*.pth'))
-
-
-def test_where_no_step_can_be_left_out_the_losses_are_looked_at(tmp_path):
-    """Nobody knows which of several optimizers' steps belong together."""
-    class Alternating(Model):
-        def train_step(self, data, optim_wrapper):
-            return super().train_step(data, optim_wrapper['net'])
-    runner = runner_of(tmp_path, end=1)
-    runner.model.__class__ = Alternating
-    runner.optim_wrapper = OptimWrapperDict(net=OptimWrapper(torch.optim.SGD(runner.model.parameters(), lr=0.01)))
-    runner.register_hook(PoisonHook(2))
-    next(hook for hook in runner.hooks if isinstance(hook, InvalidLossHook)).skip = 1
-    with pytest.raises(FloatingPointError, match='iteration 2: not finite: loss; the last checkpoint is kept'):
-        runner.train()
