@@ -59,9 +59,9 @@ def test_entry_points_resolve_in_every_scope(scope, name, cls):
 
 
 #: from the ground up, as docs/architecture.md has them; a room imports from those before it alone
-ROOMS = ('errors', 'version', 'shipped', 'progress', 'randomness', 'registry', 'unpickling', 'checkpoint', 'ops',
-         'datasets', 'compat', 'features', 'connectors', 'losses', 'distillation', 'export', 'openmmlab', 'labelfree',
-         'analysis', 'command', '__main__')
+ROOMS = ('errors', 'version', 'shipped', 'image_processors', 'progress', 'randomness', 'registry', 'unpickling',
+         'checkpoint', 'ops', 'datasets', 'compat', 'features', 'connectors', 'losses', 'distillation', 'export',
+         'openmmlab', 'labelfree', 'analysis', 'command', '__main__')
 PACKAGE = Path(sfkd.__file__).parent
 
 

@@ -22,10 +22,10 @@ def parse_args() -> argparse.Namespace:
 
 def test(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.work_dir, args.cfg_options)
-    score_on(config, args.split)
-    check_data(config, ('test', ))
     if is_distillation(config):
         config = student_config(config)
+    score_on(config, args.split)
+    check_data(config, ('test', ))
     config.train_dataloader = config.train_cfg = config.optim_wrapper = config.param_scheduler = None
     config.val_dataloader = config.val_cfg = config.val_evaluator = None
     config.resume, config.load_from = False, None

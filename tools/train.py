@@ -11,7 +11,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.amp import CPUAmpOptimWrapper
-from sfkd.openmmlab.configs import LOGGERS, check_data, load_config, log_to, score_on
+from sfkd.openmmlab.configs import LOGGERS, check_data, check_model, load_config, log_to, score_on
 from sfkd.openmmlab.process import errors_for_people, leaving_together, prepare_process, tool_parser
 from sfkd.openmmlab.running import build_runner, plain_scores, prepare_resume
 
@@ -57,6 +57,7 @@ def use_mixed_precision(config: Config) -> None:
 
 def train(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.work_dir, args.cfg_options, args.method)
+    check_model(config)
     if args.no_validate:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
     if args.amp:

@@ -95,8 +95,8 @@ def student_config(config: Config) -> Config:
     return config
 
 
-def is_distillation(config: Config) -> bool:
-    """Whether a config's model distils: :class:`Distiller`, ``SFKD`` or a registered subclass of them.
+def check_model(config: Config) -> None:
+    """Check that a config is one of a whole run, not a part that others inherit.
 
     Raises:
         ConfigError: if it has no model.
@@ -104,6 +104,15 @@ def is_distillation(config: Config) -> bool:
     if not config.get('model'):
         raise ConfigError(f"model: '{config.filename}' has none; give the config of a whole run, not a part that "
                           'others inherit')
+
+
+def is_distillation(config: Config) -> bool:
+    """Whether a config's model distils: :class:`Distiller`, ``SFKD`` or a registered subclass of them.
+
+    Raises:
+        ConfigError: if it has no model.
+    """
+    check_model(config)
     kind = class_of(config.model, MODELS, config)
     return inspect.isclass(kind) and issubclass(kind, Distiller)
 

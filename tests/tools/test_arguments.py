@@ -16,6 +16,7 @@ PAIR = 'configs/mini/cls_resnet_to_mixer.py'
     ('compare', ['--tables-only', '--results', 'docs/results/learning_rates.jsonl'], 'is no row of tools/compare.py'),
     ('compare', ['--tables-only', '--plot', 'g.xyz'], "--plot: 'g.xyz' must end in .png"),
     ('train', ['configs/_base_/datasets/fashion_mnist.py'], 'has none; give the config of a whole run'),
+    ('test', ['configs/_base_/datasets/fashion_mnist.py', 'x.pth'], 'has none; give the config of a whole run'),
 ])
 def test_what_cannot_be_is_said_before_the_work(tool, name, arguments, message):
     text = tool(f'tools/{name}.py', *arguments, status=2)
