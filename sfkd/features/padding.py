@@ -16,6 +16,18 @@ def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     return mask if mask.shape[2:] == torch.Size(grid) else F.adaptive_max_pool2d(mask, grid)
 
 
+def shown(features: Tensor, mask: Tensor | None) -> Tensor:
+    """(N, ): which of a batch's pictures count: those of which a mask (N, 1, H, W) leaves anything; all without one."""
+    if mask is None:
+        return torch.ones(len(features), dtype=torch.bool, device=features.device)
+    return mask.flatten(1).any(1)
+
+
+def count_shown(features: Tensor, mask: Tensor | None) -> Tensor:
+    """A scalar, at least 1: how many pictures count."""
+    return shown(features, mask).sum().clamp_min(1)
+
+
 def mean_over_grid(features: Tensor, mask: Tensor | None = None) -> Tensor:
     """Maps (N, C, h, w), each averaged over what a mask leaves of its grid: (N, C), float32 at least.
 

@@ -35,6 +35,17 @@ def positive(name: str, value: float) -> float:
     return value
 
 
+def at_least(lowest: float, **options: float) -> None:
+    """Check a loss's options.
+
+    Raises:
+        ValueError: where one is no finite number from ``lowest``.
+    """
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value < math.inf:
+            raise ValueError(f'{name} must be a number from {lowest}, not {value!r}')
+
+
 def is_mean_over_grid(loss: nn.Module) -> bool:
     """:attr:`DistillationLoss.mean_over_grid`; True for what is none of ours: plain losses are means."""
     return loss.mean_over_grid if isinstance(loss, DistillationLoss) else True

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..connectors import Decomposed
-from ..features.padding import on_grid
+from ..features.padding import count_shown, on_grid, shown
 from ..ops import at_least_float32, mean_square
 from ..registry import MODELS
 from .base import DistillationLoss, positive
@@ -47,7 +47,7 @@ class FeatureMSE(DistillationLoss):
 @MODELS.register_module()
 class CosineDistance(DistillationLoss):
     """Mean over pictures of 1 - cosine of the whole maps; half the square of the distance of L2-normalised maps
-    (mmrazor's L2Loss).
+    (mmrazor's L2Loss). Pictures that a mask hides are none.
     """
 
     mean_over_grid = False
@@ -66,7 +66,10 @@ class CosineDistance(DistillationLoss):
             maps = map(at_least_float32, (student, teacher))
             if mask is not None:
                 maps = (x * on_grid(mask, x.shape[2:]) for x in maps)
-            return 1 - F.cosine_similarity(*(x.flatten(1) for x in maps)).mean()
+            cosines = F.cosine_similarity(*(x.flatten(1) for x in maps))
+            if mask is None:
+                return 1 - cosines.mean()
+            return ((1 - cosines) * shown(student, mask)).sum() / count_shown(student, mask)
 
 
 @MODELS.register_module()
@@ -76,7 +79,7 @@ class ChannelWiseDivergence(DistillationLoss):
 
     Only where a channel is high on the map counts, not how high: a constant added to a channel changes nothing. The
     divergence is a sum over the positions and a mean over the N C channels of all pictures, so that it does not grow
-    with the batch or with C. Positions that a mask hides are none.
+    with the batch or with C. Positions, and whole pictures, that a mask hides are none.
 
     Args:
         temperature: T > 0.
@@ -105,7 +108,8 @@ class ChannelWiseDivergence(DistillationLoss):
                 maps = (x.masked_fill(hidden, torch.finfo(x.dtype).min / 1e6) for x in maps)
             channels = (x.flatten(2).flatten(0, 1) for x in maps)  # (N C, h w) each
             s, t = (F.log_softmax(x / self.temperature, dim=1) for x in channels)
-            return F.kl_div(s, t, log_target=True, reduction='batchmean') * self.temperature**2
+            count = len(s) if mask is None else count_shown(student, mask) * student.shape[1]
+            return F.kl_div(s, t, log_target=True, reduction='sum') / count * self.temperature**2
 
 
 @MODELS.register_module()

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import DistillationLoss, positive
+from .base import DistillationLoss, at_least, positive
 
 
 def log_probabilities(scores: Tensor, temperature: float) -> Tensor:
@@ -14,6 +14,13 @@ def log_probabilities(scores: Tensor, temperature: float) -> Tensor:
     precision.
     """
     return F.log_softmax((scores if scores.dtype == torch.float64 else scores.float()) / temperature, dim=1)
+
+
+def of_pictures(loss: nn.Module, scores: Tensor) -> None:
+    """Raise ValueError for what are not scores of pictures (N, classes)."""
+    if scores.dim() != 2:
+        raise ValueError(f'{type(loss).__name__} compares scores of pictures (N, classes), not {tuple(scores.shape)}; '
+                         "for maps of scores give dict(type='KLDivergence') or dict(type='DKD')")
 
 
 @MODELS.register_module()
@@ -24,14 +31,18 @@ class KLDivergence(DistillationLoss):
     Args:
         temperature: T > 0.
         reduction: 'batchmean', the mean over pictures (and over the cells of class maps, each of which has scores of
-            its own), or 'mean', over classes besides, as mmrazor's configs of FitNets have it.
+            its own); 'mean', over classes besides, as mmrazor's configs of FitNets have it; or 'picture', the sum over
+            the cells of a picture and the mean over pictures, which is what mmrazor calls 'batchmean'.
     """
+
+    REDUCTIONS = ('batchmean', 'mean', 'picture')
 
     def __init__(self, temperature: float = 1.0, reduction: str = 'batchmean'):
         super().__init__()
-        if reduction not in ('batchmean', 'mean'):
-            raise ValueError(f"reduction '{reduction}' is neither 'batchmean' nor 'mean'")
+        if reduction not in self.REDUCTIONS:
+            raise ValueError(f"reduction must be one of {', '.join(map(repr, self.REDUCTIONS))}, not {reduction!r}")
         self.temperature, self.reduction = positive('temperature', temperature), reduction
+        self.mean_over_grid = reduction != 'picture'
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
@@ -43,7 +54,7 @@ class KLDivergence(DistillationLoss):
         """
         with torch.autocast(student.device.type, enabled=False):
             s, t = (log_probabilities(x, self.temperature) for x in (student, teacher))
-            scored = s[:, 0].numel() if self.reduction == 'batchmean' else s.numel()
+            scored = dict(batchmean=s[:, 0].numel(), mean=s.numel(), picture=len(s))[self.reduction]
             return F.kl_div(s, t, log_target=True, reduction='sum') / scored * self.temperature**2
 
 
@@ -63,6 +74,7 @@ class DKD(DistillationLoss):
 
     def __init__(self, alpha: float = 1.0, beta: float = 2.0, temperature: float = 1.0):
         super().__init__()
+        at_least(0, alpha=alpha, beta=beta)
         self.alpha, self.beta, self.temperature = alpha, beta, positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -109,6 +121,7 @@ class DIST(DistillationLoss):
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0):
         super().__init__()
+        at_least(0, beta=beta, gamma=gamma)
         self.beta, self.gamma, self.temperature = beta, gamma, positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -120,11 +133,9 @@ class DIST(DistillationLoss):
             Tensor: scalar in T^2 [0, 2 (beta + gamma)].
 
         Raises:
-            ValueError: for maps of scores, whose cells are no batch.
+            ValueError: for maps of scores. (The authors' code for segmentation takes the cells for a batch.)
         """
-        if student.dim() != 2:
-            raise ValueError(f'DIST compares scores of pictures (N, classes), not {tuple(student.shape)}; for maps of '
-                             "scores give dict(type='KLDivergence') or dict(type='DKD')")
+        of_pictures(self, student)
         with torch.autocast(student.device.type, enabled=False):
             s, t = (log_probabilities(x, self.temperature).exp() for x in (student, teacher))
 
@@ -152,6 +163,7 @@ class OFALoss(DistillationLoss):
 
     def __init__(self, gamma: float = 1.0, temperature: float = 1.0):
         super().__init__()
+        at_least(1, gamma=gamma)
         self.gamma, self.temperature = gamma, positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -161,7 +173,11 @@ class OFALoss(DistillationLoss):
 
         Returns:
             Tensor: scalar, the mean over pictures, in nats.
+
+        Raises:
+            ValueError: for maps of scores.
         """
+        of_pictures(self, student)
         with torch.autocast(student.device.type, enabled=False):
             s, p = log_probabilities(student, self.temperature), log_probabilities(teacher, self.temperature).exp()
             top, target = p.max(1, keepdim=True)

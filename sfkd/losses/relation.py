@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..features.padding import mean_over_grid
+from ..features.padding import count_shown, mean_over_grid, shown
 from ..ops import at_least_float32
 from ..registry import MODELS
-from .base import DistillationLoss
+from .base import DistillationLoss, at_least, positive
 
 
 @MODELS.register_module()
@@ -30,7 +30,8 @@ class PooledMSE(DistillationLoss):
             Tensor: scalar.
         """
         with torch.autocast(student.device.type, enabled=False):
-            return F.mse_loss(mean_over_grid(student, mask), mean_over_grid(teacher, mask))
+            s, t = mean_over_grid(student, mask), mean_over_grid(teacher, mask)
+            return F.mse_loss(s, t, reduction='sum') / (count_shown(student, mask) * s.shape[1])
 
 
 @MODELS.register_module()
@@ -51,6 +52,8 @@ class CorrelationCongruence(DistillationLoss):
 
     def __init__(self, gamma: float = 0.4, order: int = 2):
         super().__init__()
+        positive('gamma', gamma)
+        at_least(1, order=order)
         self.factors = [math.exp(-2 * gamma) * (2 * gamma)**p / math.factorial(p) for p in range(order + 1)]
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -68,7 +71,8 @@ class CorrelationCongruence(DistillationLoss):
             cosine = embeddings @ embeddings.T
             return sum(factor * cosine**p for p, factor in enumerate(self.factors))  # (N, N)
         with torch.autocast(student.device.type, enabled=False):
-            return F.mse_loss(kernel(student), kernel(teacher))
+            # Where a picture is hidden its embedding is 0, and both kernels are the same
+            return F.mse_loss(kernel(student), kernel(teacher), reduction='sum') / count_shown(student, mask)**2
 
 
 @MODELS.register_module()
@@ -89,6 +93,7 @@ class RelationalKD(DistillationLoss):
 
     def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0):
         super().__init__()
+        at_least(0, distance_weight=distance_weight, angle_weight=angle_weight)
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -103,23 +108,27 @@ class RelationalKD(DistillationLoss):
         """
         with torch.autocast(student.device.type, enabled=False):
             (s_distances, s_angles), (t_distances, t_angles) = (
-                self._relations(mean_over_grid(x, mask)) for x in (student, teacher))
-            return (self.distance_weight * F.smooth_l1_loss(s_distances, t_distances)
-                    + self.angle_weight * F.smooth_l1_loss(s_angles, t_angles))
+                self._relations(mean_over_grid(x, mask), mask) for x in (student, teacher))
+            count = count_shown(student, mask)
+            return (self.distance_weight * F.smooth_l1_loss(s_distances, t_distances, reduction='sum') / count**2
+                    + self.angle_weight * F.smooth_l1_loss(s_angles, t_angles, reduction='sum') / count**3)
 
     @staticmethod
-    def _relations(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    def _relations(embeddings: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Of (N, C): (N, N) distances over their mean, (N, N, N) cosines at the first index; 0 where two pictures
-        coincide.
+        coincide, or where the mask hides one.
         """
         # Only ratios count; a power of two rounds nothing, and squares stay in range
         embeddings = torch.ldexp(embeddings, -torch.frexp(embeddings.detach().abs().amax()).exponent)
         edges = embeddings - embeddings.unsqueeze(1)                       # (N, N, C)
         squares = edges.square().sum(2)
         # a root has no slope at 0, an edge of length 0 no direction
-        apart = squares > 0
+        both = shown(embeddings, mask)
+        apart = (squares > 0) & both & both.unsqueeze(1)
+        edges = edges.where(apart.unsqueeze(2), 0)
         distances = squares.where(apart, 1).sqrt() * apart
-        mean = distances.sum() / max(len(embeddings) * (len(embeddings) - 1), 1)
+        count = count_shown(embeddings, mask)
+        mean = distances.sum() / (count * (count - 1)).clamp_min(1)
         directions = edges / distances.where(apart, 1).unsqueeze(2)
         return distances / mean.clamp_min(torch.finfo(mean.dtype).tiny), directions @ directions.mT
 
@@ -142,6 +151,7 @@ class RedundancySuppression(DistillationLoss):
 
     def __init__(self, kappa: float = 0.01):
         super().__init__()
+        at_least(0, kappa=kappa)
         self.kappa = kappa
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

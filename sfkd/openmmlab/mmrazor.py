@@ -33,6 +33,9 @@ def _pkd(loss_weight=1.0, resize_stu=True):
 
 
 def _kl(tau=1.0, reduction='batchmean', loss_weight=1.0, teacher_detach=True):
+    if reduction not in ('batchmean', 'mean'):
+        raise ConfigError(f"reduction: {reduction!r} has no counterpart; only 'batchmean' and 'mean' have")
+    reduction = 'picture' if reduction == 'batchmean' else reduction  # a map's cells are summed there
     return dict(type='KLDivergence', temperature=tau, reduction=reduction, weight=loss_weight), None
 
 

@@ -68,6 +68,25 @@ def test_of_padded_pictures_only_what_is_inside_is_compared(kind, loss):
     padded((4, 3), connector, loss)
 
 
+@pytest.mark.parametrize('loss', [ChannelWiseDivergence(), CosineDistance(), PooledMSE(), CorrelationCongruence(),
+                                  RelationalKD()], ids=lambda loss: type(loss).__name__)
+def test_a_picture_of_which_nothing_counts_is_none_of_the_batch(loss):
+    """As a crop of a segmentor's picture in which all is 255."""
+    s, t = (torch.randn(4, 5, 6, 6, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    s.requires_grad_()
+    mask = torch.ones(4, 1, 6, 6)
+    mask[2] = 0
+    kept = [0, 1, 3]
+    # a connector hides it too
+    found, expected = loss(s, t * mask, mask=mask), loss(s[kept], t[kept], mask=mask[kept])
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5) != 0
+    gradients = [torch.autograd.grad(x, s)[0] for x in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    assert not gradients[0][2].any()
+    nothing = loss(s, t, mask=torch.zeros_like(mask))
+    assert nothing == 0 and not torch.autograd.grad(nothing, s)[0].any()
+
+
 @pytest.mark.parametrize('kind', [torch.bool, torch.uint8, torch.int64])
 def test_a_mask_may_be_of_whole_numbers(kind):
     mask = (torch.arange(8) < 5).expand(2, 1, 6, 8)

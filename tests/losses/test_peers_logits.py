@@ -8,7 +8,15 @@ import torch.nn.functional as F
 from mmengine.config import Config
 
 from sfkd.connectors import LogitProjector
-from sfkd.losses import DIST, DKD, KLDivergence, OFALoss
+from sfkd.losses import (
+    DIST,
+    DKD,
+    CorrelationCongruence,
+    KLDivergence,
+    OFALoss,
+    RedundancySuppression,
+    RelationalKD,
+)
 from sfkd.registry import MODELS
 
 LOGITS = [DKD(1, 2, 2.), DIST(2, 1, 2.), OFALoss(1.5, 2.)]
@@ -32,6 +40,7 @@ def test_kl_of_class_maps_is_the_mean_over_all_cells():
     maps = [torch.stack([x.log(), teacher.log()], -1).reshape(1, 3, 1, 2) for x in (student, teacher)]
     assert KLDivergence()(*maps).item() == pytest.approx(one / 2, rel=1e-5)  # the second cell is right
     assert KLDivergence(reduction='mean')(*maps).item() == pytest.approx(one / 6, rel=1e-5)
+    assert KLDivergence(reduction='picture')(*maps).item() == pytest.approx(one, rel=1e-5)
     s, t = randn(2, 3, 4, 5), randn(2, 3, 4, 5, seed=1)
     rows = [x.movedim(1, -1).reshape(-1, 3) for x in (s, t)]
     assert KLDivergence(2.)(s, t).item() == pytest.approx(KLDivergence(2.)(*rows).item(), rel=1e-12)
@@ -222,3 +231,22 @@ def test_configs_name_losses_that_build(name):
         MODELS.build({key: value for key, value in config.items() if key not in ('name', 'weight')})
     if 'connector' in model:
         MODELS.build(dict(model.connector, student_channels=3, teacher_channels=4))
+
+
+@pytest.mark.parametrize('loss', [OFALoss(), DIST()], ids=repr)
+def test_what_is_of_whole_pictures_refuses_maps(loss):
+    with pytest.raises(ValueError, match=rf'{type(loss).__name__} compares scores of pictures.*\(2, 3, 4, 4\)'):
+        loss(randn(2, 3, 4, 4), randn(2, 3, 4, 4, seed=1))
+
+
+# ---- senseless options ----
+
+@pytest.mark.parametrize('kind, option, value', [
+    (KLDivergence, 'reduction', 'sum'), (OFALoss, 'gamma', -3), (OFALoss, 'gamma', 0.5), (DKD, 'beta', math.nan),
+    (DKD, 'alpha', -1), (DIST, 'beta', -1), (DIST, 'gamma', math.inf), (RelationalKD, 'distance_weight', -1),
+    (RelationalKD, 'angle_weight', None), (RedundancySuppression, 'kappa', -1), (CorrelationCongruence, 'gamma', 0),
+    (CorrelationCongruence, 'gamma', math.nan), (CorrelationCongruence, 'order', 0)],
+    ids=lambda x: getattr(x, '__name__', repr(x)))
+def test_senseless_options_are_refused_by_name(kind, option, value):
+    with pytest.raises(ValueError, match=f'{option} must be .*{value!r}'):
+        kind(**{option: value})

@@ -72,6 +72,16 @@ def test_kd(zoo):
     assert term(zoo, model, 'head.fc', 'head.fc')[1] == pytest.approx(loss / 5, rel=1e-4)
 
 
+def test_kd_of_maps_sums_their_cells(zoo):
+    model = algorithm(zoo.resnet(), zoo.resnet(), **maps(dict(type='KLDivergence', tau=2)))
+    _, loss, (s, ), (t, ) = term(zoo, model, 'backbone.layer3', 'backbone.layer3')
+    expected = 4 * F.kl_div(F.log_softmax(s / 2, 1), F.softmax(t / 2, 1), reduction='batchmean')
+    assert loss == pytest.approx(expected.item(), rel=1e-4)
+    model['distiller']['distill_losses']['loss_map']['reduction'] = 'sum'
+    with pytest.raises(ConfigError, match="reduction: 'sum' has no counterpart"):
+        from_mmrazor(model)
+
+
 def test_dist(zoo):
     model = algorithm(zoo.mixer(), zoo.resnet(), **logits(
         dict(type='DISTLoss', inter_loss_weight=1.5, intra_loss_weight=0.5, tau=2, loss_weight=2),
