@@ -22,6 +22,7 @@ Public data, methods with the weights that its validation split chose; what the 
   python tools/compare.py --task fashion --teacher-cache DIR
 """
 import argparse
+import fcntl
 import hashlib
 import inspect
 import json
@@ -29,16 +30,20 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import product
 from pathlib import Path
 from queue import Queue
 from statistics import mean
 from threading import Lock
+from typing import IO
 
 from mmengine.config import Config, ConfigDict
 
@@ -88,6 +93,8 @@ def _parts(whole: str, lean: str, plain: str) -> dict[str, tuple[str, str]]:
 #: Task -> what tells the parts apart there, methods of one weight.
 PARTS = (dict.fromkeys(METRICS, _parts('sfkd', 'sfkd_lean', 'aligned_mse'))
          | dict(fashion=_parts(_WHOLE, _LEAN, _PLAIN)))
+#: In a training's folder: its scores are in a file of rows.
+TAKEN = 'taken'
 #: What --tune tries first: every weight of the method times these.
 FACTORS = (0.25, 1.0, 4.0)
 
@@ -139,6 +146,8 @@ class Comparison:
         self.cache = cache
         self.rows = read_rows(results, '--results') if results.exists() else []
         self.gpus, self.lock, self.failed = Queue(), Lock(), 0
+        self.processes: set[subprocess.Popen] = set()
+        self.ended_by = 0  # the signal that told it to end
         for i in range(jobs):
             self.gpus.put(gpus[i % len(gpus)] if gpus else None)
 
@@ -155,6 +164,12 @@ class Comparison:
             list(pool.map(lambda group: self._group(*group), groups))
         wanted = {self._key_of(*cell) for cell in cells}
         return [row for row in self.rows if self._key(row) in wanted]
+
+    def end(self, number: int, _=None) -> None:
+        """Hand a signal on to the trainings under way, which save before they leave, and begin no other."""
+        self.ended_by = number
+        for process in list(self.processes):
+            process.send_signal(number)
 
     def budget(self, pair: str) -> int:
         """Epochs of a run."""
@@ -175,70 +190,111 @@ class Comparison:
     def _group(self, pair: str, seed: int, methods: list[str]) -> None:
         gpu = self.gpus.get()
         try:
-            rows = self._train(pair, seed, methods, gpu)
+            rows = [] if self.ended_by else self._train(pair, seed, methods, gpu)
         finally:
             self.gpus.put(gpu)
         with self.lock:
             self.failed += len(methods) - len(rows)
-            self.rows += rows
-            self.results.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.results, 'a') as file:
-                file.writelines(json.dumps(row) + '\n' for row in rows)
         for row in rows:
             print(f"{pair} {row['method']} seed {seed}: {percent(row):.2f}"
                   + (f" ({row['seconds']} s)" if 'seconds' in row else ''), flush=True)
 
     def _train(self, pair: str, seed: int, methods: list[str], gpu: int | None) -> list[dict]:
-        """Train and score some methods of a pair and seed; the rows of those that ended."""
-        task = TASK_OF[pair]
-        config, metric = PAIRS[task][pair], METRICS[task]
+        """Train and score some methods of a pair and seed; the rows of those that ended, which the file then has."""
+        task, epochs, version = TASK_OF[pair], self.budget(pair), commit()
         group = hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
-        epochs = self.budget(pair)
         folder = Path('work_dirs/compare') / pair / f'{self.split}{seed}_{epochs}' / group
+        command = self._command(pair, seed, methods, folder)
+        with locked(folder) as lock:
+            if lock is None:
+                print(f'FAILED: {pair} seed {seed}: another process trains in {folder}', flush=True)
+                return []
+            resumed = self._goes_on(folder, dict(command=command, commit=version))
+            spent = {}
+            if not (folder / 'scores.json').exists():  # or a training that outlived its comparison has written them
+                command[3:3] = ['--resume'] if resumed else []
+                took = self._run(command, folder, gpu, lock, f'{pair} seed {seed}', methods)
+                # The time is each method's share of the process's; of a resumed run it is not known
+                spent = {} if resumed else {key: round(value / len(methods)) for key, value in took.items()}
+            scores = json.loads((folder / 'scores.json').read_text()) if (folder / 'scores.json').exists() else {}
+            failed = [method for method in methods if method not in scores]
+            if failed and not self.ended_by:
+                print(f"FAILED: {pair} seed {seed}, {' '.join(failed)}: see {folder}/log.txt", flush=True)
+            rows = [dict(task=task, pair=pair, method=method, seed=seed, split=self.split, metric=METRICS[task],
+                         value=values[METRICS[task]], epochs=epochs, **spent, config=PAIRS[task][pair], commit=version)
+                    for method, values in scores.items()]
+            self._keep(rows)
+            if rows:
+                (folder / TAKEN).touch()
+        return rows
+
+    def _keep(self, rows: list[dict]) -> None:
+        with self.lock:
+            self.rows += rows
+            self.results.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.results, 'a') as file:
+                file.writelines(json.dumps(row) + '\n' for row in rows)
+
+    def _command(self, pair: str, seed: int, methods: list[str], folder: Path) -> list[str]:
+        """Of tools/train_together.py; what resumes it belongs behind the config."""
+        epochs = self.budget(pair)
         options = {'randomness.seed': seed, **budget(epochs)}
         if epochs == self._configured(pair):  # which may have other schedules
             options = {key: value for key, value in options.items() if not key.startswith('param_scheduler')}
-        options = [f'{key}={value}' for key, value in options.items()]
         cached = ['--teacher-cache', str(self.cache)] if self.cache else []
-        command = [sys.executable, str(TOOLS / 'train_together.py'), config, '--methods', *methods, '--split',
-                   self.split, '--work-dir', str(folder), *cached, '--cfg-options', *options]
-        started, version = time.time(), commit()
-        resumed = self._goes_on(folder, dict(command=command, commit=version))
-        if resumed:
-            command.insert(command.index('--cfg-options'), '--resume')
-        environment = {'OMP_NUM_THREADS': '1', **os.environ}
+        return [sys.executable, str(TOOLS / 'train_together.py'), PAIRS[TASK_OF[pair]][pair], '--methods', *methods,
+                '--split', self.split, '--work-dir', str(folder), *cached,
+                '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
+
+    def _run(self, command: list[str], folder: Path, gpu: int | None, lock: IO, name: str,
+             methods: list[str]) -> dict[str, float]:
+        """One training in a process of its own; what it took. Methods that drop out are named at once."""
+        started, environment = time.time(), {'OMP_NUM_THREADS': '1', **os.environ}
         if gpu is not None:
             environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
         drops_out = re.compile(f" - ((?:{'|'.join(map(re.escape, methods))}) drops out: .*)")
         with open(folder / 'log.txt', 'a') as log, open(folder / 'log.txt', errors='replace') as said:
             said.seek(0, os.SEEK_END)  # a resumed run has said something before
-            process, ended = subprocess.Popen(command, env=environment, stdout=log, stderr=log), 0
+            # It holds the lock too, as it may outlive this process
+            process, ended = subprocess.Popen(command, env=environment, stdout=log, stderr=log,
+                                              pass_fds=[lock.fileno()]), 0
+            self.processes.add(process)
+            if self.ended_by:
+                process.send_signal(self.ended_by)
             while not ended:
                 time.sleep(1)
                 ended, _, usage = os.wait4(process.pid, os.WNOHANG)
                 for found in filter(None, map(drops_out.search, said)):
-                    print(f'{pair} seed {seed}: {found[1]}', flush=True)
-        scores = json.loads((folder / 'scores.json').read_text()) if (folder / 'scores.json').exists() else {}
-        if failed := [method for method in methods if method not in scores]:
-            print(f"FAILED: {pair} seed {seed}, {' '.join(failed)}: see {folder}/log.txt", flush=True)
-        # The time is each method's share of the process's; of a resumed run it is not known
-        spent = {} if resumed else dict(seconds=round((time.time() - started) / len(methods)),
-                                        cpu_seconds=round((usage.ru_utime + usage.ru_stime) / len(methods)))
-        return [dict(task=task, pair=pair, method=method, seed=seed, split=self.split, metric=metric,
-                     value=values[metric], epochs=epochs, **spent, config=config, commit=version)
-                for method, values in scores.items()]
+                    print(f'{name}: {found[1]}', flush=True)
+            self.processes.discard(process)
+        return dict(seconds=time.time() - started, cpu_seconds=usage.ru_utime + usage.ru_stime)
 
     @staticmethod
     def _goes_on(folder: Path, run: dict) -> bool:
-        """Whether a folder holds an interrupted run of this command and commit; else it is emptied for it."""
+        """Whether a folder holds a run of this command and commit that was interrupted, or whose scores nobody took;
+        else it is emptied for it.
+        """
         file = folder / 'run.json'
         if (file.exists() and json.loads(file.read_text()) == run and not run['commit'].endswith('-dirty')
-                and not (folder / 'scores.json').exists()):
+                and not (folder / TAKEN).exists()):
             return True
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         file.write_text(json.dumps(run))
         return False
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[IO | None]:
+    """A lock on a folder, beside it; None where another process holds it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix('.lock'), 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file
 
 
 def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: list[int]) -> None:
@@ -249,8 +305,9 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
     """
     def score(trials: list[str]) -> dict[str, float]:
         rows = comparison.run([(pair, trial, seed) for pair in pairs for seed in seeds for trial in trials])
-        found = {trial: [percent(row) for row in rows if row['method'] == trial] for trial in trials}
-        return {trial: mean(values) if len(values) == len(pairs) * len(seeds) else -math.inf
+        found = {trial: {(row['pair'], row['seed']): percent(row) for row in rows if row['method'] == trial}
+                 for trial in trials}
+        return {trial: mean(values.values()) if len(values) == len(pairs) * len(seeds) else -math.inf
                 for trial, values in found.items()}
 
     def trial(method: str, factor: float) -> str:
@@ -345,10 +402,16 @@ def main() -> None:
     with errors_for_people():
         prepare_file(args.plot, '--plot', ['.png', '.pdf', '.svg'])
         comparison = Comparison(results, split, args.epochs, args.together, args.jobs, args.gpus, args.teacher_cache)
+    for ending in signal.SIGTERM, signal.SIGHUP:
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(ending, comparison.end)
     if args.tune:
         tune(comparison, [method for method in args.methods if method != 'alone'], pairs, seeds)
     elif not args.tables_only:
         comparison.run([(pair, method, seed) for seed, pair, method in product(seeds, pairs, args.methods)])
+    if comparison.ended_by:
+        print(f'{signal.Signals(comparison.ended_by).name}: the same command goes on', file=sys.stderr)
+        sys.exit(128 + comparison.ended_by)
     rows = [row for row in comparison.rows if row['pair'] in pairs and row['split'] == split
             and row['epochs'] == comparison.budget(row['pair'])
             and (not args.seeds or row['seed'] in args.seeds)]

@@ -9,10 +9,11 @@ By other methods too, named as in tools/train_together.py; what the teacher show
 Each variant is a run of its own with its seed's data order and initial student, scored on the validation split after
 every epoch. Seconds are those of training alone, without scoring: on a CPU those that the process computed, so that
 other programs count little (those of the data loader's workers are not among them), on a GPU those of the clock. Rows
-go to --results; a run that is in it is not repeated.
+go to --results; a run of as many epochs that is in it is not repeated.
 """
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -150,13 +151,15 @@ def main() -> None:
         train(args, args.one[0], int(args.one[1]), args.work_dir)
         return
     rows = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
-    rows = [row for row in rows if row['config'] == args.config]
+    epochs = args.epochs or read_config(args.config, 'config').train_cfg.max_epochs
+    rows = [row for row in rows if row['config'] == args.config and len(row['scores']) == epochs]
     for seed in args.seeds:
         for variant in args.variants:
             if any((row['variant'], row['seed']) == (variant, seed) for row in rows):
                 continue
             folder = args.work_dir / f'{variant.replace(", ", "_").replace(" ", "_")}_{seed}'
-            folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)  # an interrupted run has left a part of its cache
+            folder.mkdir(parents=True)
             command = [sys.executable, __file__, args.config, '--one', variant, str(seed), '--work-dir', str(folder)]
             command += ['--epochs', str(args.epochs)] if args.epochs else []
             with open(folder / 'log.txt', 'w') as log:

@@ -77,20 +77,36 @@ def table(rows: Sequence[dict], baselines: Sequence[str]) -> str:
 
 def ranks(rows: Sequence[dict]) -> str:
     """Markdown: mean ± standard deviation and, of the methods that every pair has, the rank on each pair and the mean
-    rank.
+    rank; all of the seeds that these methods have in common there. Methods that are level share the mean of their
+    places.
     """
     cells = cells_of(rows)
     common = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
-    place = {pair: {method: i for i, method in enumerate((m for m in methods if m in common), 1)}
-             for pair, methods in cells.items()}
+    values: dict[str, dict[str, list[float]]] = {}
+    fewer = []
+    for pair, methods in cells.items():
+        seeds = set.intersection(*(set(methods[method]) for method in common)) if common else set()
+        if not seeds:
+            return f'No ranks: on {pair} the methods have no seed in common.' if common else ''
+        if any(set(methods[method]) != seeds for method in common):
+            fewer.append(f'{pair}: seeds {" ".join(map(str, sorted(seeds)))}')
+        values[pair] = {method: [methods[method][seed] for seed in sorted(seeds)] for method in common}
+    place = {pair: places({method: mean(of) for method, of in by_method.items()}) for pair, by_method in values.items()}
     rank = {method: mean(ranking[method] for ranking in place.values()) for method in common}
     order = sorted(common, key=lambda method: (rank[method], method))
 
     def cell(pair, method):
-        return f'{spread(list(cells[pair][method].values()))} ({place[pair][method]})'
+        return f'{spread(values[pair][method])} ({place[pair][method]:g})'
     lines = ['| method | ' + ' | '.join(place) + ' | mean rank |', '|' + '---|' * (len(place) + 2)]
-    return '\n'.join(lines + [f'| {method} | ' + ' | '.join(cell(pair, method) for pair in place)
-                              + f' | {rank[method]:.2f} |' for method in order])
+    lines += [f'| {method} | ' + ' | '.join(cell(pair, method) for pair in place) + f' | {rank[method]:.2f} |'
+              for method in order]
+    return '\n'.join(lines + (['', f'Ranked by the seeds that all of them have: {"; ".join(fewer)}.'] if fewer else []))
+
+
+def places(scores: dict[str, float]) -> dict[str, float]:
+    """Method -> its place, 1 the highest score; of those that are level the mean of their places."""
+    return {method: sum(other > score for other in scores.values())
+            + (sum(other == score for other in scores.values()) + 1) / 2 for method, score in scores.items()}
 
 
 def parts(rows: Sequence[dict], of_parts: dict[str, tuple[str, str]]) -> str:

@@ -23,6 +23,8 @@ class ConvModuleConnector(nn.Module):
         kwargs: of mmcv's ConvModule; by default a 1x1 convolution with bias and a ReLU.
     """
 
+    standardised = False  # the teacher's map keeps its values
+
     def __init__(self, student_channels: int, teacher_channels: int, **kwargs):
         super().__init__()
         from mmcv.cnn import ConvModule  # not above: all others do without mmcv

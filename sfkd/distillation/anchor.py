@@ -1,9 +1,10 @@
 """The anchor: the student's map judged by what of the frozen teacher comes after the tap."""
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from .. import randomness
 from ..connectors import Decomposed
 from ..errors import ConfigError
-from ..features.continuation import Continuation
+from ..features.continuation import Continuation, last_to_end
 from ..features.layouts import describe
 from ..features.probe import random_pictures
 from ..features.taps import split_path
@@ -36,14 +37,19 @@ class Anchor(nn.Module):
         loss: on class scores (M, classes).
         weight: of that loss; the first one, where a share is given.
         share: how large the gradient that the anchor sends into the student shall be where it is tapped, relative to
-            the task's: measured every :attr:`INTERVAL` steps, for the steps that follow. None keeps the weight.
+            the task's: to all that reaches the tap but the losses of the anchored pair, so that logit distillation and
+            other pairs count as the task. Measured every :attr:`INTERVAL` steps, for the steps that follow. None keeps
+            the weight.
+        standardised: of each of the pairs, whether the compared maps have lost the teacher's scale and shift.
     """
 
     INTERVAL = 10
 
-    def __init__(self, where: list[int], loss: nn.Module, weight: float = 1.0, share: float | None = None):
+    def __init__(self, where: list[int], loss: nn.Module, weight: float = 1.0, share: float | None = None,
+                 standardised: Sequence[bool] | None = None):
         super().__init__()
         self.where, self.loss, self.share = where, loss, share
+        self.standardised = standardised or [True] * len(where)
         self.register_buffer('weight', torch.tensor(float(weight)))
         self.steps = StepCount()
         self.register_buffer('norms', torch.zeros(2))  # squared: of the task's and of the anchor's gradient
@@ -57,8 +63,8 @@ class Anchor(nn.Module):
         Returns:
             dict: ``{'distill.anchor.loss': weighted scalar}``.
         """
-        maps = [as_teachers(*(side.refined.map if isinstance(side, Decomposed) else side for side in sides), own)
-                for sides, own in zip(compared, rest.maps)]
+        maps = [as_teachers(*(side.refined.map if isinstance(side, Decomposed) else side for side in sides), *rest_of)
+                for sides, *rest_of in zip(compared, rest.maps, self.standardised)]
         ours, theirs = (torch.cat(class_scores(output, rest.network)).to(maps[0].dtype)
                         for output in (rest(maps), rest.returned))
         return {'distill.anchor.loss': self.weight.clone() * self.loss(ours, theirs)}  # the weight changes in place
@@ -128,13 +134,14 @@ class Anchor(nn.Module):
 
     def summary(self) -> str:
         """How much of what is judged, for the log."""
-        aim = f'weight {self.weight:g}' if self.share is None else f"{self.share:.0%} of the task's gradient"
+        aim = f'weight {self.weight:g}' if self.share is None else f"{self.share:.0%} of the task's gradient there"
         return f'anchor at {len(self.where)} maps, {aim}'
 
 
 def anchor_on(pairs: Sequence[Pair], config: dict, teacher: Teacher, image_size: tuple[int, int]) -> Anchor:
-    """The anchor of a distillation: at the deepest pair that compares maps, and where that is a level of a neck at all
-    levels that are paired. The teacher keeps from now on what the anchor needs of each pass.
+    """The anchor of a distillation: at the pair of maps whose layer of the teacher ends last, and where that is a level
+    of a neck at all levels that are paired; of several with one map of the teacher the last counts. The teacher keeps
+    from now on what the anchor needs of each pass.
 
     Args:
         pairs: as assembled.
@@ -155,21 +162,19 @@ def anchor_on(pairs: Sequence[Pair], config: dict, teacher: Teacher, image_size:
     if not maps:
         raise ConfigError("anchor: there is no pair of maps, one of which could take the teacher's place; give pairs, "
                           'or leave anchor out')
-    module, _ = split_path(pairs[maps[-1]].teacher_path)
-    where = [i for i in maps if split_path(pairs[i].teacher_path)[0] == module]
+    network, pictures = teacher.network, random_pictures(teacher.network, image_size)
+    judged = partial(judged_by, network)
+    with _from_pictures_alone(network), teacher.computing():
+        module = last_to_end(network, [split_path(pairs[i].teacher_path)[0] for i in maps], partial(judged, pictures))
+    where = list({pairs[i].teacher_path: i for i in maps if split_path(pairs[i].teacher_path)[0] == module}.values())
     if share is not None and (gone := [pairs[i].student_path for i in where if pairs[i].student_stage.overwritten]):
         raise ConfigError(f"anchor.share: a later layer overwrites the student's '{gone[0]}', so that the task's "
                           'gradient there cannot be measured; give anchor.weight, or pair the layer that overwrites it')
-    network, pictures = teacher.network, random_pictures(teacher.network, image_size)
-    rest = Continuation(network, [pairs[i].teacher_path for i in where], partial(judged_by, network),
-                        teacher.computing)
+    rest = Continuation(network, [pairs[i].teacher_path for i in where], judged, teacher.computing)
     with torch.no_grad():
-        try:
+        with _from_pictures_alone(network):
             rest.look(pictures)
             rest.record(pictures)
-        except (TypeError, AttributeError, NotImplementedError) as error:
-            raise ConfigError(f"anchor: '{type(network).__name__}' does not run to its end from pictures alone "
-                              f'({error}); leave anchor out') from error
         class_scores(rest.returned, network)
         for i, own in zip(where, rest.maps):
             with randomness.preserved():
@@ -182,22 +187,47 @@ def anchor_on(pairs: Sequence[Pair], config: dict, teacher: Teacher, image_size:
                                   'WaveletConnector or an Align')
     rest.forget()
     teacher.rest = rest
-    return Anchor(where, build(config, 'anchor'), weight, share)
+    return Anchor(where, build(config, 'anchor'), weight, share, [_standardises(pairs[i].connector) for i in where])
 
 
-def as_teachers(ours: Tensor, theirs: Tensor, own: Tensor) -> Tensor:
+@contextlib.contextmanager
+def _from_pictures_alone(network: nn.Module) -> Iterator[None]:
+    """Within it, without gradients, a network that takes more than pictures is a mistake of the config."""
+    try:
+        with torch.no_grad():
+            yield
+    except (TypeError, AttributeError, NotImplementedError) as error:
+        raise ConfigError(f"anchor: '{type(network).__name__}' does not run to its end from pictures alone "
+                          f'({error}); leave anchor out') from error
+
+
+def _standardises(connector: nn.Module | None) -> bool:
+    """Whether the maps that a connector gives have lost their scale and shift; True where it does not say."""
+    return connector is not None and getattr(getattr(connector, 'align', connector), 'standardised', True)
+
+
+def as_teachers(ours: Tensor, theirs: Tensor, own: Tensor, standardised: bool = True) -> Tensor:
     """A compared map (N, C, h, w) with the scale, shift and grid of the teacher's own, as far as these are known from
     the compared map of the teacher.
 
     Args:
         ours, theirs: as a connector gives them; both 0 where there is padding.
         own: the teacher's map (N, C, H, W), of which ``theirs`` was made by pooling and, per channel, one affine map.
+        standardised: whether there was such an affine map. A channel that it made 0 everywhere stays constant.
 
     Returns:
         Tensor: (N, C, H, W); in the padding the teacher's own.
     """
     pooled = area_pool(own, theirs.shape[2:]).to(theirs.dtype)
     inside = (theirs != 0).any(1, keepdim=True).to(theirs)
+    if standardised:
+        ours = _rescaled(ours, theirs, pooled, inside)
+    ours = torch.where(inside > 0, ours, pooled)
+    return ours if own.shape == theirs.shape else F.interpolate(ours, own.shape[2:], mode='bilinear')
+
+
+def _rescaled(ours: Tensor, theirs: Tensor, pooled: Tensor, inside: Tensor) -> Tensor:
+    """``ours`` under the affine map of each channel that makes ``pooled`` of ``theirs``."""
     count = inside.sum().clamp_min(1)
 
     def centred(x):
@@ -205,8 +235,7 @@ def as_teachers(ours: Tensor, theirs: Tensor, own: Tensor) -> Tensor:
         return mean, (x - mean) * inside
     (mean, x), (shift, y) = centred(pooled), centred(theirs)
     scale = (x * y).sum((0, 2, 3), keepdim=True) / y.square().sum((0, 2, 3), keepdim=True).clamp_min(1e-12)
-    ours = torch.where(inside > 0, (ours - shift) * scale + mean, pooled)
-    return ours if own.shape == theirs.shape else F.interpolate(ours, own.shape[2:], mode='bilinear')
+    return (ours - shift) * scale + mean
 
 
 def judged_by(network: nn.Module, pictures: Tensor):

@@ -3,12 +3,14 @@ networks.
 """
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
+from .. import randomness
 from ..connectors import WaveletConnector
 from ..errors import ConfigError, Problems, nearest
 from ..features.matching import match, match_class_maps
@@ -183,8 +185,7 @@ class _Workshop:
             raise ConfigError(f"{where}: no loss of this pair takes what DS2S (refine= of its connector) gives, so it "
                               "would never learn; give dict(type='BandMSE', refined=True) or a "
                               'GaussianFrequencyLoss, or leave refine out')
-        if connector is None:  # nothing brings the two to one shape
-            _compare_once(built, where)
+        _compare_once(built, where)
         return built
 
     def logits(self, losses: list[dict]) -> Pair:
@@ -234,16 +235,25 @@ def _stage(probed: Probe, path: str, where: str) -> Stage:
     raise ConfigError(f"{where}: '{path}' gives {output}, which is no feature map; nearest: {near}")
 
 
+@torch.no_grad()
 def _compare_once(pair: Pair, where: str) -> None:
-    """Raise if the losses of a pair without a connector cannot compare the two shapes."""
+    """Raise if the losses of a pair cannot compare what its connector makes of the two shapes, or the shapes as they
+    are.
+    """
+    pair = copy.deepcopy(pair).eval()  # no statistics are to change
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), randomness.preserved():
             warnings.filterwarnings('error', 'Using a target size')  # torch only warns of shapes that broadcast
             pair(*(torch.zeros(2, *stage.shape) for stage in pair.stages))
-    except (RuntimeError, ValueError, UserWarning) as error:
-        scores = pair.student_stage.is_scores
-        remedy = 'give a teacher of the same classes' if scores else "give connector=dict(type='Align')"
+    except (RuntimeError, ValueError, UserWarning, AttributeError, TypeError) as error:
         ours, theirs = ('x'.join(map(str, (stage.channels, *stage.grid))) for stage in pair.stages)
+        if pair.connector is not None:
+            losses = ' or '.join(type(loss).__name__ for loss in pair.losses.values())
+            raise ConfigError(f"{where}: {losses} cannot compare what {type(pair.connector).__name__} gives of "
+                              f"'{pair.student_path}' {ours} and '{pair.teacher_path}' {theirs} ({error}); give this "
+                              'pair another connector or other losses') from error
+        remedy = ('give a teacher of the same classes' if pair.student_stage.is_scores else
+                  "give connector=dict(type='Align')")
         raise ConfigError(f"{where}: without a connector, '{pair.student_path}' {ours} and '{pair.teacher_path}' "
                           f'{theirs} cannot be compared ({error}); {remedy}') from error
 

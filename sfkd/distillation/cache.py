@@ -310,6 +310,25 @@ def digest_of_network(network: nn.Module) -> str:
     return digest_of(*parts())
 
 
+def _parts(value) -> Iterable[str | bytes]:
+    """Texts and bytes that tell a value from others: of arrays all numbers, which as text would be cut short."""
+    if torch.is_tensor(value):
+        value = _bits(value.detach().cpu().contiguous())
+    if isinstance(value, np.ndarray):
+        yield f'{value.dtype} {value.shape}'
+        yield value.tobytes()
+    elif isinstance(value, dict):
+        for key, held in value.items():
+            yield f'{key}'
+            yield from _parts(held)
+    elif isinstance(value, (list, tuple)) and not all(isinstance(held, (str, int, float)) for held in value):
+        yield f'{len(value)}'
+        for held in value:
+            yield from _parts(held)
+    else:
+        yield f'{value}'
+
+
 def digest_of_data(dataset) -> str:
     """Of what a data set lists (paths, labels, pictures in memory) and of its files' sizes; a file that is changed and
     keeps its size goes unnoticed.
@@ -318,9 +337,6 @@ def digest_of_data(dataset) -> str:
         for i in range(len(dataset)):
             info = dataset.get_data_info(i)
             path = info.get('img_path')
-            for key, value in info.items():
-                yield key
-                # a picture in memory: as text it would be cut short
-                yield value.tobytes() if isinstance(value, np.ndarray) else f'{value}'
+            yield from _parts(info)
             yield f'{os.path.getsize(path) if path and os.path.isfile(path) else ""}'
     return digest_of(*parts())

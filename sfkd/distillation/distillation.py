@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import Problems
+from ..errors import ConfigError, Problems
 from ..features.padding import TaughtCells
 from ..features.probe import probe, unwrapped
 from ..features.taps import Taps, split_path
@@ -99,6 +99,8 @@ class Distillation(nn.Module):
             method = sfkd()
             connector, losses = connector or method['connector'], method['losses']
         student = unwrapped(student)
+        if student is (teacher.network if isinstance(teacher, Teacher) else unwrapped(teacher)):
+            raise ConfigError('teacher: it is the student itself, and would be frozen; give copy.deepcopy(student)')
         self.teacher = teacher_of(teacher, student_mean=student_mean, student_std=student_std,
                                   teacher_mean=teacher_mean, teacher_std=teacher_std)
         self.input_size = as_size(input_size)
@@ -114,7 +116,7 @@ class Distillation(nn.Module):
         self.steps = StepCount() if every > 1 or until else None
         self.agreement = Agreement()
         self.pairs: Sequence[Pair] = nn.ModuleList(pairs)
-        self.anchor = anchor_on(pairs, anchor, self.teacher, teachers_size) if anchor else None
+        self.anchor = anchor_on(pairs, anchor, self.teacher, teachers_size) if anchor is not None else None
         self.taps = Taps.on(student, [pair.student_stage for pair in self.pairs])
         if self.pairs:
             teacher_stages = [pair.teacher_stage for pair in self.pairs]
@@ -159,8 +161,8 @@ class Distillation(nn.Module):
         # First, so that its memory is free again when the student's activations pile up
         teacher_features = self.teacher(images, picture_mask, rows)                   # {path: (N, C', h', w')}
         # A student may train in mixed precision of which the block knows nothing (Accelerate's, in its forward)
-        with (self._watch(),
-              self.taps.capture(images.shape[2:], handed_on(images)) as student_features):  # {path: (N, C, h, w)}
+        full = handed_on(images, next((weight.dtype for weight in self.parameters()), None))
+        with self._watch(), self.taps.capture(images.shape[2:], full) as student_features:  # {path: (N, C, h, w)}
             yield taught
         self._check(student_features, pictures)
         taught._losses = self.compare(student_features, teacher_features, taught_mask)

@@ -9,8 +9,8 @@ def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refi
 
     Each pair goes through a :class:`WaveletConnector`. Its bands are matched in space (:class:`BandMSE`) as they are,
     and, refined by DS2S, its map in frequency (:class:`GaussianFrequencyLoss`); the logits by :class:`KLDivergence`. A
-    weight of 0 removes a term, and DS2S where no term is left that takes its bands. Without DS2S (``refine=False``) it
-    is the lean form, 'sfkd_lean' of the tools (docs/ablation.md compares the two).
+    weight of 0 removes a term, and DS2S where no term is left that takes its bands, the anchor being none. Without DS2S
+    (``refine=False``) it is the lean form, 'sfkd_lean' of the tools (docs/ablation.md compares the two).
 
     Args:
         levels, wavelet, refine, streams: see :class:`WaveletConnector`.
@@ -21,8 +21,8 @@ def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refi
         sigma: of the GFFL, relative to Nyquist.
         logit_weight: w_kd; 0 where teacher and student have different classes.
         temperature: of the logit distillation.
-        anchor: ``dict(weight=1.0)`` or ``dict(share=0.1)``: the deepest refined map judged by the rest of the teacher,
-            see :class:`~sfkd.distillation.anchor.Anchor`; None for none.
+        anchor: ``dict(weight=1.0)`` or ``dict(share=0.1)``: the deepest map, refined where DS2S runs, judged by the
+            rest of the teacher, see :class:`~sfkd.distillation.anchor.Anchor`; None for none.
 
     Returns:
         dict: ``connector``, ``losses``, ``logits`` and ``anchor`` of :class:`~sfkd.distillation.Distillation`.

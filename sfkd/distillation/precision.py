@@ -54,10 +54,13 @@ def computing_in(precision: str, device: torch.device) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype)
 
 
-def handed_on(pictures: Tensor) -> torch.dtype | None:
+def handed_on(pictures: Tensor, connectors: torch.dtype | None = None) -> torch.dtype | None:
     """The type in which the losses want what a network made of pictures: None, whatever it has, where they are computed
-    in mixed precision too; else the pictures', or float32 where those are whole numbers.
+    in mixed precision too; else that of the connectors' weights; where there are none the pictures', or float32 where
+    those are whole numbers.
     """
     if torch.is_autocast_enabled(pictures.device.type):
         return None
+    if connectors is not None:
+        return connectors
     return pictures.dtype if pictures.is_floating_point() else torch.float32

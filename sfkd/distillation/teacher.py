@@ -86,7 +86,7 @@ class Teacher:
         own: how its pictures were normalised when it was trained; None takes the student's pictures as they are.
         student: how the student's are. Where the two differ, one affine map turns the student's pictures into the
             teacher's.
-        input_size: (H, W) to which pictures are resized for the teacher; None keeps the student's.
+        input_size: (H, W), or one number, to which pictures are resized for the teacher; None keeps the student's.
         precision: what the network computes in, whatever the student does: 'fp32', 'bf16', 'fp16'; 'auto': as the
             student where that trains in mixed precision, otherwise what the device has fast instructions for
             (:func:`~sfkd.distillation.precision.fast_precision`). Its weights stay what they are, and what is computed
@@ -99,10 +99,10 @@ class Teacher:
     """
 
     def __init__(self, network: nn.Module, own: Normalisation | None = None, student: Normalisation | None = None,
-                 input_size: tuple[int, int] | None = None, precision: str = AUTO, compiled: bool = False):
+                 input_size: int | tuple[int, int] | None = None, precision: str = AUTO, compiled: bool = False):
         self._hold(unwrapped(network).eval().requires_grad_(False))
         self.asked = self.precision = check_precision(precision, 'teacher_precision')
-        self.input_size = input_size
+        self.input_size = (input_size, ) * 2 if isinstance(input_size, int) else input_size
         self.affine = self._affine(student, own, next(self.network.parameters()).device) if student and own else None
         self.channels_last, self._laid_out = True, False  # whether it may be so in half precision, whether it is
         self.compiled = compiled

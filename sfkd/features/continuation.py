@@ -5,10 +5,11 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .layouts import as_map, cloned, part_of, with_maps
+from .layouts import as_map, cloned, hollow, part_of, with_maps
 from .taps import split_path
 
 
@@ -17,7 +18,8 @@ class Continuation:
     what the network would have returned.
 
     A pass of the network is recorded first. In the continued pass all that ended before the module gives again what it
-    gave in the recorded one, so that only what lies behind is computed, through which gradients reach the maps.
+    gave in the recorded one, so that only what lies behind is computed, through which gradients reach the maps. Of most
+    of it nothing depends then, and nothing is kept but its shape: a dry run tells.
     Works on any network whose layers are modules: what the modules that hold them do between two calls (a flatten, an
     addition) is done again.
 
@@ -34,6 +36,7 @@ class Continuation:
         self.network, self._run, self.computing = network, run, computing
         (self.module, ), self.indices = {split_path(path)[0] for path in paths}, [split_path(path)[1] for path in paths]
         self.before: dict[str, int] = {}  # what ends before the module, and how often
+        self.needed: set[str] = set()  # those of it whose maps what lies behind the module reads
         self.forget()
 
     def forget(self) -> None:
@@ -48,7 +51,7 @@ class Continuation:
             return self._run(inputs)
 
     def look(self, pictures: Tensor) -> None:
-        """Find out, in one pass over pictures, what ends before the module.
+        """Find out, in passes over pictures, what ends before the module, and what of it is needed behind it.
 
         Raises:
             ConfigError: if the module runs more than once.
@@ -71,6 +74,17 @@ class Continuation:
         # The outermost of what has ended: the rest lies within
         self.before = {path: count for path, count in before[0].items()
                        if not any(path.startswith(f'{other}.') for other in before[0])}
+        if not self._works(set(), pictures):
+            self.needed = {path for path in self.before if not self._works(set(self.before) - {path}, pictures)}
+
+    def _works(self, needed: set[str], pictures: Tensor) -> bool:
+        """Whether a continued pass gives what the recorded one did, to the last bit, where only so much is kept."""
+        self.needed = needed
+        self.record(pictures)
+        try:
+            return _same(self(self.maps), self.returned)
+        except RuntimeError:  # what has no memory was written to
+            return False
 
     def record(self, inputs: Tensor) -> None:
         """Run the network on inputs (N, 3, H, W), outside of inference mode, and keep what a continued pass needs."""
@@ -81,7 +95,8 @@ class Continuation:
         def note(path, output):
             calls = self._recorded.setdefault(path, [])
             if path == self.module or len(calls) < self.before[path]:
-                calls.append(cloned(output))  # a later layer may overwrite it
+                keep = path == self.module or path in self.needed
+                calls.append(cloned(output) if keep else hollow(output))  # a later layer may overwrite it
         for path in (*self.before, self.module):
             module = self.network.get_submodule(path)
             hooks.append(module.register_forward_hook(lambda _, __, output, path=path: note(path, output)))
@@ -106,18 +121,47 @@ class Continuation:
         changed = with_maps(self._recorded[self.module][0], dict(zip(self.indices, maps, strict=True)), self.image_size)
         with contextlib.ExitStack() as stack:
             for path, calls in dict(self._recorded, **{self.module: [changed]}).items():
-                stack.enter_context(_replayed(self.network.get_submodule(path), calls))
+                kept = path == self.module or path in self.needed
+                stack.enter_context(_replayed(self.network.get_submodule(path), calls, cloned if kept else _as_it_is))
             return self.run(self._inputs)
 
 
+def last_to_end(network: nn.Module, paths: Sequence[str], run: Callable[[], object]) -> str:
+    """Which of a network's modules ends last in a run of it; the last listed where none runs."""
+    ended: list[str] = []
+    hooks = [network.get_submodule(path).register_forward_hook(lambda *_, path=path: ended.append(path))
+             for path in dict.fromkeys(paths)]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [*paths, *ended][-1]
+
+
+def _same(a, b) -> bool:
+    """Whether two outputs of a network have the same values."""
+    if torch.is_tensor(a):
+        return torch.is_tensor(b) and torch.equal(a, b)
+    if isinstance(a, (tuple, list)):
+        return isinstance(b, (tuple, list)) and len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    return True
+
+
+def _as_it_is(output):
+    return output
+
+
 @contextlib.contextmanager
-def _replayed(module: nn.Module, calls: list) -> Iterator[None]:
-    """Within it, a module's first calls give what is listed; the later ones what they compute."""
+def _replayed(module: nn.Module, calls: list, given: Callable) -> Iterator[None]:
+    """Within it, a module's first calls give what is made of those listed; the later ones what they compute."""
     own, waiting, patched = module.forward, iter(calls), 'forward' in vars(module)
 
     def forward(*args, **kwargs):
         for output in waiting:
-            return cloned(output)
+            return given(output)
         return own(*args, **kwargs)
     module.forward = forward
     try:

@@ -1,6 +1,9 @@
 """Layouts: what a layer returns, read as a map (N, C, h, w)."""
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -91,15 +94,29 @@ def cloned(output):
     """A layer's output of tensors that nobody else overwrites; what was one tensor twice stays one, as Swin's last
     stage has it.
     """
-    copies: dict[int, Tensor] = {}
+    return _changed(output, Tensor.clone)
 
-    def copied(part):
+
+def hollow(output):
+    """A layer's output whose maps are of their shapes and types, without memory: of one cell that is no number. What
+    would write to one raises RuntimeError.
+    """
+    return _changed(output, lambda part: part.new_full((), math.nan).expand(part.shape)
+                    if part.is_floating_point() else part.clone())
+
+
+def _changed(output, change: Callable[[Tensor], Tensor]):
+    changed: dict[int, Tensor] = {}
+
+    def within(part):
         if type(part) in (tuple, list):
-            return type(part)(map(copied, part))
+            return type(part)(map(within, part))
         if type(part) is dict:
-            return {key: copied(value) for key, value in part.items()}
-        return copies.setdefault(id(part), part.clone()) if torch.is_tensor(part) else part
-    return copied(output)
+            return {key: within(value) for key, value in part.items()}
+        if torch.is_tensor(part) and id(part) not in changed:
+            changed[id(part)] = change(part)
+        return changed.get(id(part), part)
+    return within(output)
 
 
 def part_of(output, indices: tuple[int, ...]):

@@ -197,7 +197,9 @@ class _Reading:
             if path not in self.outputs:
                 raise RuntimeError(f"tap '{path}' of {type(self.taps.network).__name__} did not run in this forward "
                                    'pass. Run the network once within the with block; one that is compiled must not '
-                                   'have run before outside of it, or its code has no tap (torch.compiler.reset())')
+                                   'have run before outside of it, or its code has no tap (torch.compiler.reset()); '
+                                   'activation checkpointing that goes around the module is to be switched on before '
+                                   'the distillation is made')
             if path in self.versions and self.outputs[path]._version != self.versions[path]:
                 raise RuntimeError(f"the output of tap '{path}' was overwritten in place by a later layer: tap the "
                                    'module after it')

@@ -14,12 +14,14 @@ from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import EVALUATOR
 from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
+from torch import nn
 
 from .. import randomness
 from ..checkpoint import stock_checkpoint, write_checkpoint
 from ..datasets import ReplayedDataset
 from ..distillation.cache import TeacherCache, digest_of, digest_of_data, digest_of_network, tap_shapes
 from ..distillation.precision import resolved
+from ..distillation.teacher import Teacher
 from ..errors import ConfigError
 from ..registry import HOOKS
 from .building import normalisation_of
@@ -226,21 +228,27 @@ class TeacherCacheHook(Hook):
         if distillation.teacher.rest is not None:
             raise ConfigError('TeacherCacheHook: model.anchor asks for the rest of the teacher in every step, which no '
                               'cache of features can stand in for; leave out one of the two (the method srrl has one)')
-        teacher, config = distillation.teacher, runner.cfg.train_dataloader.dataset.dataset
-        precision = resolved(teacher.precision, next(teacher.network.parameters()).device)
-        optimizer = runner.optim_wrapper
-        optimizer = next(optimizer.values()) if isinstance(optimizer, OptimWrapperDict) else optimizer
-        fingerprint = dict(
-            teacher=digest_of_network(teacher.network), normalisation=digest_of(str(normalisation_of(student)),
-                                                                                str(normalisation_of(teacher.network)),
-                                                                                str(teacher.input_size)),
-            precision=digest_of(type(optimizer).__name__, precision), data=digest_of_data(dataset),
-            pipeline=digest_of(str(config.pipeline)), seed=str(dataset.seed))
+        teacher, fingerprint = distillation.teacher, self._fingerprint(runner, student, distillation.teacher)
         rows = len(dataset) * dataset.variants
         folder = self.folder.replace('{fingerprint}', digest_of(*fingerprint.values(), str(rows), self.stored))
         self.cache = TeacherCache(teacher, folder, rows, tap_shapes(distillation), fingerprint, self.max_gib,
                                   self.stored)
         distillation.teacher = self.cache
+
+    @staticmethod
+    def _fingerprint(runner: Runner, student: nn.Module, teacher: Teacher) -> dict[str, str]:
+        """Digests of what the teacher's features depend on, by name."""
+        dataset = runner.train_loop.dataloader.dataset
+        optimizer = runner.optim_wrapper
+        optimizer = next(optimizer.values()) if isinstance(optimizer, OptimWrapperDict) else optimizer
+        precision = resolved(teacher.precision, next(teacher.network.parameters()).device)
+        return dict(
+            teacher=digest_of_network(teacher.network), normalisation=digest_of(str(normalisation_of(student)),
+                                                                                str(normalisation_of(teacher.network)),
+                                                                                str(teacher.input_size)),
+            precision=digest_of(type(optimizer).__name__, str(getattr(optimizer, 'cast_dtype', None)), precision),
+            data=digest_of_data(dataset), seed=str(dataset.seed),
+            pipeline=digest_of(str(runner.cfg.train_dataloader.dataset.dataset)))  # with those of wrapped data sets
 
     def before_train_epoch(self, runner: Runner) -> None:
         if self.cache is not None:

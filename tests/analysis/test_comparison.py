@@ -36,6 +36,22 @@ def test_ranks_are_of_the_methods_that_every_pair_has():
     assert re.findall(r'm\d', ranks(tied)) == [f'm{i}' for i in range(9)]  # equal ranks go by name
 
 
+def test_methods_that_are_level_share_a_rank():
+    text = ranks([row for method, value in dict(a=3., b=5., c=3., d=1.).items() for row in rows(method, {0: value})])
+    assert [line.rpartition('(')[2] for line in text.splitlines()[2:]] == [
+        '1) | 1.00 |', '2.5) | 2.50 |', '2.5) | 2.50 |', '4) | 4.00 |']
+
+
+def test_ranks_are_of_the_seeds_that_all_methods_have():
+    measured = rows('kd', {0: 60., 1: 60., 2: 40.}) + rows('sfkd', {0: 59., 1: 59.})
+    text = ranks(measured)
+    assert '| kd | 60.00 ± 0.00 (1) | 1.00 |' in text and '| sfkd | 59.00 ± 0.00 (2) | 2.00 |' in text
+    assert text.endswith('Ranked by the seeds that all of them have: resnet_to_mixer: seeds 0 1.')
+    assert 'Ranked' not in ranks(measured[:2] + measured[3:])
+    assert ranks(rows('kd', {0: 1.}) + rows('sfkd', {1: 1.})) == (
+        'No ranks: on resnet_to_mixer the methods have no seed in common.')
+
+
 def test_parts_are_differences_on_each_pair_and_over_all_runs():
     measured = [*rows('sfkd', {0: 13., 1: 13.}, 'a'), *rows('lean', {0: 10., 1: 12.}, 'a'), *rows('mse', {1: 9.}, 'a'),
                 *rows('sfkd', {0: 8.}, 'b'), *rows('lean', {0: 5., 2: 1.}, 'b')]

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 
 from sfkd.distillation import Distillation
 from sfkd.distillation.anchor import Anchor, as_teachers, class_scores
@@ -192,6 +193,36 @@ def test_its_dry_run_draws_nothing(zoo):
                      connector=dict(type='MaskedGeneration', ratio=0.5), losses=[dict(type='FeatureMSE')])
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
+
+
+@pytest.mark.parametrize('pairs', [(1, 3), (3, 1), (3, 3, 1)], ids=str)
+def test_it_is_at_the_map_that_the_teacher_makes_last(pairs):
+    student, teacher = (torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4)),
+                                            torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()) for _ in range(2))
+    distillation = Distillation(student, teacher, [dict(student=str(n), teacher=str(i)) for n, i in enumerate(pairs)],
+                                input_size=32, anchor={})
+    where, = distillation.anchor.where
+    assert distillation.pairs[where].teacher_path == distillation.teacher.rest.module == '3'
+    assert where == max(n for n, i in enumerate(pairs) if i == 3)
+
+
+@pytest.mark.parametrize('dead', [0, 16])
+def test_srrl_gives_the_teachers_head_the_connectors_own_map(zoo, dead):
+    """As the authors' code does, where a channel of the teacher is 0 in the whole batch too."""
+    peer = Config.fromfile('configs/peers/srrl.py').model
+    options = {key: value for key, value in peer.items() if key != 'type'}
+    distiller = zoo.distil(zoo.resnet(), zoo.resnet(), kind=Distiller, **options).train()
+    network, (pair, *_) = distiller.distillation.teacher.network, distiller.distillation.pairs
+    norm = [m for m in network.backbone.layer4.modules() if isinstance(m, torch.nn.BatchNorm2d)][-1]
+    with torch.no_grad():
+        norm.bias.fill_(3.0)
+        norm.bias[:dead] = -1e3  # before the last ReLU
+    connector = copy.deepcopy(pair.connector)
+    with zoo.recorded(distiller.student, [pair.student_path]) as ours, zoo.recorded(network, ['head']) as theirs:
+        losses = losses_of(distiller, zoo.batch())
+    map, = ours[pair.student_path]
+    expected = F.mse_loss(network.head(network.neck((connector.conv(map), ))), theirs['head'][0])
+    assert losses['distill.anchor.loss'].item() == pytest.approx(expected.item(), rel=1e-4) != 0
 
 
 class GatedByThePicture(torch.nn.Sequential):

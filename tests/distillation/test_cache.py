@@ -381,16 +381,20 @@ def test_the_data_digest_sees_paths_labels_and_sizes(tmp_path):
     assert len({first, second, digest_of_data(data)}) == 3
 
 
-def test_the_data_digest_sees_every_pixel_of_pictures_in_memory():
+@pytest.mark.parametrize('as_tensors', [False, True])
+def test_the_data_digest_sees_every_pixel_of_pictures_in_memory(as_tensors):
     class Held(Noisy):
         pictures = np.zeros((PICTURES, 64, 64, 3), np.uint8)
 
         def get_data_info(self, index):
-            return dict(img=self.pictures[index], gt_label=0)
+            picture = torch.from_numpy(self.pictures[index]) if as_tensors else self.pictures[index]
+            return dict(img=picture, instances=[dict(mask=picture[:, :, 1])], gt_label=[0, 1])
     data = Held()
-    first = digest_of_data(data)
+    digests = {digest_of_data(data)}
     data.pictures[3, 30, 30, 1] = 1
-    assert digest_of_data(data) != first
+    digests.add(digest_of_data(data))
+    data.pictures = data.pictures.reshape(PICTURES, 32, 128, 3)
+    assert len(digests | {digest_of_data(data)}) == 3
 
 
 def one_of_two(rank: int, folder: str) -> None:

@@ -274,3 +274,42 @@ def test_its_losses_are_curves_of_tensorboard_by_the_line_in_the_docs(tmp_path):
     for name, value in taught.losses.items():
         event, = events.Scalars(name.replace('distill.', 'distill/'))
         assert event.step == 7 and event.value == pytest.approx(float(value.detach()), rel=1e-6)
+
+
+# ---- what cannot be, and what looks as if ----
+
+def test_the_student_itself_is_no_teacher():
+    student, _ = networks()
+    with pytest.raises(ConfigError, match=r'teacher: it is the student itself.*copy.deepcopy\(student\)'):
+        Distillation(student, student, input_size=SIZE)
+    assert student.training and all(p.requires_grad for p in student.parameters())
+
+
+@pytest.mark.parametrize('connector, loss, message', [
+    ('WaveletConnector', 'FeatureMSE', 'FeatureMSE cannot compare what WaveletConnector gives'),
+    ('Align', 'BandMSE', 'BandMSE cannot compare what Align gives'),
+    ('Align', 'DetailL1', 'DetailL1 cannot compare what Align gives'),
+    ('LogitProjector', 'FeatureMSE', 'FeatureMSE cannot compare what LogitProjector gives'),
+    ('Align', 'RedundancySuppression', 'EmbeddingProjector')])
+def test_a_loss_that_does_not_fit_its_connector_is_refused_at_once(connector, loss, message):
+    with pytest.raises(ConfigError, match=r'pairs\[0\]: (.|\n)*' + message) as error:
+        Distillation(*networks(), input_size=SIZE, connector=dict(type=connector), losses=[dict(type=loss)])
+    assert 'pairs[3]' in str(error.value)  # all of them together
+
+
+def test_a_student_of_half_precision_beside_a_companion_of_float32():
+    student, teacher = networks()
+    distillation = Distillation(student.bfloat16(), teacher, input_size=SIZE)
+    images, labels = batch()
+    with distillation(images.bfloat16()) as taught:
+        loss = F.cross_entropy(student(images.bfloat16()).float(), labels)
+    (loss + taught.loss).backward()
+    assert taught.loss.isfinite() and student.conv1.weight.grad.any()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in distillation.parameters())
+
+
+def test_a_teachers_size_may_be_one_number():
+    student, teacher = networks()
+    assert Teacher(teacher, input_size=96).input_size == (96, 96)
+    distillation = Distillation(student, Teacher(teacher, input_size=96), input_size=SIZE)
+    assert distillation.pairs[0].teacher_stage.grid == (24, 24)

@@ -81,7 +81,7 @@ def test_layers_that_overwrite_and_that_run_on_both_sides():
     network = Overwrites().eval().requires_grad_(False)
     rest, pictures = Continuation(network, ['tap'], network), torch.randn(2, 3, 8, 8)
     rest.look(pictures)
-    assert rest.before == dict(first=1, shared=1)
+    assert rest.before == dict(first=1, shared=1) and rest.needed == {'shared'}
     rest.record(pictures)
     kept = rest.maps[0].clone()
     for _ in range(2):
@@ -89,6 +89,31 @@ def test_layers_that_overwrite_and_that_run_on_both_sides():
     assert torch.equal(rest.maps[0], kept)
     before = network.shared(network.first(pictures)) + 1
     torch.testing.assert_close(rest([kept + 1]), network.shared((kept + 1).relu()) + before)
+
+
+class Skips(nn.Module):
+    """A U-Net's way past the tap, and a flag that is no map."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.down, self.inner, self.up = (nn.Conv2d(3, 3, 1) for _ in range(4))
+
+    def forward(self, x):
+        early = self.stem(x)
+        return dict(scores=self.up(self.inner(self.down(early))) + early, flag=None)
+
+
+def test_of_what_nothing_behind_the_tap_depends_on_only_the_shape_is_kept():
+    network = Skips().eval().requires_grad_(False)
+    rest, pictures = Continuation(network, ['inner'], network), torch.randn(2, 3, 8, 8)
+    rest.look(pictures)
+    assert rest.needed == {'stem'}
+    pictures = torch.randn(5, 3, 16, 16)
+    rest.record(pictures)
+    (kept, ), (shape_alone, ) = rest._recorded['stem'], rest._recorded['down']
+    assert torch.equal(kept, network.stem(pictures)) and shape_alone.shape == kept.shape
+    assert shape_alone.untyped_storage().nbytes() == 4
+    assert torch.equal(rest(rest.maps)['scores'], network(pictures)['scores'])
 
 
 def test_a_module_that_runs_twice_is_refused():

@@ -1,6 +1,18 @@
 """The teacher cache in a run of tools/train.py."""
+import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import DefaultScope
+
+from sfkd.datasets import ReplayedDataset
+from sfkd.openmmlab.configs import load_config
+from sfkd.openmmlab.hooks import TeacherCacheHook
+from sfkd.openmmlab.running import build_runner
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/mini/cls_resnet_to_mixer_cached.py'
@@ -43,3 +55,31 @@ def test_an_anchor_is_refused(tool, small, tmp_path):
     text = tool('tools/train.py', CONFIG, '--no-validate', '--work-dir', tmp_path / 'work', '--cfg-options', *options,
                 status=2)
     assert 'TeacherCacheHook: model.anchor asks' in text and not (tmp_path / 'cache').exists()
+
+
+def test_the_fingerprint_sees_the_pipelines_of_wrapped_data_sets_and_the_type_of_amp(digits, tmp_path):
+    config = load_config(CONFIG, work_dir=str(tmp_path / 'work'))
+    model = build_runner(config).model
+
+    def fingerprint(wrapped=dict, flip=False, amp=None):
+        data = copy.deepcopy(config.train_dataloader.dataset.dataset)
+        data.data_root = str(digits)
+        data.pipeline[1:1] = [dict(type='RandomFlip', prob=0.5)] * flip
+        changed = Config(dict(train_dataloader=dict(dataset=dict(dataset=wrapped(data)))))
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            dataset = ReplayedDataset(copy.deepcopy(changed.train_dataloader.dataset.dataset))
+        dataset.full_init()
+        optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        optimizer.cast_dtype = amp  # as mmengine's, which wants a GPU, has it
+        runner = SimpleNamespace(cfg=changed, optim_wrapper=optimizer,
+                                 train_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset)))
+        return str(TeacherCacheHook._fingerprint(runner, model, model.distillation.teacher))
+
+    def repeated(data):
+        return dict(type='RepeatDataset', times=2, dataset=data)
+
+    def joined(data):
+        return dict(type='ConcatDataset', datasets=[data, data])
+    found = [fingerprint(), fingerprint(repeated), fingerprint(joined), fingerprint(flip=True),
+             fingerprint(repeated, flip=True), fingerprint(amp=torch.float16), fingerprint(amp=torch.bfloat16)]
+    assert len(set(found)) == 7 and fingerprint(repeated, flip=True) == found[4]

@@ -2,8 +2,11 @@
 import importlib.util
 import json
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -143,6 +146,57 @@ def test_an_interrupted_run_goes_on_if_it_is_the_same(compare, tmp_path, monkeyp
     assert row['seconds'] >= 0 and seen[-2:] == [(True, True), (False, False)]
 
 
+def test_a_signal_to_end_reaches_the_trainings_and_no_other_begins(compare, tmp_path, monkeypatch, capfd):
+    popen, begun = subprocess.Popen, []
+
+    def start(command, **kwargs):
+        begun.append(command)
+        return popen([sys.executable, '-c', """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('saved').touch(), sys.exit(143)))
+pathlib.Path('begun').touch()
+time.sleep(60)
+"""], **kwargs)
+    monkeypatch.setattr(compare.subprocess, 'Popen', start)
+    monkeypatch.setattr(compare, 'commit', lambda: 'abc')
+    monkeypatch.chdir(tmp_path)
+    comparison = compare.Comparison(tmp_path / 'results.jsonl', epochs=2)
+
+    def tell():
+        while not Path('begun').exists():
+            time.sleep(0.05)
+        comparison.end(signal.SIGTERM)
+    teller = threading.Thread(target=tell)
+    teller.start()
+    assert comparison.run([('resnet_to_mixer', 'kd', seed) for seed in range(3)]) == []
+    teller.join()
+    assert Path('saved').exists() and len(begun) == 1 and comparison.ended_by == signal.SIGTERM
+    assert 'FAILED' not in capfd.readouterr().out
+
+
+def test_a_training_that_outlived_its_comparison_is_left_alone_and_then_taken(compare, tmp_path, monkeypatch, capfd):
+    begun = []
+    monkeypatch.setattr(compare.subprocess, 'Popen', lambda command, **kwargs: (
+        begun.append(kwargs['pass_fds']), subprocess_that_fails())[1])
+    monkeypatch.setattr(compare, 'commit', lambda: 'abc')
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path / 'results.jsonl'
+    cells = [('resnet_to_mixer', 'kd', 0)]
+    compare.Comparison(results, epochs=2).run(cells)
+    run, = tmp_path.glob('work_dirs/compare/resnet_to_mixer/test0_2/*/run.json')
+    with compare.locked(run.parent) as lock:
+        capfd.readouterr()
+        assert compare.Comparison(results, epochs=2).run(cells) == [] and len(begun) == 1
+        assert 'another process trains in work_dirs' in capfd.readouterr().out
+        assert begun[0] and lock.fileno()
+        (run.parent / 'scores.json').write_text('{"kd": {"accuracy/top1": 50.0}}')
+    row, = compare.Comparison(results, epochs=2).run(cells)
+    assert row['value'] == 50 and 'seconds' not in row and len(begun) == 1
+    # one cell again, in another file, is another training
+    compare.Comparison(tmp_path / 'again.jsonl', epochs=2).run(cells)
+    assert len(begun) == 2
+
+
 def test_a_tuned_task_compares_the_best_trial_of_each_method(compare):
     chosen = compare.CHOSEN['fashion']
     trials: dict[str, dict[str, float]] = {}
@@ -195,8 +249,8 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
     def score(self, cells):
         run.append(cells)
         values = {method: 10 * float(method.split('=')[1].partition('+')[0]) for _, method, _ in cells}
-        return [dict(metric='accuracy/top1', method=method, value=values[method] + method.count('+'))
-                for _, method, _ in cells]
+        return [dict(metric='accuracy/top1', pair=pair, method=method, seed=seed,
+                     value=values[method] + method.count('+')) for pair, method, seed in cells]
     monkeypatch.setattr(compare.Comparison, 'run', score)
     comparison, pairs = compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['resnet_to_mixer', 'swin_to_resnet8']
     methods = ['sfkd', *compare.CONFIGS]
@@ -215,8 +269,8 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
 def test_tuning_of_dense_tasks_goes_on_from_the_best_weights(compare, tmp_path, capfd, monkeypatch, best, fourth):
     """They have no scores of whole pictures, which logit KD beside features would need."""
     def score(self, cells):
-        return [dict(metric='mIoU', method=method, value=-abs(float(method.rpartition('=')[2]) - best * 2.5))
-                for _, method, _ in cells]
+        return [dict(metric='mIoU', pair=pair, method=method, seed=seed,
+                     value=-abs(float(method.rpartition('=')[2]) - best * 2.5)) for pair, method, seed in cells]
     monkeypatch.setattr(compare.Comparison, 'run', score)
     compare.tune(compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['sfkd', 'kd_classes'],
                  [*compare.PAIRS['seg_pretrained']], [0])
@@ -231,8 +285,9 @@ def test_tuning_scales_the_anchor_too(compare):
 
 def test_tuning_does_not_choose_what_failed_on_a_pair(compare, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(compare.Comparison, 'run', lambda self, cells: [
-        dict(metric='accuracy/top1', method=method, value=50.0)
-        for pair, method, _ in cells if (pair, method) != ('resnet_to_mixer', 'kd+logits.0.weight=0.0625')])
+        dict(metric='accuracy/top1', pair=pair, method=method, seed=seed, value=50.0)
+        for pair, method, seed in cells if (pair, method) != ('resnet_to_mixer', 'kd+logits.0.weight=0.0625')
+        for _ in range(2)])  # as where two files were joined
     compare.tune(compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['kd'], ['resnet_to_mixer', 'swin_to_resnet8'],
                  [0])
     assert 'logits.0.weight=0.0625: -inf, logits.0.weight=0.25: 50.00' in capfd.readouterr().out

@@ -52,8 +52,12 @@ def test_runs_that_are_there_are_not_repeated(tool, config, tmp_path):
     variants = ['alone', 'taught, cached', 'kd+logits.0.weight=0.5']
     arguments = ['tools/time_to_accuracy.py', config, '--seeds', 0, '--epochs', 2, '--results', tmp_path / 'r.jsonl',
                  '--work-dir', tmp_path / 'runs', '--variants', *variants]
+    other = dict(row('alone', 0, [1, 2, 3], [10, 20, 30]), config=str(config))  # of another budget
+    (tmp_path / 'r.jsonl').write_text(json.dumps(other) + '\n')
+    (tmp_path / 'runs/taught_cached_0/cache').mkdir(parents=True)  # of an interrupted run
+    (tmp_path / 'runs/taught_cached_0/cache/stranger').touch()
     assert 'taught, cached, seed 0: ' in tool(*arguments)
-    rows = [json.loads(line) for line in (tmp_path / 'r.jsonl').read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / 'r.jsonl').read_text().splitlines()[1:]]
     assert [row['variant'] for row in rows] == variants
     for found in rows:
         assert len(found['seconds']) == len(found['scores']) == 2 and 0 < found['seconds'][0] < found['seconds'][1]
