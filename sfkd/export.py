@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .checkpoint import written_whole
@@ -64,6 +65,10 @@ def export_onnx(model: nn.Module, path: str | Path, input_size: int | Size = 224
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in (metadata or {}).items()})
     sizes = [size] + [(size[0] + OTHER_SIZE[0], size[1] + OTHER_SIZE[1])] * dynamic_size
+    named = [output.name for output in proto.graph.output]
+    if outputs and len(outputs) != len(named):
+        raise ConfigError(f'outputs: {len(outputs)} names, {list(outputs)}, for the {len(named)} that this network '
+                          'gives; give as many')
     with written_whole(path) as temporary:
         onnx.save(proto, temporary)
         return _compare(model, temporary, sizes)
@@ -98,7 +103,7 @@ def _compare(model: nn.Module, file: str, sizes: Sequence[Size]) -> float:
             pictures = torch.randn(count, 3, *size, generator=generator)
             try:
                 with torch.no_grad():
-                    expected = tree_leaves(model(pictures))
+                    expected = [leaf for leaf in tree_leaves(model(pictures)) if torch.is_tensor(leaf)]
                 found = session.run(None, {'images': pictures.numpy()})
             except Exception as error:
                 raise ConfigError(f'{where}: the network or the exported file does not run on {count} pictures: '
@@ -107,13 +112,24 @@ def _compare(model: nn.Module, file: str, sizes: Sequence[Size]) -> float:
                 if theirs.shape != ours.shape:
                     raise ConfigError(f"{where}: the exported '{name}' of {count} pictures is {tuple(theirs.shape)}, "
                                       f"PyTorch's {tuple(ours.shape)}{_way_out(size is not sizes[0])}")
-                difference = float((theirs - ours).abs().max() / ours.abs().max().clamp_min(1e-12))
+                difference = _difference(ours, theirs)
                 if not difference <= TOLERANCE:
                     raise ConfigError(f"{where}: the exported '{name}' of {count} pictures differs from PyTorch's by "
                                       f'{difference:.1e} of its largest value, where {TOLERANCE:.0e} is allowed'
                                       f'{_way_out(size is not sizes[0])}')
                 worst = max(worst, difference)
     return worst
+
+
+def _difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, relative to the largest finite value; of whole numbers and truths 0 or infinite."""
+    differ = theirs != ours  # infinities, of masked classes, may be the same
+    if not differ.any():
+        return 0.0
+    if not ours.is_floating_point():
+        return math.inf
+    largest = torch.where(ours.isfinite(), ours, 0).abs().max().clamp_min(1e-12)
+    return float((theirs - ours)[differ].abs().max() / largest)
 
 
 def _what(size: Size, dynamic: bool) -> str:

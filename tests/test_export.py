@@ -34,6 +34,15 @@ class CountsPictures(Small):
         return super().forward(images)['scores'] / int(images.shape[0] / 1.0)
 
 
+class Masked(Small):
+    """Scores of classes that cannot be, a truth, and nothing."""
+
+    def forward(self, images):
+        scores = super().forward(images)['scores']
+        return dict(scores=scores.masked_fill(scores < scores.mean(1, keepdim=True), -torch.inf), high=scores > 0,
+                    aux=None)
+
+
 @pytest.fixture(scope='module')
 def runtime():
     pytest.importorskip('onnx')
@@ -59,6 +68,18 @@ def test_any_module_any_batch_any_size(runtime, tmp_path):
         pictures = torch.randn(shape)
         for found, expected in zip(run(runtime, file, pictures), model.eval()(pictures).values()):
             np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_masked_scores_truths_and_what_is_none(runtime, tmp_path):
+    model, file = Masked().eval(), tmp_path / 'masked.onnx'
+    assert 0 <= export_onnx(model, file, SIZE, outputs=['scores', 'high']) < 1e-5
+    pictures = torch.randn(4, 3, SIZE, SIZE)
+    (scores, high), expected = run(runtime, file, pictures), model(pictures)
+    assert np.isinf(scores).any() and (high == expected['high'].numpy()).all()
+    np.testing.assert_allclose(scores, expected['scores'].numpy(), rtol=0, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"outputs: 3 names, \['a', 'b', 'c'\], for the 2 that this network gives"):
+        export_onnx(model, file, SIZE, outputs=['a', 'b', 'c'])
 
 
 @torch.no_grad()

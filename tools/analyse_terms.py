@@ -18,6 +18,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from sfkd.analysis import PairReport, report_terms
+from sfkd.analysis.report.examination import initialise_student
+from sfkd.analysis.report.pictures import LeftOut
 from sfkd.checkpoint import read_checkpoint, weights_of
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.configs import check_data, load_config
@@ -79,10 +81,15 @@ def main() -> None:
         distiller = MODELS.build(dict(config.model, data_preprocessor=config.get('data_preprocessor')))
         if not getattr(distiller, 'distillation', None) or not distiller.distillation.pairs:
             raise ConfigError(f"'{args.config}' distils nothing: every weight is 0")
+        if not args.checkpoints:
+            try:
+                initialise_student(distiller, config)
+            except LeftOut as error:
+                raise ConfigError(str(error)) from error
     distiller.train()
     dataset = Runner.build_dataloader(dict(config.val_dataloader, num_workers=0), seed=0).dataset
-    # over all classes: folders come in order
-    chosen = range(0, len(dataset), max(1, len(dataset) // args.pictures))[:args.pictures]
+    count = min(args.pictures, len(dataset))
+    chosen = [i * len(dataset) // count for i in range(count)]  # over all classes: folders come in order
     collate = default_collate if config.default_scope == 'mmpretrain' else pseudo_collate
     batch = distiller.data_preprocessor(collate([dataset[i] for i in chosen]), True)
     written = []

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from .. import randomness
 from ..checkpoint import load_weights, read_checkpoint, unwritable, write_checkpoint
 from ..datasets import PictureFolder
 from ..distillation import Distillation, Teacher
+from ..distillation.cache import digest_of, digest_of_network
 from ..distillation.teacher import normalisations_of
 from ..errors import ConfigError
 from ..openmmlab.resuming import Ended
@@ -73,7 +75,9 @@ def distil(student: str, teacher: str, pictures: str, out: str, *, teacher_weigh
     if teacher_weights:
         companion.teacher.load(teacher_weights, '--teacher-weights')
     run = dict(student=student, teacher=teacher, teacher_weights=teacher_weights, pictures=len(folder),
-               input_size=input_size, steps=steps, batch_size=batch_size, lr=lr, amp=amp, seed=seed)
+               digest_of_pictures=_digest_of(folder, pictures),
+               digest_of_teacher=digest_of_network(companion.teacher.network), input_size=input_size, steps=steps,
+               batch_size=batch_size, lr=lr, amp=amp, seed=seed)
     training = Training(ours, companion, Crops(folder, input_size, seed), steps, batch_size, lr, workers, amp,
                         _device(device), saved, run)
     print(f'{student} learns from {teacher}: {steps} steps of {batch_size} of {len(folder)} pictures at {input_size} '
@@ -131,11 +135,12 @@ class Training:
         with _told_to_end() as told:
             for crops in self._batches():
                 progress.step(self.step(self.normalised(crops)))
-                if self.done == self.steps:
-                    break
-                if told or time.monotonic() - written > SAVE_EVERY:
-                    self.save()
+                ended = self.done == self.steps
+                if ended or told or time.monotonic() - written > SAVE_EVERY:
+                    self.save()  # in the end too: writing what came out may fail
                     written = time.monotonic()
+                if ended:
+                    break
                 if told:
                     raise Ended(told[0], str(self.saved))
 
@@ -229,6 +234,13 @@ def _told_to_end() -> Iterator[list[int]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _digest_of(folder: PictureFolder, root: str) -> str:
+    """Of the names of all pictures, below the folder, and of their files' sizes."""
+    paths = (folder.get_data_info(i)['img_path'] for i in range(len(folder)))
+    return digest_of(*(f'{os.path.relpath(path, root)} {os.path.getsize(path) if os.path.exists(path) else ""}'
+                       for path in paths))
 
 
 def _companion(ours: Network, theirs: Network, size: int) -> Distillation:

@@ -26,6 +26,17 @@ def test_terms_of_the_untrained_student_and_of_a_checkpoint(tool, small, tmp_pat
     assert 'is no checkpoint of a whole run of this config' in text and 'Traceback' not in text
 
 
+def test_the_untrained_student_has_the_weights_that_its_config_begins_with(tool, small, tmp_path):
+    """A head of zeros sends nothing back from the task's loss: its gradient is in the head alone, where no term has
+    one.
+    """
+    tool('tools/analyse_terms.py', PAIR, '--pictures', 10, '--json', tmp_path / 'out.json', '--cfg-options', *small,
+         'model.teacher_ckpt=init', 'model.student.head.init_cfg.type=Constant',
+         'model.student.head.init_cfg.layer=Linear', 'model.student.head.init_cfg.val=0.0')
+    rows = json.loads((tmp_path / 'out.json').read_text())
+    assert rows and all(row['cosine'] == 0 < row['gradients']['spatial'] for row in rows)
+
+
 def test_a_pair_without_a_term_is_refused(tool, small):
     options = ['--cfg-options', *small, 'model.teacher_ckpt=init', *(f'model.{key}_weight=0' for key in TERMS)]
     text = tool('tools/analyse_terms.py', PAIR, *options, status=2)

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sfkd.errors import ConfigError
-from sfkd.labelfree import distil
+from sfkd.labelfree import distil, training
 from sfkd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +66,36 @@ def options(digits, nets, tmp_path, **others) -> dict:
     return dict(dict(student=f'{nets}:student', teacher=f'{nets}:teacher', pictures=str(digits / 'train'),
                      out=str(tmp_path / 'student.safetensors'), input_size=32, steps=3, batch_size=8,
                      workers=0), **others)
+
+
+def test_what_came_out_cannot_be_lost_and_other_pictures_or_another_teacher_do_not_go_on(
+        digits, nets, tmp_path, monkeypatch, capsys):
+    def full(state, file):
+        if str(file).endswith('student.safetensors'):
+            raise ConfigError('the disk is full')
+        write(state, file)
+    write = training.write_checkpoint
+    monkeypatch.setattr(training, 'write_checkpoint', full)
+    weights = tmp_path / 'teacher.pth'
+    distil(**options(digits, nets, tmp_path, student=f'{nets}:teacher', steps=1, out=str(weights)))
+    asked = options(digits, nets, tmp_path, teacher_weights=str(weights))
+    with pytest.raises(ConfigError, match='the disk is full'):
+        distil(**asked)
+    monkeypatch.undo()
+    (tmp_path / 'others').mkdir()
+    for i, file in enumerate(sorted((digits / 'train').rglob('*.png'))):  # as many
+        (tmp_path / 'others' / f'{i}.png').write_bytes(file.read_bytes())
+    with pytest.raises(ConfigError, match="digest_of_pictures was '.*' and is '"):
+        distil(**dict(asked, pictures=str(tmp_path / 'others'), resume=True))
+    kept = weights.read_bytes()
+    torch.save({key: value + 1 if value.is_floating_point() else value for key, value in torch.load(weights).items()},
+               weights)
+    with pytest.raises(ConfigError, match="digest_of_teacher was '.*' and is '"):
+        distil(**dict(asked, resume=True))
+    weights.write_bytes(kept)
+    capsys.readouterr()
+    distil(**dict(asked, resume=True))
+    assert '--resume: after step 3' in capsys.readouterr().out and (tmp_path / 'student.safetensors').exists()
 
 
 def test_the_student_loads_into_its_library(digits, nets, tmp_path, capsys):
