@@ -247,8 +247,9 @@ class TeacherCacheHook(Hook):
                                                                                 str(normalisation_of(teacher.network)),
                                                                                 str(teacher.input_size)),
             precision=digest_of(type(optimizer).__name__, str(getattr(optimizer, 'cast_dtype', None)), precision),
-            data=digest_of_data(dataset), seed=str(dataset.seed),
-            pipeline=digest_of(str(runner.cfg.train_dataloader.dataset.dataset)))  # with those of wrapped data sets
+            data=digest_of_data(dataset),
+            # with the pipelines of wrapped data sets
+            pipeline=digest_of(str(runner.cfg.train_dataloader.dataset.dataset)), seed=str(dataset.seed))
 
     def before_train_epoch(self, runner: Runner) -> None:
         if self.cache is not None:
