@@ -13,6 +13,22 @@ TOOLS, CONFIGS = ((Path(__file__).parent / '.mim' / folder).resolve() for folder
 PREFIX = 'sfkd::'
 
 
+def check_program(program: str) -> None:
+    """Refuse to serve another checkout's tool: it would name that checkout's commit for what this package has done.
+
+    Args:
+        program: the file that Python runs.
+
+    Raises:
+        ImportError: if it lies in the ``tools`` of a checkout that is not this package's.
+    """
+    for folder in Path(program).resolve().parents:
+        if folder.name == 'tools' and folder != TOOLS and (folder.parent / 'sfkd/__init__.py').is_file():
+            raise ImportError(f"'{program}' belongs to '{folder.parent / 'sfkd'}', and Python imports "
+                              f"'{Path(__file__).parent}': begin the command with PYTHONPATH={folder.parent}, or "
+                              'install that checkout (pip install -e)')
+
+
 def located(path: str, where: str) -> str:
     """The file that ``sfkd::folder/name`` stands for; any other path as it is.
 

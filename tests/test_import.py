@@ -1,5 +1,6 @@
 """Importing the package is light, and its names resolve whatever library's scope a config has."""
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,19 @@ def test_no_tool_imports_another():
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
         assert not {name.partition('.')[0] for name in imported} & names, path.name
+
+
+def test_a_tool_of_another_checkout_is_refused(tmp_path):
+    """It would name that checkout's commit for what this package has done."""
+    other = tmp_path / 'other'
+    for file in 'tools/train.py', 'sfkd/__init__.py':
+        (other / file).parent.mkdir(parents=True)
+        (other / file).write_text('import sfkd\n' * file.startswith('tools'))
+
+    def run(**environment):
+        return subprocess.run([sys.executable, str(other / 'tools/train.py')], cwd=tmp_path, text=True,
+                              capture_output=True, env={**os.environ, 'PYTHONPATH': str(PACKAGE.parent), **environment})
+    said = run()
+    assert said.returncode == 1 and f"belongs to '{other}/sfkd', and Python imports '{PACKAGE}'" in said.stderr
+    assert f'PYTHONPATH={other}' in said.stderr
+    assert run(PYTHONPATH=str(other)).returncode == 0
