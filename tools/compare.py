@@ -152,7 +152,11 @@ class Comparison:
             self.gpus.put(gpus[i % len(gpus)] if gpus else None)
 
     def run(self, cells: list[tuple[str, str, int]]) -> list[dict]:
-        """Run what is not done yet of (pair, method, seed); returns the rows of all that succeeded."""
+        """Run what is not done yet of (pair, method, seed); returns the rows of all that succeeded.
+
+        Raises:
+            SystemExit: once all trainings have left, where a signal told them to.
+        """
         done = {self._key(row) for row in self.rows}
         missing: dict[tuple[str, int], list[str]] = {}
         for pair, method, seed in cells:
@@ -162,6 +166,9 @@ class Comparison:
                   for methods in in_groups(names, self.together)]
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(lambda group: self._group(*group), groups))
+        if self.ended_by:
+            print(f'{signal.Signals(self.ended_by).name}: the same command goes on', file=sys.stderr)
+            sys.exit(128 + self.ended_by)  # as shells have it
         wanted = {self._key_of(*cell) for cell in cells}
         return [row for row in self.rows if self._key(row) in wanted]
 
@@ -409,9 +416,6 @@ def main() -> None:
         tune(comparison, [method for method in args.methods if method != 'alone'], pairs, seeds)
     elif not args.tables_only:
         comparison.run([(pair, method, seed) for seed, pair, method in product(seeds, pairs, args.methods)])
-    if comparison.ended_by:
-        print(f'{signal.Signals(comparison.ended_by).name}: the same command goes on', file=sys.stderr)
-        sys.exit(128 + comparison.ended_by)
     rows = [row for row in comparison.rows if row['pair'] in pairs and row['split'] == split
             and row['epochs'] == comparison.budget(row['pair'])
             and (not args.seeds or row['seed'] in args.seeds)]

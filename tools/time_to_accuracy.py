@@ -70,9 +70,8 @@ class TrainingClock(Hook):
 
 
 def configured(args: argparse.Namespace, variant: str, seed: int, folder: Path) -> Config:
-    epochs = args.epochs or read_config(args.config, 'config').train_cfg.max_epochs
-    options = {'randomness.seed': seed, **budget(epochs), 'default_hooks.checkpoint.save_best': None,
-               'default_hooks.checkpoint.interval': epochs}  # saving takes time
+    options = {'randomness.seed': seed, **budget(args.epochs), 'default_hooks.checkpoint.save_best': None,
+               'default_hooks.checkpoint.interval': args.epochs}  # saving takes time
     name = variant.removesuffix(CACHED)
     config = load_config(args.config, str(folder), options | VARIANTS.get(name, {}))
     if name == ALONE:
@@ -87,7 +86,7 @@ def configured(args: argparse.Namespace, variant: str, seed: int, folder: Path) 
         config.custom_hooks.append(dict(type='sfkd.TeacherCacheHook', folder=str(folder / 'cache')))
     if name == 'in the first quarter':
         init_default_scope(config.default_scope)
-        config.model.until = epochs * len(Runner.build_dataloader(config.train_dataloader)) // 4
+        config.model.until = args.epochs * len(Runner.build_dataloader(config.train_dataloader)) // 4
     config.test_cfg = config.test_dataloader = config.test_evaluator = None
     return config
 
@@ -147,12 +146,13 @@ def main() -> None:
     if unknown := [name for name in names if name not in VARIANTS and name.partition('+')[0] not in METHODS]:
         parser.error(f"--variants: there is no '{unknown[0]}'; give {', '.join(map(repr, DEFAULT))}, or one of the "
                      f'methods {", ".join(METHODS)}')
+    with errors_for_people():
+        args.epochs = args.epochs or read_config(args.config, 'config').train_cfg.max_epochs
     if args.one:
         train(args, args.one[0], int(args.one[1]), args.work_dir)
         return
     rows = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
-    epochs = args.epochs or read_config(args.config, 'config').train_cfg.max_epochs
-    rows = [row for row in rows if row['config'] == args.config and len(row['scores']) == epochs]
+    rows = [row for row in rows if row['config'] == args.config and len(row['scores']) == args.epochs]
     for seed in args.seeds:
         for variant in args.variants:
             if any((row['variant'], row['seed']) == (variant, seed) for row in rows):
@@ -160,8 +160,8 @@ def main() -> None:
             folder = args.work_dir / f'{variant.replace(", ", "_").replace(" ", "_")}_{seed}'
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted run has left a part of its cache
             folder.mkdir(parents=True)
-            command = [sys.executable, __file__, args.config, '--one', variant, str(seed), '--work-dir', str(folder)]
-            command += ['--epochs', str(args.epochs)] if args.epochs else []
+            command = [sys.executable, __file__, args.config, '--one', variant, str(seed), '--work-dir', str(folder),
+                       '--epochs', str(args.epochs)]
             with open(folder / 'log.txt', 'w') as log:
                 status = subprocess.run(command, stdout=log, stderr=log).returncode
             if status:

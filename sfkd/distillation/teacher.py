@@ -18,6 +18,7 @@ from ..features.layouts import lay_out
 from ..features.probe import random_pictures, run_of, unwrapped
 from ..features.taps import Taps
 from ..ops import TabulatedActivations
+from .assembly import as_size
 from .precision import AUTO, check_precision, computing_in, handed_on, resolved
 
 
@@ -102,7 +103,7 @@ class Teacher:
                  input_size: int | tuple[int, int] | None = None, precision: str = AUTO, compiled: bool = False):
         self._hold(unwrapped(network).eval().requires_grad_(False))
         self.asked = self.precision = check_precision(precision, 'teacher_precision')
-        self.input_size = (input_size, ) * 2 if isinstance(input_size, int) else input_size
+        self.input_size = as_size(input_size) if input_size else None
         self.affine = self._affine(student, own, next(self.network.parameters()).device) if student and own else None
         self.channels_last, self._laid_out = True, False  # whether it may be so in half precision, whether it is
         self.compiled = compiled

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..errors import ConfigError
 from .layouts import as_map, cloned, hollow, part_of, with_maps
@@ -36,7 +37,7 @@ class Continuation:
         self.network, self._run, self.computing = network, run, computing
         (self.module, ), self.indices = {split_path(path)[0] for path in paths}, [split_path(path)[1] for path in paths]
         self.before: dict[str, int] = {}  # what ends before the module, and how often
-        self.needed: set[str] = set()  # those of it whose maps what lies behind the module reads
+        self.kept: set[str] = {self.module}  # with those of it whose maps are read behind the module
         self.forget()
 
     def forget(self) -> None:
@@ -74,16 +75,18 @@ class Continuation:
         # The outermost of what has ended: the rest lies within
         self.before = {path: count for path, count in before[0].items()
                        if not any(path.startswith(f'{other}.') for other in before[0])}
-        if not self._works(set(), pictures):
-            self.needed = {path for path in self.before if not self._works(set(self.before) - {path}, pictures)}
+        everything = {*self.before, self.module}
+        if not self._works({self.module}, pictures):
+            self.kept = {path for path in everything
+                         if path == self.module or not self._works(everything - {path}, pictures)}
 
-    def _works(self, needed: set[str], pictures: Tensor) -> bool:
+    def _works(self, kept: set[str], pictures: Tensor) -> bool:
         """Whether a continued pass gives what the recorded one did, to the last bit, where only so much is kept."""
-        self.needed = needed
+        self.kept = kept
         self.record(pictures)
         try:
             return _same(self(self.maps), self.returned)
-        except RuntimeError:  # what has no memory was written to
+        except (RuntimeError, ValueError):  # what has no memory was written to, or another number of outputs
             return False
 
     def record(self, inputs: Tensor) -> None:
@@ -95,8 +98,8 @@ class Continuation:
         def note(path, output):
             calls = self._recorded.setdefault(path, [])
             if path == self.module or len(calls) < self.before[path]:
-                keep = path == self.module or path in self.needed
-                calls.append(cloned(output) if keep else hollow(output))  # a later layer may overwrite it
+                # a later layer may overwrite it
+                calls.append(cloned(output) if path in self.kept else hollow(output))
         for path in (*self.before, self.module):
             module = self.network.get_submodule(path)
             hooks.append(module.register_forward_hook(lambda _, __, output, path=path: note(path, output)))
@@ -121,8 +124,7 @@ class Continuation:
         changed = with_maps(self._recorded[self.module][0], dict(zip(self.indices, maps, strict=True)), self.image_size)
         with contextlib.ExitStack() as stack:
             for path, calls in dict(self._recorded, **{self.module: [changed]}).items():
-                kept = path == self.module or path in self.needed
-                stack.enter_context(_replayed(self.network.get_submodule(path), calls, cloned if kept else _as_it_is))
+                stack.enter_context(_replayed(self.network.get_submodule(path), calls, path in self.kept))
             return self.run(self._inputs)
 
 
@@ -141,27 +143,20 @@ def last_to_end(network: nn.Module, paths: Sequence[str], run: Callable[[], obje
 
 def _same(a, b) -> bool:
     """Whether two outputs of a network have the same values."""
-    if torch.is_tensor(a):
-        return torch.is_tensor(b) and torch.equal(a, b)
-    if isinstance(a, (tuple, list)):
-        return isinstance(b, (tuple, list)) and len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    return True
-
-
-def _as_it_is(output):
-    return output
+    pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
+    return all(torch.equal(x, y) if torch.is_tensor(x) else x == y for x, y in pairs)
 
 
 @contextlib.contextmanager
-def _replayed(module: nn.Module, calls: list, given: Callable) -> Iterator[None]:
-    """Within it, a module's first calls give what is made of those listed; the later ones what they compute."""
+def _replayed(module: nn.Module, calls: list, kept: bool) -> Iterator[None]:
+    """Within it, a module's first calls give what is listed, copies of it where it is kept; the later ones what they
+    compute.
+    """
     own, waiting, patched = module.forward, iter(calls), 'forward' in vars(module)
 
     def forward(*args, **kwargs):
         for output in waiting:
-            return given(output)
+            return cloned(output) if kept else output
         return own(*args, **kwargs)
     module.forward = forward
     try:

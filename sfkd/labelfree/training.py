@@ -237,7 +237,7 @@ def _told_to_end() -> Iterator[list[int]]:
 
 
 def _digest_of(folder: PictureFolder, root: str) -> str:
-    """Of the names of all pictures, below the folder, and of their files' sizes."""
+    """Of the names of all pictures below the folder, which may lie elsewhere the next time, and their files' sizes."""
     paths = (folder.get_data_info(i)['img_path'] for i in range(len(folder)))
     return digest_of(*(f'{os.path.relpath(path, root)} {os.path.getsize(path) if os.path.exists(path) else ""}'
                        for path in paths))

@@ -30,20 +30,24 @@ def positive(name: str, value: float) -> float:
     Raises:
         ValueError: if it is no number above 0.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not _is_number(value) or not value > 0:
         raise ValueError(f'{name} must be a number above 0, not {value!r}')
     return value
 
 
-def at_least(lowest: float, **options: float) -> None:
-    """Check a loss's options.
+def at_least(lowest: float, name: str, value: float) -> float:
+    """A loss's option as it is.
 
     Raises:
-        ValueError: where one is no finite number from ``lowest``.
+        ValueError: if it is no number from ``lowest``.
     """
-    for name, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value < math.inf:
-            raise ValueError(f'{name} must be a number from {lowest}, not {value!r}')
+    if not _is_number(value) or not value >= lowest:
+        raise ValueError(f'{name} must be a number from {lowest}, not {value!r}')
+    return value
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_mean_over_grid(loss: nn.Module) -> bool:

@@ -67,8 +67,6 @@ class CosineDistance(DistillationLoss):
             if mask is not None:
                 maps = (x * on_grid(mask, x.shape[2:]) for x in maps)
             cosines = F.cosine_similarity(*(x.flatten(1) for x in maps))
-            if mask is None:
-                return 1 - cosines.mean()
             return ((1 - cosines) * shown(student, mask)).sum() / count_shown(student, mask)
 
 
@@ -108,7 +106,7 @@ class ChannelWiseDivergence(DistillationLoss):
                 maps = (x.masked_fill(hidden, torch.finfo(x.dtype).min / 1e6) for x in maps)
             channels = (x.flatten(2).flatten(0, 1) for x in maps)  # (N C, h w) each
             s, t = (F.log_softmax(x / self.temperature, dim=1) for x in channels)
-            count = len(s) if mask is None else count_shown(student, mask) * student.shape[1]
+            count = count_shown(student, mask) * student.shape[1]
             return F.kl_div(s, t, log_target=True, reduction='sum') / count * self.temperature**2
 
 

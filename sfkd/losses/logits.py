@@ -74,8 +74,8 @@ class DKD(DistillationLoss):
 
     def __init__(self, alpha: float = 1.0, beta: float = 2.0, temperature: float = 1.0):
         super().__init__()
-        at_least(0, alpha=alpha, beta=beta)
-        self.alpha, self.beta, self.temperature = alpha, beta, positive('temperature', temperature)
+        self.alpha, self.beta = at_least(0, 'alpha', alpha), at_least(0, 'beta', beta)
+        self.temperature = positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
@@ -121,8 +121,8 @@ class DIST(DistillationLoss):
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0):
         super().__init__()
-        at_least(0, beta=beta, gamma=gamma)
-        self.beta, self.gamma, self.temperature = beta, gamma, positive('temperature', temperature)
+        self.beta, self.gamma = at_least(0, 'beta', beta), at_least(0, 'gamma', gamma)
+        self.temperature = positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """
@@ -163,8 +163,7 @@ class OFALoss(DistillationLoss):
 
     def __init__(self, gamma: float = 1.0, temperature: float = 1.0):
         super().__init__()
-        at_least(1, gamma=gamma)
-        self.gamma, self.temperature = gamma, positive('temperature', temperature)
+        self.gamma, self.temperature = at_least(1, 'gamma', gamma), positive('temperature', temperature)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """

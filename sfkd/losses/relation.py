@@ -53,7 +53,7 @@ class CorrelationCongruence(DistillationLoss):
     def __init__(self, gamma: float = 0.4, order: int = 2):
         super().__init__()
         positive('gamma', gamma)
-        at_least(1, order=order)
+        at_least(1, 'order', order)
         self.factors = [math.exp(-2 * gamma) * (2 * gamma)**p / math.factorial(p) for p in range(order + 1)]
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -93,8 +93,8 @@ class RelationalKD(DistillationLoss):
 
     def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0):
         super().__init__()
-        at_least(0, distance_weight=distance_weight, angle_weight=angle_weight)
-        self.distance_weight, self.angle_weight = distance_weight, angle_weight
+        self.distance_weight = at_least(0, 'distance_weight', distance_weight)
+        self.angle_weight = at_least(0, 'angle_weight', angle_weight)
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """
@@ -151,8 +151,7 @@ class RedundancySuppression(DistillationLoss):
 
     def __init__(self, kappa: float = 0.01):
         super().__init__()
-        at_least(0, kappa=kappa)
-        self.kappa = kappa
+        self.kappa = at_least(0, 'kappa', kappa)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """

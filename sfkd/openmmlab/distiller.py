@@ -111,7 +111,7 @@ class Distiller:
             with problems.collected('model.'):
                 check_precision(teacher_precision, 'teacher_precision')
             frozen = Teacher(network, normalisation_of(network), normalisation_of(self, always=True),
-                             as_size(teacher_input_size) if teacher_input_size else None,
+                             teacher_input_size,
                              'auto' if problems.found else teacher_precision, teacher_compile)
             size = input_size or image_size_of(self) or image_size_of(network) or 224
             with problems.collected('model.'):

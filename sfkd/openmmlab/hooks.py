@@ -243,9 +243,9 @@ class TeacherCacheHook(Hook):
         optimizer = next(optimizer.values()) if isinstance(optimizer, OptimWrapperDict) else optimizer
         precision = resolved(teacher.precision, next(teacher.network.parameters()).device)
         return dict(
-            teacher=digest_of_network(teacher.network), normalisation=digest_of(str(normalisation_of(student)),
-                                                                                str(normalisation_of(teacher.network)),
-                                                                                str(teacher.input_size)),
+            teacher=digest_of_network(teacher.network),
+            normalisation=digest_of(*map(str, (normalisation_of(student), normalisation_of(teacher.network),
+                                               teacher.input_size))),
             precision=digest_of(type(optimizer).__name__, str(getattr(optimizer, 'cast_dtype', None)), precision),
             data=digest_of_data(dataset),
             # with the pipelines of wrapped data sets

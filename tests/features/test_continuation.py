@@ -81,7 +81,7 @@ def test_layers_that_overwrite_and_that_run_on_both_sides():
     network = Overwrites().eval().requires_grad_(False)
     rest, pictures = Continuation(network, ['tap'], network), torch.randn(2, 3, 8, 8)
     rest.look(pictures)
-    assert rest.before == dict(first=1, shared=1) and rest.needed == {'shared'}
+    assert rest.before == dict(first=1, shared=1) and rest.kept == {'tap', 'shared'}
     rest.record(pictures)
     kept = rest.maps[0].clone()
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_of_what_nothing_behind_the_tap_depends_on_only_the_shape_is_kept():
     network = Skips().eval().requires_grad_(False)
     rest, pictures = Continuation(network, ['inner'], network), torch.randn(2, 3, 8, 8)
     rest.look(pictures)
-    assert rest.needed == {'stem'}
+    assert rest.kept == {'inner', 'stem'}
     pictures = torch.randn(5, 3, 16, 16)
     rest.record(pictures)
     (kept, ), (shape_alone, ) = rest._recorded['stem'], rest._recorded['down']
