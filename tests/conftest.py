@@ -1,5 +1,6 @@
 """Tiny real classifiers of mmpretrain, pictures for them, and what several tests ask of them."""
 import contextlib
+import gc
 import os
 from types import SimpleNamespace
 
@@ -104,6 +105,11 @@ def hook_count(network):
 def pytest_collection_modifyitems(items):
     """The files with the longest tests first: of two processes that share the files neither waits at the end."""
     items.sort(key=lambda item: item.path.parent.name != 'tools' and item.path.name != 'test_hostile_checkpoints.py')
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the collector, which mmengine calls for each data set, need not look at it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from yapf.yapflib import yapf_api
 
 from sfkd import SFKD
 from sfkd.datasets.digits_wild import generate_cls
@@ -16,6 +17,8 @@ from sfkd.openmmlab.configs import is_distillation, load_config, log_to
 from sfkd.openmmlab.hooks import InvalidLossHook
 from sfkd.openmmlab.running import add_hooks, build_runner, plain_scores
 from sfkd.registry import MODELS, ROOT_MODELS, register_entry_point
+
+format_code = yapf_api.FormatCode
 
 
 @pytest.fixture
@@ -29,7 +32,12 @@ def registered():
         registry.module_dict.pop('Gentle')
 
 
-def test_a_registered_subclass_is_a_distillation_with_checkpoints_of_its_student(zoo, registered, tmp_path):
+def test_a_registered_subclass_is_a_distillation_with_checkpoints_of_its_student(zoo, registered, tmp_path,
+                                                                                 monkeypatch):
+    """Its config is formatted once, not for each checkpoint again."""
+    formatted = []
+    monkeypatch.setattr(yapf_api, 'FormatCode', lambda text, **kwargs: (formatted.append(text), format_code(
+        text, **kwargs))[1])
     generate_cls(tmp_path / 'data', counts=dict(train=8, val=2, test=2))
     config = load_config('configs/mini/cls_resnet_to_mixer.py', str(tmp_path / 'run'), {
         'model.type': 'sfkd.Gentle', 'model.teacher_ckpt': 'init', 'train_cfg.max_epochs': 1,
@@ -43,6 +51,11 @@ def test_a_registered_subclass_is_a_distillation_with_checkpoints_of_its_student
     assert isinstance(runner.model, registered)
     weights = torch.load(tmp_path / 'run/student_latest.pth', weights_only=False)['state_dict']
     assert list(weights) == list(runner.model.student.state_dict())
+    assert len(formatted) == 1
+    saved = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=False)['meta']['cfg']
+    assert saved == runner.cfg.pretty_text == Config(runner.cfg.to_dict()).pretty_text
+    runner.cfg.model.teacher_ckpt = 'other.pth'
+    assert "teacher_ckpt='other.pth'" in runner.cfg.pretty_text and "teacher_ckpt='other.pth'" not in saved
 
 
 CLASSES = '''

@@ -3,7 +3,9 @@ which has made them.
 
 Reads a line of JSON for each, ``{arguments, environment, output, seconds}``, and answers with its exit status. What a
 tool imports of the libraries of models, and of sfkd, it still imports itself, so that none is missed here alone.
+Neither numba's tables nor the collector's passes over all of that are made in each fork again.
 """
+import gc
 import importlib
 import json
 import os
@@ -34,6 +36,8 @@ def serve() -> dict | None:
 if __name__ == '__main__':
     for library in LIBRARIES:
         importlib.import_module(library)
+    sys.modules['numba'].njit(lambda: None)()
+    gc.freeze()
     if request := serve():
         with open(request['output'], 'wb') as output, open(os.devnull, 'rb') as nothing:
             os.dup2(nothing.fileno(), 0)
