@@ -364,7 +364,7 @@ def switch(method: str) -> str:
 
 
 def baselines(task: str) -> list[str]:
-    """What differences are to by default, as the task's table has it."""
+    """What differences are to by default, as the task's table has it, where there are rows of it."""
     names = CHOSEN.get(task, BASELINES)
     return [next(name for name in names if name.partition('+')[0] == baseline) for baseline in BASELINES]
 
@@ -427,8 +427,13 @@ def main() -> None:
                          for (pair, split, epochs), of_it in sorted(held.items())) or 'none at all'
         sys.exit(f'{results}: no row of {", ".join(pairs)}, split {split}, with the seeds and epochs asked for '
                  f"(--seeds, else all; --epochs, else the configs' own). The file holds {rest}.")
+    there = {row['method'] for row in rows}
+    absent = [name for name in args.versus or () if name not in there]
+    if absent and args.tables_only:
+        sys.exit(f"--versus: {results} has no row of '{absent[0]}' there; it has {', '.join(sorted(there))}")
+    versus = args.versus or [name for name in baselines(args.task) if name in there]
     ranked = [row for row in rows if every or row['method'] in args.methods]
-    found = table(rows, args.versus or baselines(args.task)), ranks(ranked), parts(rows, PARTS[args.task])
+    found = table(rows, versus), ranks(ranked), parts(rows, PARTS[args.task])
     print('\n\n'.join(filter(None, found)))
     if args.plot:
         with errors_for_people():

@@ -15,7 +15,8 @@ import sys
 import time
 
 LIBRARIES = ('torch', 'torchvision', 'matplotlib.pyplot', 'scipy.stats', 'sklearn.metrics', 'numba', 'wandb',
-             'mmengine.runner', 'mmcv', 'torch.utils.tensorboard')
+             'sklearn.mixture', 'mmengine.runner', 'mmcv', 'torch.utils.tensorboard', 'timm',
+             'transformers.models.bert.modeling_bert')
 
 
 def serve() -> dict | None:

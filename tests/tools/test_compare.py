@@ -39,6 +39,9 @@ def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
                 results, '--versus', 'kd', '--plot', tmp_path / 'plot.png')
     assert text.count('| 50.00 |') == 3 and text.count('|  +0.00 |') == 2 and 'minus kd |' in text
     assert len(results.read_text().splitlines()) == 3 and (tmp_path / 'plot.png').stat().st_size > 5000
+    again = ('tools/compare.py', '--tables-only', '--pairs', 'resnet_to_mixer', '--results', results)
+    assert '| minus alone | minus kd | minus sfkd |' in tool(*again)  # by default to what there is
+    assert f"{results} has no row of 'dkd' there; it has alone, kd, sfkd" in tool(*again, '--versus', 'dkd', status=1)
 
 
 @pytest.fixture
