@@ -364,7 +364,7 @@ def switch(method: str) -> str:
 
 
 def baselines(task: str) -> list[str]:
-    """What differences are to by default, as the task's table has it, where there are rows of it."""
+    """What differences are to by default, as the task's table has it."""
     names = CHOSEN.get(task, BASELINES)
     return [next(name for name in names if name.partition('+')[0] == baseline) for baseline in BASELINES]
 
@@ -431,9 +431,8 @@ def main() -> None:
     absent = [name for name in args.versus or () if name not in there]
     if absent and args.tables_only:
         sys.exit(f"--versus: {results} has no row of '{absent[0]}' there; it has {', '.join(sorted(there))}")
-    versus = args.versus or [name for name in baselines(args.task) if name in there]
     ranked = [row for row in rows if every or row['method'] in args.methods]
-    found = table(rows, versus), ranks(ranked), parts(rows, PARTS[args.task])
+    found = table(rows, args.versus or baselines(args.task)), ranks(ranked), parts(rows, PARTS[args.task])
     print('\n\n'.join(filter(None, found)))
     if args.plot:
         with errors_for_people():

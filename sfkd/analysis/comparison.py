@@ -61,9 +61,11 @@ def differences(methods: dict[str, dict[int, float]], method: str, other: str) -
 
 
 def table(rows: Sequence[dict], baselines: Sequence[str]) -> str:
-    """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline with its 95%
-    interval.
+    """Markdown: mean ± standard deviation over seeds, and the paired difference to each baseline that has rows, with
+    its 95% interval.
     """
+    there = {row['method'] for row in rows}
+    baselines = [name for name in baselines if name in there]
     measures = sorted({shown(row['metric']) for row in rows})
     lines = [f'| pair | method | seeds | {" / ".join(measures)}, mean ± sd | '
              + ' | '.join(f'minus {b}' for b in baselines) + ' |', '|' + '---|' * (4 + len(baselines))]
