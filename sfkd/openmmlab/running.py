@@ -99,7 +99,7 @@ def add_hooks(config: Config) -> None:
 
 class _Formatted(Config):
     """A config whose text is formatted once for as long as nothing in it changes. mmengine wants it four times at a
-    start, and again at each checkpoint; of a detector on COCO yapf takes a third of a second.
+    start, and again at each checkpoint.
     """
 
     _kept = None, None  # what was formatted, its text

@@ -330,6 +330,22 @@ def test_the_pages_say_what_all_runs_of_the_whole_method_and_the_lean_form_diffe
         assert interval(differences).strip() in (ROOT / page).read_text()
 
 
+@pytest.mark.parametrize('other, runs, pages', [
+    ('alone', 20, ['README', 'docs/ablation', 'docs/results']),
+    ('aligned_mse+losses.0.weight=0.625', 20, ['README', 'docs/ablation', 'docs/results']),
+    ('rsd+losses.0.weight=0.1', 15, ['docs/ablation']),
+    ('cwd+losses.0.weight=5+logits.0.weight=1.0', 15, ['docs/ablation']),
+    ('sfkd_lean+spatial_weight=0.625+frequency_weight=0.625+logit_weight=1.0', 15, ['README', 'docs/ablation'])])
+def test_the_pages_say_what_sfkd_differs_by_over_all_runs_on_public_data(compare, other, runs, pages):
+    whole = compare.PARTS['fashion']['all'][0]
+    of = {method: {(row['pair'], row['seed']): row['value'] for row in results_of('fashion') if row['method'] == method}
+          for method in (whole, other)}
+    differences = [of[whole][cell] - value for cell, value in of[other].items()]
+    assert len(differences) == runs
+    assert not [page for page in pages
+                if interval(differences).strip().removeprefix('+') not in (ROOT / f'{page}.md').read_text()]
+
+
 def test_tuning_finds_the_weights_of_sfkd_in_its_preset(compare):
     expected = dict(spatial_weight=2.5, frequency_weight=2.5)
     assert compare.weights('sfkd') == compare.weights('sfkd_lean') == expected
