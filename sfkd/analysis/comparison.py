@@ -78,9 +78,9 @@ def table(rows: Sequence[dict], baselines: Sequence[str]) -> str:
 
 
 def ranks(rows: Sequence[dict]) -> str:
-    """Markdown: mean ± standard deviation and, of the methods that every pair has, the rank on each pair and the mean
-    rank; all of the seeds that these methods have in common there. Methods that are level share the mean of their
-    places.
+    """Markdown: mean ± standard deviation and, of the methods that every pair has, the rank on each pair, the mean
+    rank, and over all runs what the first of that differs by from each, with its 95% interval; all of the seeds that
+    these methods have in common there. Methods that are level share the mean of their places.
     """
     cells = cells_of(rows)
     common = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
@@ -96,12 +96,15 @@ def ranks(rows: Sequence[dict]) -> str:
     place = {pair: places({method: mean(of) for method, of in by_method.items()}) for pair, by_method in values.items()}
     rank = {method: mean(ranking[method] for ranking in place.values()) for method in common}
     order = sorted(common, key=lambda method: (rank[method], method))
+    runs = {method: [value for pair in place for value in values[pair][method]] for method in order}
 
-    def cell(pair, method):
-        return f'{spread(values[pair][method])} ({place[pair][method]:g})'
-    lines = ['| method | ' + ' | '.join(place) + ' | mean rank |', '|' + '---|' * (len(place) + 2)]
-    lines += [f'| {method} | ' + ' | '.join(cell(pair, method) for pair in place) + f' | {rank[method]:.2f} |'
-              for method in order]
+    def line(method):
+        on_pairs = ' | '.join(f'{spread(values[pair][method])} ({place[pair][method]:g})' for pair in place)
+        behind = interval([a - b for a, b in zip(runs[order[0]], runs[method])]) if method != order[0] else ''
+        return f'| {method} | {on_pairs} | {rank[method]:.2f} | {behind} |'
+    count = len(next(iter(runs.values()), []))
+    lines = [f'| method | {" | ".join(place)} | mean rank | the first minus it, {count} runs |',
+             '|' + '---|' * (len(place) + 3), *map(line, order)]
     return '\n'.join(lines + (['', f'Ranked by the seeds that all of them have: {"; ".join(fewer)}.'] if fewer else []))
 
 

@@ -29,6 +29,10 @@ def test_ranks_are_of_the_methods_that_every_pair_has():
     measured = [row for pair, values in dict(a=(1., 3., 2.), b=(5., 4., 6.)).items()
                 for method, value in zip(('alone', 'kd', 'sfkd'), values) for row in rows(method, {0: value}, pair)]
     text = ranks(measured + rows('cwd', {0: 9.}, 'a'))
+    # sfkd - alone: 2 - 1, 6 - 5; sfkd - kd: 2 - 3, 6 - 4
+    assert [line.rpartition('(')[2] for line in text.splitlines()[2:]] == [
+        '1) | 1.50 |  |', '3) | 2.00 |  +0.50 ± 19.06 |', '2) | 2.50 |  +1.00 ± 0.00 |']
+    assert '| mean rank | the first minus it, 2 runs |' in text
     assert '| kd | 3.00 (1) | 4.00 (3) | 2.00 |' in text and '| sfkd | 2.00 (2) | 6.00 (1) | 1.50 |' in text
     assert 'cwd' not in text
     tied = [row for i in range(9) for pair, value in dict(a=i, b=-i).items()
@@ -39,7 +43,7 @@ def test_ranks_are_of_the_methods_that_every_pair_has():
 def test_methods_that_are_level_share_a_rank():
     text = ranks([row for method, value in dict(a=3., b=5., c=3., d=1.).items() for row in rows(method, {0: value})])
     assert [line.rpartition('(')[2] for line in text.splitlines()[2:]] == [
-        '1) | 1.00 |', '2.5) | 2.50 |', '2.5) | 2.50 |', '4) | 4.00 |']
+        '1) | 1.00 |  |', '2.5) | 2.50 |  +2.00 |', '2.5) | 2.50 |  +2.00 |', '4) | 4.00 |  +4.00 |']
 
 
 def test_ranks_are_of_the_seeds_that_all_methods_have():

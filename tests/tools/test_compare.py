@@ -378,7 +378,7 @@ def test_the_page_ranks_six_methods_of_the_longer_runs(tool):
     text = tool('tools/compare.py', '--tables-only', '--epochs', 24, '--results', ROOT / 'docs/results/long_cls.jsonl',
                 '--pairs', 'resnet_to_mixer', 'swin_to_resnet8', '--methods', 'alone', 'kd', 'aligned_mse', 'pkd',
                 'cwd', 'sfkd_lean')
-    mean_rank = {line.split('|')[1].strip(): float(line.split('|')[-2])
+    mean_rank = {line.split('|')[1].strip(): float(line.split('|')[-3])
                  for line in text.rpartition('mean rank')[2].partition('\n\n')[0].splitlines()[2:]}
     assert mean_rank == dict(sfkd_lean=1.5, aligned_mse=2.5, pkd=3.0, cwd=3.0, kd=5.0, alone=6.0)
     assert '(1.5; aligned MSE 2.5, PKD and CWD 3)' in (ROOT / 'docs/ablation.md').read_text()
