@@ -16,6 +16,8 @@ Weights, on the validation split:
   python tools/compare.py --tune --pairs resnet_to_mixer swin_to_resnet8 --seeds 0
 The tables and the picture of what is there:
   python tools/compare.py --tables-only --plot docs/results/cls.png
+A method and a pair of your own, whose scores lie in a file of your own:
+  python tools/compare.py --pairs my_pair.py --methods alone sfkd mine.py --seeds 0 1 2 --results mine.jsonl
 Another task:
   python tools/compare.py --task det --methods alone sfkd --seeds 0 1 2
 Public data, methods with the weights that its validation split chose; what the teachers show is kept:
@@ -45,13 +47,13 @@ from statistics import mean
 from threading import Lock
 from typing import IO
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 
 import sfkd
 from sfkd.analysis.comparison import draw_gains, parts, percent, ranks, read_rows, table
 from sfkd.distillation.method import sfkd as preset
 from sfkd.openmmlab.building import read_config
-from sfkd.openmmlab.methods import CONFIGS, DENSE_PEERS, METHODS, PEERS, budget
+from sfkd.openmmlab.methods import DENSE_PEERS, METHODS, PEERS, budget, check_name, file_of
 from sfkd.openmmlab.process import errors_for_people, prepare_file
 
 TOOLS = Path(__file__).resolve().parent
@@ -106,7 +108,7 @@ def commit() -> str:
 
     def git(*arguments):
         return subprocess.run(['git', *arguments], cwd=TOOLS.parent, capture_output=True, text=True).stdout.strip()
-    changed = git('status', '--porcelain', '--untracked-files=no', 'sfkd', 'configs')
+    changed = git('status', '--porcelain', 'sfkd', 'configs')
     return git('rev-parse', '--short', 'HEAD') + ('-dirty' if changed else '')
 
 
@@ -210,13 +212,15 @@ class Comparison:
         """Train and score some methods of a pair and seed; the rows of those that ended, which the file then has."""
         task, epochs, version = TASK_OF[pair], self.budget(pair), commit()
         group = hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
-        folder = Path('work_dirs/compare') / pair / f'{self.split}{seed}_{epochs}' / group
+        folder = Path('work_dirs/compare') / Path(pair).stem / f'{self.split}{seed}_{epochs}' / group
         command = self._command(pair, seed, methods, folder)
         with locked(folder) as lock:
             if lock is None:
                 print(f'FAILED: {pair} seed {seed}: another process trains in {folder}', flush=True)
                 return []
-            resumed = self._goes_on(folder, dict(command=command, commit=version))
+            own = [Path(name).read_text() for name in (pair, *(method.partition('+')[0] for method in methods))
+                   if name.endswith('.py')]  # of which no commit tells
+            resumed = self._goes_on(folder, dict(command=command, commit=version, own=own))
             spent = {}
             if not (folder / 'scores.json').exists():  # or a training that outlived its comparison has written them
                 command[3:3] = ['--resume'] if resumed else []
@@ -224,6 +228,10 @@ class Comparison:
                 # The time is each method's share of the process's; of a resumed run it is not known
                 spent = {} if resumed else {key: round(value / len(methods)) for key, value in took.items()}
             scores = json.loads((folder / 'scores.json').read_text()) if (folder / 'scores.json').exists() else {}
+            if others := {name for values in scores.values() for name in values if METRICS[task] not in values}:
+                print(f"FAILED: {pair}: it is scored by {', '.join(sorted(others))}, those of --task {task} by "
+                      f'{METRICS[task]}', flush=True)
+                scores = {}
             failed = [method for method in methods if method not in scores]
             if failed and not self.ended_by:
                 print(f"FAILED: {pair} seed {seed}, {' '.join(failed)}: see {folder}/log.txt", flush=True)
@@ -278,8 +286,8 @@ class Comparison:
 
     @staticmethod
     def _goes_on(folder: Path, run: dict) -> bool:
-        """Whether a folder holds a run of this command and commit that was interrupted, or whose scores nobody took;
-        else it is emptied for it.
+        """Whether a folder holds a run of this command, commit and files that was interrupted, or whose scores nobody
+        took; else it is emptied for it.
         """
         file = folder / 'run.json'
         if (file.exists() and json.loads(file.read_text()) == run and not run['commit'].endswith('-dirty')
@@ -337,7 +345,7 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
 
 def model_config(method: str) -> ConfigDict:
     """What a distilling method says of the model."""
-    return ConfigDict(type='SFKD') if method == 'sfkd' else Config.fromfile(CONFIGS[method]).model
+    return ConfigDict(type='SFKD') if method == 'sfkd' else read_config(file_of(method), '--methods').model
 
 
 def weights(method: str) -> dict[str, float]:
@@ -372,8 +380,9 @@ def baselines(task: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', choices=PAIRS, default='cls')
-    parser.add_argument('--pairs', nargs='+', choices=TASK_OF,
-                        help="of the task; default: all but classification's resnet_to_swin")
+    parser.add_argument('--pairs', nargs='+', metavar='PAIR',
+                        help=f"of the task, of {', '.join(TASK_OF)}, or config files; default: all of the task but "
+                        "classification's resnet_to_swin")
     parser.add_argument('--methods', nargs='+', metavar='METHOD[+KEY=VALUE...]',
                         help='see tools/train_together.py; default: alone, sfkd, sfkd_lean and all of configs/peers '
                         '(of dense tasks those on maps, and of configs/peers/dense); '
@@ -399,8 +408,17 @@ def main() -> None:
     # a single cell run again is ranked among all that the file holds
     every = args.methods is None or not args.tables_only
     args.methods = args.methods or default_methods(args.task, args.tune)
-    if unknown := [method for method in args.methods if method.partition('+')[0] not in METHODS]:
-        parser.error(f'--methods: there is no {unknown[0]}; methods are {", ".join(METHODS)}')
+    with errors_for_people():
+        for method in args.methods:
+            check_name(method)
+    own = [pair for pair in args.pairs or () if pair.endswith('.py') or '::' in pair]
+    for pair in own:
+        PAIRS[args.task][pair], TASK_OF[pair] = pair, args.task
+    if unknown := [pair for pair in args.pairs or () if pair not in TASK_OF]:
+        parser.error(f"--pairs: there is no '{unknown[0]}'; give a config file, or of {', '.join(TASK_OF)}")
+    own += [method for method in args.methods if method.partition('+')[0] not in METHODS]
+    if own and not args.results:
+        parser.error(f"--results: '{own[0]}' is your own, and the default file is this project's; give another")
     if args.epochs is not None and args.epochs < 2:
         parser.error(f'--epochs {args.epochs}: the first of at least 2 epochs warms the learning rate up')
     split = 'val' if args.tune else args.split

@@ -29,7 +29,7 @@ from mmengine.runner import Runner
 from sfkd.analysis.intervals import spread
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.configs import check_data, load_config, student_config
-from sfkd.openmmlab.methods import METHODS, budget, model_of
+from sfkd.openmmlab.methods import budget, check_name, model_of
 from sfkd.openmmlab.process import errors_for_people, prepare_process
 from sfkd.openmmlab.running import build_runner
 
@@ -142,11 +142,9 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/time_to_accuracy'))
     parser.add_argument('--one', nargs=2, metavar=('VARIANT', 'SEED'), help='one run, in this process')
     args = parser.parse_args()
-    names = [variant.removesuffix(CACHED) for variant in args.variants]
-    if unknown := [name for name in names if name not in VARIANTS and name.partition('+')[0] not in METHODS]:
-        parser.error(f"--variants: there is no '{unknown[0]}'; give {', '.join(map(repr, DEFAULT))}, or one of the "
-                     f'methods {", ".join(METHODS)}')
     with errors_for_people():
+        for variant in args.variants:
+            check_name(variant.removesuffix(CACHED), '--variants', [*VARIANTS])
         args.epochs = args.epochs or read_config(args.config, 'config').train_cfg.max_epochs
     if args.one:
         train(args, args.one[0], int(args.one[1]), args.work_dir)

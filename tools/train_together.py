@@ -2,8 +2,9 @@
 
 Each student is, to the last bit, the one that tools/train.py gives with the same method and seed (if no layer draws
 random numbers in training). In the end all are scored after their last epoch. A method is 'alone', 'sfkd' (the config
-as it stands), the name of a config in configs/peers/ or configs/ablation/, or one of these with options of the model:
-'sfkd+refine=within'. Options of the model in --cfg-options are for all of them.
+as it stands), the name of a config in configs/peers/ or configs/ablation/, a file of your own written as these are
+(mine.py), or one of these with options of the model: 'sfkd+refine=within'. Options of the model in --cfg-options are
+for all of them.
 
   python tools/train_together.py configs/mini/cls_resnet_to_mixer.py --methods alone kd sfkd sfkd_lean
 
@@ -23,7 +24,7 @@ from sfkd.checkpoint import stock_checkpoint, write_checkpoint
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.configs import check_data, class_of, load_config, score_on
 from sfkd.openmmlab.hooks import TeacherCacheHook
-from sfkd.openmmlab.methods import model_of
+from sfkd.openmmlab.methods import folder_of, model_of
 from sfkd.openmmlab.process import errors_for_people, prepare_process, tool_parser
 from sfkd.openmmlab.running import build_runner, plain_scores, prepare_resume
 from sfkd.registry import HOOKS
@@ -31,6 +32,8 @@ from sfkd.registry import HOOKS
 
 def train(args) -> None:
     config = load_config(args.config, args.work_dir, args.cfg_options)
+    if not args.work_dir:
+        config.work_dir += '_together'  # beside a run of tools/train.py
     if args.launcher != 'none':
         raise ConfigError(f'--launcher {args.launcher}: students that train together share one process; leave it out, '
                           'or use tools/dist_train.sh for one method')
@@ -39,6 +42,10 @@ def train(args) -> None:
         raise ConfigError('custom_hooks: an EMAHook averages one model, here there are several; use tools/train.py for '
                           'each method')
     members = {method: model_of(args.config, method, args.cfg_options) for method in args.methods}
+    folders = {folder_of(method): method for method in members}
+    if same := [method for method in members if folders[folder_of(method)] != method]:
+        raise ConfigError(f"--methods: '{same[0]}' and '{folders[folder_of(same[0])]}' would be saved in one folder, "
+                          f"'{folder_of(same[0])}'; rename one of the files")
     score_on(config, args.split)
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     check_data(config, ('train', 'test'))
@@ -62,7 +69,7 @@ def train(args) -> None:
             scores[name] = plain_scores(runner.test())
             checkpoint = dict(state_dict=cohort.student(name).state_dict(),
                               meta=dict(epoch=runner.epoch, iter=runner.iter))
-            write_checkpoint(stock_checkpoint(checkpoint), Path(runner.work_dir, name, 'student.pth'))
+            write_checkpoint(stock_checkpoint(checkpoint), Path(runner.work_dir, folder_of(name), 'student.pth'))
     Path(runner.work_dir, 'scores.json').write_text(json.dumps(scores) + '\n')
     if cohort.dropped:
         raise ConfigError([f'{name} dropped out: {why}' for name, why in cohort.dropped.items()])

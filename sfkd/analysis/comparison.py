@@ -84,12 +84,14 @@ def ranks(rows: Sequence[dict]) -> str:
     """
     cells = cells_of(rows)
     common = set.intersection(*(set(methods) for methods in cells.values())) if cells else set()
+    if not common:
+        return ''
     values: dict[str, dict[str, list[float]]] = {}
     fewer = []
     for pair, methods in cells.items():
-        seeds = set.intersection(*(set(methods[method]) for method in common)) if common else set()
+        seeds = set.intersection(*(set(methods[method]) for method in common))
         if not seeds:
-            return f'No ranks: on {pair} the methods have no seed in common.' if common else ''
+            return f'No ranks: on {pair} the methods have no seed in common.'
         if any(set(methods[method]) != seeds for method in common):
             fewer.append(f'{pair}: seeds {" ".join(map(str, sorted(seeds)))}')
         values[pair] = {method: [methods[method][seed] for seed in sorted(seeds)] for method in common}
@@ -102,8 +104,7 @@ def ranks(rows: Sequence[dict]) -> str:
         on_pairs = ' | '.join(f'{spread(values[pair][method])} ({place[pair][method]:g})' for pair in place)
         behind = interval([a - b for a, b in zip(runs[order[0]], runs[method])]) if method != order[0] else ''
         return f'| {method} | {on_pairs} | {rank[method]:.2f} | {behind} |'
-    count = len(next(iter(runs.values()), []))
-    lines = [f'| method | {" | ".join(place)} | mean rank | the first minus it, {count} runs |',
+    lines = [f'| method | {" | ".join(place)} | mean rank | the first minus it, {len(runs[order[0]])} runs |',
              '|' + '---|' * (len(place) + 3), *map(line, order)]
     return '\n'.join(lines + (['', f'Ranked by the seeds that all of them have: {"; ".join(fewer)}.'] if fewer else []))
 

@@ -14,7 +14,7 @@ from .. import randomness
 from ..connectors import WaveletConnector
 from ..errors import ConfigError, Problems, nearest
 from ..features.matching import match, match_class_maps
-from ..features.probe import UNTAUGHT, Probe, Stage, probe
+from ..features.probe import PICTURES, UNTAUGHT, Probe, Stage, probe
 from ..features.stages import MIN_GRID, class_maps, stages
 from ..features.taps import split_path
 from ..losses.base import takes_refined
@@ -22,7 +22,7 @@ from ..registry import MODELS
 from .options import problems_of
 from .pair import Pair
 
-HEAD = 'head'  # the module whose output are a classifier's scores
+HEAD = 'head'  # the module whose output are a classifier's scores, in OpenMMLab and of most of timm
 TRUNK = {'backbone', 'neck'}  # what a dry run ends with unless more is asked for
 Size = tuple[int, int]
 
@@ -124,7 +124,8 @@ def _automatic(kind: str, student: nn.Module, teacher: nn.Module, student_probe:
         raise ConfigError(f"pairs: 'classes' found no maps of class scores of the same stride ({counts}): segmentors "
                           "and one-stage detectors end with such maps; use 'auto', which matches features")
     if kind == 'head':
-        matched = [(stage.path, HEAD) for stage in stages(student, student_probe)]
+        head = _class_scores(teacher_probe)
+        matched = [(stage.path, HEAD if head is None else head.path) for stage in stages(student, student_probe)]
     else:
         matched = [(s.path, t.path) for s, t in match(student, teacher, student_probe, teacher_probe)]
     untaught = sum(UNTAUGHT in str(output) for output in student_probe.outputs.values())
@@ -189,7 +190,7 @@ class _Workshop:
         return built
 
     def logits(self, losses: list[dict]) -> Pair:
-        heads = [_scores(probed, HEAD) for probed in (self.student_probe, self.teacher_probe)]
+        heads = [_class_scores(probed) for probed in (self.student_probe, self.teacher_probe)]
         if None in heads:
             ours, theirs = ('has none' if head is None else f'has {head.channels}' for head in heads)
             raise ConfigError('logits: these losses compare the class scores of whole pictures, of which the student '
@@ -218,6 +219,14 @@ def _scores(probed: Probe, path: str) -> Stage | None:
     """The class scores that a module gives; None if it gives none."""
     shape = probed.shapes.get(path, ())
     return Stage(path, shape[1], (1, 1), 0, f'a tensor {tuple(shape)}') if len(shape) == 2 else None
+
+
+def _class_scores(probed: Probe) -> Stage | None:
+    """The class scores of whole pictures: what ``head`` gives, or a module whose output the network itself returns
+    (``fc``, ``classifier``); None if there are none.
+    """
+    returned = [path for path in probed.returned if probed.shapes.get(path, (0, ))[0] == PICTURES]
+    return next(filter(None, (_scores(probed, path) for path in (HEAD, *returned))), None)
 
 
 def _stage(probed: Probe, path: str, where: str) -> Stage:

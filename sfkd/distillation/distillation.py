@@ -72,7 +72,8 @@ class Distillation(nn.Module):
         losses: default list of loss configs for each pair; ``weight`` (default 1) and ``name`` (default: the type) are
             ours, the rest is the loss's. A loss of weight 0 is not built, nor a pair without losses. None takes SFKD's
             connector and losses.
-        logits: list of loss configs on the outputs of both ``head`` modules.
+        logits: list of loss configs on the class scores of both: what ``head`` gives, or the module whose output the
+            network returns.
         anchor: a loss config with ``weight`` or ``share``: the deepest map in the teacher's place, see
             :func:`~sfkd.distillation.anchor.anchor_on`; None for none.
         every: in training, teach in every so manieth step alone; the teacher does not run in the others.

@@ -1,6 +1,8 @@
 """A pair: one tap of the student, one of the teacher, the connector between them, and the losses."""
 from __future__ import annotations
 
+import inspect
+
 from torch import Tensor, nn
 
 from ..connectors import Decomposed, WaveletConnector
@@ -16,7 +18,8 @@ class Pair(nn.Module):
     Args:
         name: part of the losses' names.
         student_stage, teacher_stage: what is tapped.
-        connector: ``(student, teacher[, mask]) -> (student, teacher)``; None compares the outputs as they are.
+        connector: ``(student, teacher[, mask]) -> (student, teacher)``; of one that takes no mask the maps that it
+            gives are masked. None compares the outputs as they are.
         losses: ``{name: (weight, loss)}``.
     """
 
@@ -24,7 +27,7 @@ class Pair(nn.Module):
                  losses: dict[str, tuple[float, nn.Module]]):
         super().__init__()
         self.name, self.student_stage, self.teacher_stage = name, student_stage, teacher_stage
-        self.connector = connector
+        self.connector, self.hands_mask = connector, connector is not None and _takes_third(connector)
         self.weights = {key: weight for key, (weight, _) in losses.items()}
         self.losses = nn.ModuleDict({key: loss for key, (_, loss) in losses.items()})
 
@@ -80,11 +83,17 @@ class Pair(nn.Module):
         """What the losses compare. Arguments and errors as of :meth:`forward`."""
         grid = common_grid(student, teacher)
         self._check(student, teacher, grid)
-        if taught is None or teacher.dim() != 4:
-            return (student, teacher) if self.connector is None else self.connector(student, teacher)
-        if self.connector is not None:
+        masked = taught is not None and teacher.dim() == 4
+        if masked and self.hands_mask:
             return self.connector(student, teacher, taught.on(grid))
-        return tuple(x * taught.on(tuple(x.shape[2:])) for x in (student, teacher))
+        connected = (student, teacher) if self.connector is None else self.connector(student, teacher)
+        return tuple(self._masked(x, taught) for x in connected) if masked else connected
+
+    def _masked(self, x: Tensor | Decomposed, taught: TaughtCells) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise ConfigError(f"pair '{self.name}': {type(self.connector).__name__} takes no mask, and what it gives, "
+                              f'{type(x).__name__}, cannot be masked; give its forward a third argument, mask')
+        return x * taught.on(tuple(x.shape[2:])) if x.dim() == 4 else x
 
     def _check(self, student: Tensor, teacher: Tensor, grid: tuple[int, ...]) -> None:
         """Raise where this batch gives other shapes than the pair was built for."""
@@ -110,6 +119,13 @@ class Pair(nn.Module):
             text += f', {levels} of {self.connector.levels} levels'
             text += ' (more do not fit)' if levels < self.connector.levels else ''
         return text + ': ' + ', '.join(f'{weight:g} x {key}' for key, weight in self.weights.items())
+
+
+def _takes_third(connector: nn.Module) -> bool:
+    """Whether a third positional argument fits."""
+    kinds = [parameter.kind for parameter in inspect.signature(connector.forward).parameters.values()]
+    positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return sum(kind in positional for kind in kinds) > 2 or inspect.Parameter.VAR_POSITIONAL in kinds
 
 
 def common_grid(student: Tensor, teacher: Tensor) -> tuple[int, ...]:

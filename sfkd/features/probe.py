@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -218,6 +218,7 @@ class _Recorder:
 
     def paths_of(self, result) -> tuple[str, ...]:
         """Which modules gave what the network returned, or the first of several things that it returned."""
+        result = tuple(result.values()) if isinstance(result, Mapping) else result  # as transformers' models have it
         first = result[0] if isinstance(result, (tuple, list)) and result else result
         parts = first if isinstance(first, (tuple, list)) else [first]
         return tuple(self._made[id(part)] for part in parts if id(part) in self._made)

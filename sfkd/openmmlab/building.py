@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 
 import torch
@@ -12,11 +13,12 @@ from torch import nn
 from ..distillation import Normalisation
 from ..errors import ConfigError
 from ..registry import MODELS
-from ..shipped import located
+from ..shipped import CONFIGS, located
 
 
 def read_config(path: str, where: str) -> Config:
-    """Read a config file.
+    """Read a config file. What lies beside it can be imported from then on, as beside a script: ``custom_imports`` of
+    one's own parts.
 
     Args:
         path: a file, or ``library::folder/config.py`` for one that an installed library ships (of ``sfkd::`` the
@@ -36,6 +38,9 @@ def read_config(path: str, where: str) -> Config:
         raise ConfigError(f"{where}: there is no config file '{path}' (looked from {Path.cwd().name}/); "
                           "give a path from the folder you start in, or 'mmpretrain::folder/config.py' for a library's "
                           'own')
+    folder = str(Path(file).resolve().parent)
+    if '::' not in path and folder not in sys.path and not Path(folder).is_relative_to(CONFIGS):
+        sys.path.append(folder)
     return Config.fromfile(file)
 
 

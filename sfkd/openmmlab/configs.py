@@ -17,11 +17,12 @@ from ..registry import MODELS
 from ..shipped import TOOLS
 from . import mmrazor
 from .building import merged, read_config
-from .distiller import Distiller
+from .distiller import SFKD, Distiller
 
-#: What a distillation config says about the pair; the rest of its model is the method.
+#: What a distillation config says about the pair, and when it is taught; the rest of its model is the method.
 PAIR_KEYS = ('student', 'student_options', 'teacher', 'teacher_ckpt', 'input_size', 'teacher_input_size',
-             'teacher_precision', 'teacher_compile', 'channels_last', 'task_weight', 'data_preprocessor')
+             'teacher_precision', 'teacher_compile', 'channels_last', 'task_weight', 'data_preprocessor', 'every',
+             'until', 'share')
 #: The packages that can draw a run's curves, and mmengine's way to each.
 LOGGERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlflow='MLflowVisBackend')
 
@@ -29,13 +30,13 @@ LOGGERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlf
 def load_config(path: str, work_dir: str | None = None, options: dict | None = None,
                 method: str | None = None) -> Config:
     """Read a config, apply command-line options, and choose the work directory (argument, config, then
-    ``work_dirs/<name>``).
+    ``work_dirs/<name>``, of another method ``work_dirs/<name>_<method>``).
 
     Args:
         path: the config, as :func:`~sfkd.openmmlab.building.read_config` takes it.
         work_dir, options: from the command line.
-        method: a config file of ``configs/peers/``: how the pair in ``path`` is distilled, in place of what ``path``
-            says about that.
+        method: a config file as those of ``configs/peers/``: how the pair in ``path`` is distilled, see
+            :func:`by_method`.
 
     A config of mmrazor becomes one of ours (mmrazor.py).
 
@@ -52,9 +53,7 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
         if not is_distillation(config):
             raise ConfigError(
                 f"--method: '{path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
-        config.model = dict(
-            read_config(method, '--method').model, **{key: config.model[key]
-                                              for key in PAIR_KEYS if key in config.model})
+        config.model = by_method(config, read_config(method, '--method'))
     if options:
         try:
             config.merge_from_dict(options)
@@ -62,8 +61,31 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
             raise ConfigError(_within_paths(config, options) or f'--cfg-options: {error}') from error
     if str(config.get('model', {}).get('type')).endswith('SingleTeacherDistill'):
         config = mmrazor.translate(config)
-    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    name = '_'.join(Path(file).stem for file in (path, method) if file)
+    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', name))
     return config
+
+
+def by_method(config: Config, method: Config) -> dict:
+    """The model of a pair that another method teaches.
+
+    What the config says of both networks, and of when the student is taught (``PAIR_KEYS``), stays; so do, where the
+    method takes the automatic pairs, those of its own that have no connector or losses of their own, and its stages.
+    A form of SFKD, such as ``configs/ablation/sfkd_lean.py``, changes the pair's own SFKD where it says so.
+    """
+    pair, model = config.model, method.model
+    kinds = [class_of(part, MODELS, config) for part in (pair, model)]
+    if all(inspect.isclass(kind) and issubclass(kind, SFKD) for kind in kinds):
+        return merged(pair, {key: value for key, value in model.items() if key != 'type'}, '--method')
+    kept = {key: pair[key] for key in PAIR_KEYS if key in pair}
+    if model.get('pairs', 'auto') == 'auto' and 'pairs' in pair:
+        own = [pair.pairs] if isinstance(pair.pairs, str) else pair.pairs
+        plain = [entry for entry in own if entry == 'auto'
+                 or isinstance(entry, dict) and not {'connector', 'losses'} & entry.keys()]
+        kept |= dict(pairs=plain) if plain else {}
+    if 'stages' in pair and 'stages' not in model:
+        kept['stages'] = pair.stages
+    return dict(model, **kept)
 
 
 def _within_paths(config: Config, options: dict) -> list[str]:

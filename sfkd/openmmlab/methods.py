@@ -1,5 +1,10 @@
-"""How a pair may be taught: the methods that comparisons name, as configs in configs/peers/ and configs/ablation/."""
+"""How a pair may be taught: the methods that comparisons name, as configs in configs/peers/ and configs/ablation/, or
+as files of one's own.
+"""
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.config import DictAction
 
@@ -19,27 +24,53 @@ def budget(epochs: int) -> dict:
     return {'train_cfg.max_epochs': epochs, 'param_scheduler.1.end': epochs, 'param_scheduler.1.T_max': epochs - 1}
 
 
+def file_of(name: str) -> str | None:
+    """The config of a method, without options; None for those that are none's: alone, and the pair's own."""
+    return None if name in ('alone', 'sfkd') else str(CONFIGS.get(name, name))
+
+
+def check_name(method: str, where: str = '--methods', others: Sequence[str] = ()) -> None:
+    """
+    Args:
+        method: with options or without.
+        where: the argument that named it.
+        others: what may stand there besides.
+
+    Raises:
+        ConfigError: if it is, without its options, neither a method's name nor a config file's.
+    """
+    name = method.partition('+')[0]
+    if name not in (*METHODS, *others) and not name.endswith('.py') and not name.startswith(shipped.PREFIX):
+        raise ConfigError(f"{where}: there is no '{name}'; nearest are {nearest(name, [*METHODS, *others])}; of a "
+                          'method of your own give the file, written as those in configs/peers: mine.py')
+
+
+def folder_of(method: str) -> str:
+    """The name of a folder for what a method gives."""
+    name, *options = method.split('+')
+    return '+'.join([Path(name).stem, *(option.replace('/', '_') for option in options)])
+
+
 def model_of(config_path: str, method: str, given: dict | None = None) -> dict | str:
     """The model config of a pair's student by a method; alone, the student as the pair's config names it.
 
     Args:
         config_path: of the pair.
-        method: its name, and options of its model: 'sfkd+refine=within'.
+        method: its name, or a config file's (``mine.py``, ``sfkd::peers/cwd.py``), and options of its model:
+            'sfkd+refine=within'.
         given: config options for every method, as ``--cfg-options`` takes them; a method's own come before.
 
     Raises:
         ConfigError: if there is no such method, or if what follows it is no option.
     """
     name, *options = method.split('+')
-    if name not in METHODS:
-        raise ConfigError(f"--methods: there is no '{name}'; nearest are {nearest(name, METHODS)}")
+    check_name(method)
     if wrong := [option for option in options if '=' not in option] or name == 'alone' and options:
         raise ConfigError(f"--methods: '{method}': {wrong} cannot be; after a distilling method give options of its "
                           "model, '+key=value'")
     own = {f'model.{key}': DictAction._parse_iterable(value)
            for key, value in (option.split('=', 1) for option in options)}
-    config = load_config(config_path, options=(given or {}) | own,
-                         method=str(CONFIGS[name]) if name in CONFIGS else None)
+    config = load_config(config_path, options=(given or {}) | own, method=file_of(name))
     if not is_distillation(config):
         raise ConfigError(f"'{config_path}' trains a model alone; give the config of a pair (model.student, "
                           'model.teacher)')

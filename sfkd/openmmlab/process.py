@@ -42,7 +42,8 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
     """The arguments that training and testing share, as OpenMMLab's tools have them."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
-    parser.add_argument('--work-dir', help='default: work_dirs/<config name>')
+    parser.add_argument('--work-dir', help="default: the config's own, or work_dirs/<config name>, and behind it "
+                        "'_<method>' of another method, '_together' of several")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override parts of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')

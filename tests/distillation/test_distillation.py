@@ -48,6 +48,22 @@ def test_ten_lines_train_a_student_that_stays_what_it_was(zoo):
     assert all(torch.equal(value, frozen[key]) for key, value in teacher.state_dict().items())
 
 
+@pytest.mark.parametrize('names', [('resnet18', 'regnet_y_400mf'), ('mobilenet_v3_small', 'vgg11')])
+def test_logits_are_what_the_networks_return_wherever_it_comes_from(names):
+    """A ResNet's ``fc``, the last layer of a ``classifier``: not every network has a ``head``."""
+    torch.manual_seed(0)
+    student, teacher = (getattr(torchvision.models, name)(num_classes=5) for name in names)
+    distillation = Distillation(student, teacher, [], logits=[dict(type='KLDivergence', temperature=2.0)],
+                                input_size=SIZE)
+    images, _ = batch()
+    with distillation(images) as taught:
+        scores = student(images)
+    with torch.no_grad():
+        expected = teacher(images)
+    kl = F.kl_div((scores / 2).log_softmax(1), (expected / 2).log_softmax(1), reduction='batchmean', log_target=True)
+    torch.testing.assert_close(taught.losses['distill.logits.loss_KLDivergence'], 4 * kl)
+
+
 def test_its_parameters_are_the_connectors(zoo):
     student, teacher = networks()
     distillation = Distillation(student, teacher, input_size=SIZE)

@@ -6,6 +6,7 @@ from torch import nn
 from sfkd.connectors import Align, WaveletConnector
 from sfkd.distillation import Pair
 from sfkd.errors import ConfigError
+from sfkd.features.padding import TaughtCells
 from sfkd.features.probe import Stage
 
 
@@ -35,6 +36,47 @@ def test_a_batch_that_does_not_fit_names_pair_shapes_and_remedy(connector, shape
     for part in ("pair 'layer3'", f"'backbone.layer3' gives {shapes[0]}", f"'backbone.stages.2' {shapes[1]}", problem,
                  'stages=', 'input_size='):
         assert part in str(caught.value), str(caught.value)
+
+
+class Twice(nn.Module):
+    """A connector without a mask, as of somebody who has read the guide no further."""
+
+    def forward(self, student, teacher):
+        return 2 * student, teacher
+
+
+class Scores(Twice):
+    def forward(self, student, teacher):
+        return student.mean((2, 3)), teacher.mean((2, 3))
+
+
+class Three(Twice):
+    def forward(self, *maps):
+        assert len(maps) == 3 and maps[2].shape == (2, 1, 8, 8)
+        return super().forward(*maps[:2])
+
+
+def test_what_a_connector_without_a_mask_gives_is_masked():
+    student, teacher = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    pixels = torch.ones(2, 1, 64, 64)
+    pixels[1, :, :, 16:] = 0  # the second picture has two columns of cells
+    taught = TaughtCells(pixels, [(8, 8)])
+    ours, theirs = pair(Twice(), nn.MSELoss()).connect(student, teacher, taught)
+    assert torch.equal(ours[0], 2 * student[0]) and torch.equal(theirs[1, :, :, :2], teacher[1, :, :, :2])
+    assert not ours[1, :, :, 2:].any() and not theirs[1, :, :, 2:].any()
+    ours, _ = pair(Three(), nn.MSELoss()).connect(student, teacher, taught)
+    assert torch.equal(ours, 2 * student)  # which has seen the mask, and knows what to do with it
+    ours, _ = pair(Scores(), nn.MSELoss()).connect(student, teacher, taught)
+    assert torch.equal(ours, student.mean((2, 3)))
+
+
+def test_bands_that_no_mask_was_given_for_are_an_error():
+    class Bands(Twice):
+        def forward(self, student, teacher):
+            return WaveletConnector(4, 4)(student, teacher)
+    maps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    with pytest.raises(ConfigError, match="pair 'layer3': Bands takes no mask, and what it gives, Decomposed, cannot"):
+        pair(Bands(), nn.MSELoss()).connect(*maps, TaughtCells(torch.ones(2, 1, 64, 64), [(8, 8)]))
 
 
 def test_losses_are_weighted_and_named():

@@ -1,7 +1,18 @@
 """The model by which each method teaches a pair's student."""
-from sfkd.openmmlab.methods import model_of
+import pytest
+
+from sfkd.errors import ConfigError
+from sfkd.openmmlab.configs import load_config
+from sfkd.openmmlab.methods import folder_of, model_of
 
 PAIR = 'sfkd::mini/cls_resnet_to_mixer.py'
+#: A pair that says more than which networks it has.
+CHOSEN = """
+_base_ = 'sfkd::mini/cls_resnet_to_mixer.py'
+mine = dict(student='backbone.layers.0', teacher='backbone.layer1')
+model = dict(every=2, until=70, share=0.5, stages=[-1], spatial_weight=0.5, logit_weight=1.0, pairs=[
+    'auto', mine, dict(mine, losses=[dict(type='ChannelWiseDivergence')]), dict(mine, connector=dict(type='Align'))])
+"""
 
 
 def test_options_for_all_methods_come_before_a_methods_own():
@@ -12,3 +23,47 @@ def test_options_for_all_methods_come_before_a_methods_own():
     assert [model.backbone.patch_size for model in (stock, alone, kd.student, own.student)] == [8, 16, 16, 16]
     assert 'task_weight' not in alone and (kd.task_weight, own.task_weight) == (0.5, 0.25)
     assert kd.logits[0].type == 'KLDivergence'
+
+
+@pytest.fixture
+def pair(tmp_path):
+    (tmp_path / 'pair.py').write_text(CHOSEN)
+    return str(tmp_path / 'pair.py')
+
+
+def test_another_method_is_taught_when_and_where_the_pair_says(pair):
+    mine = dict(student='backbone.layers.0', teacher='backbone.layer1')
+    for method, pairs, stages in ('aligned_mse', ['auto', mine], [-1]), ('ofa', 'head', [-1]), ('kd', [], [-1]):
+        model = model_of(pair, method)
+        assert (model.every, model.until, model.share) == (2, 70, 0.5), method
+        assert (model.pairs, model.stages) == (pairs, stages), method
+        assert 'spatial_weight' not in model and 'logit_weight' not in model
+    assert model_of(pair, 'mgd').stages == [-1] and model_of(PAIR, 'aligned_mse').pairs == 'auto'
+
+
+def test_a_form_of_sfkd_is_the_pairs_own_but_for_what_it_says(pair):
+    whole, lean = model_of(pair, 'sfkd'), model_of(pair, 'sfkd_lean')
+    assert lean == dict(whole, refine=False) and (lean.logit_weight, lean.spatial_weight) == (1.0, 0.5)
+
+
+def test_a_method_is_a_file_of_ones_own_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'mine.py').write_text("model = dict(type='Distiller', connector=dict(type='Align'), "
+                                      "losses=[dict(type='mmdet.L1Loss', weight=2.0)])\n")
+    model = model_of(PAIR, 'mine.py+losses.0.weight=3.0')
+    assert model.losses == [dict(type='mmdet.L1Loss', weight=3.0)] and model.student == load_config(PAIR).model.student
+    assert model_of(PAIR, 'sfkd::peers/cwd') == model_of(PAIR, 'cwd')
+    assert load_config(PAIR, method='mine.py').work_dir == 'work_dirs/cls_resnet_to_mixer_mine'
+    assert load_config(PAIR).work_dir == 'work_dirs/cls_resnet_to_mixer'
+    with pytest.raises(ConfigError, match="--methods: there is no 'mine'; nearest are .*of a method of your own give"):
+        model_of(PAIR, 'mine')
+    with pytest.raises(ConfigError, match="--method: there is no config file 'none.py'"):
+        model_of(PAIR, 'none.py')
+
+
+@pytest.mark.parametrize('method, name', [
+    ('kd', 'kd'), ('sfkd+levels=1+refine=within', 'sfkd+levels=1+refine=within'), ('/home/me/mine.py', 'mine'),
+    ('../mine.py+losses.0.weight=0.5', 'mine+losses.0.weight=0.5'), ('sfkd::peers/cwd', 'cwd'),
+    ('kd+teacher=a/b.py', 'kd+teacher=a_b.py')])
+def test_a_methods_folder_lies_in_the_runs(method, name):
+    assert folder_of(method) == name

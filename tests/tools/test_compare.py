@@ -149,6 +149,45 @@ def test_an_interrupted_run_goes_on_if_it_is_the_same(compare, tmp_path, monkeyp
     assert row['seconds'] >= 0 and seen[-2:] == [(True, True), (False, False)]
 
 
+def test_a_pair_and_a_method_of_ones_own(compare, tmp_path, monkeypatch, capfd):
+    """They go to train_together.py as they are, and their scores into no file of ours."""
+    seen, scores = [], {'mine.py+task_weight=0.5': {'accuracy/top1': 50.0}}
+
+    def start(command, **kwargs):
+        folder = Path(command[command.index('--work-dir') + 1])
+        seen.append((command[2], command[4], str(folder.parent)))
+        (folder / 'scores.json').write_text(json.dumps(scores))
+        return subprocess_that_fails()
+    monkeypatch.setattr(compare.subprocess, 'Popen', start)
+    monkeypatch.setattr(compare, 'commit', lambda: 'abc')
+    monkeypatch.setitem(compare.PAIRS, 'cls', dict(compare.PAIRS['cls']))
+    monkeypatch.setattr(compare, 'TASK_OF', dict(compare.TASK_OF))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'mine.py').write_text("model = dict(type='Distiller', logits=[dict(type='DIST', weight=2.0)])\n")
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder/pair.py').write_text("_base_ = 'sfkd::mini/cls_resnet_to_mixer.py'\n")
+    assert compare.weights('mine.py') == {'logits.0.weight': 2.0}
+    arguments = ['compare.py', '--pairs', 'folder/pair.py', '--methods', 'mine.py+task_weight=0.5', '--seeds', '0']
+
+    def run(*results):
+        monkeypatch.setattr(sys, 'argv', [*arguments, *results])
+        with pytest.raises(SystemExit) as ended:
+            compare.main()
+        return ended.value.code
+    assert run('--results', 'a.jsonl') == 0
+    assert '| folder/pair.py | mine.py+task_weight=0.5 | 1 | 50.00 |' in capfd.readouterr().out
+    assert seen == [('folder/pair.py', 'mine.py+task_weight=0.5', 'work_dirs/compare/pair/test0_6')]
+    row, = map(json.loads, (tmp_path / 'a.jsonl').read_text().splitlines())
+    assert row['pair'] == row['config'] == 'folder/pair.py' and row['method'] == 'mine.py+task_weight=0.5'
+    scores['mine.py+task_weight=0.5'] = {'pascal_voc/mAP': 0.5}
+    assert run('--results', 'b.jsonl') == '1 runs failed'
+    assert (tmp_path / 'b.jsonl').read_text() == ''
+    assert ('folder/pair.py: it is scored by pascal_voc/mAP, those of --task cls by accuracy/top1'
+            in capfd.readouterr().out)
+    assert run() == 2
+    assert "--results: 'folder/pair.py' is your own" in capfd.readouterr().err
+
+
 def test_a_signal_to_end_reaches_the_trainings_and_no_other_begins(compare, tmp_path, monkeypatch, capfd):
     popen, begun = subprocess.Popen, []
 

@@ -16,15 +16,15 @@ def weights(path):
 def test_each_student_and_score_is_that_of_train(tool, small, tmp_path):
     """Also of a method with options, and with options for all; the students are stock checkpoints."""
     small = [*small, 'model.task_weight=0.5']
-    tool('tools/train_together.py', PAIR, '--methods', 'alone', 'kd', 'sfkd+levels=1+frequency_weight=0.5',
-         '--work-dir', tmp_path / 'all', '--cfg-options', *small)
+    tool('tools/train_together.py', PAIR, '--work-dir', tmp_path / 'all', '--methods', 'alone', 'configs/peers/kd.py',
+         'sfkd+levels=1+frequency_weight=0.5', '--cfg-options', *small)
     scores = json.loads((tmp_path / 'all/scores.json').read_text())
-    single = {'kd': ['--method', 'configs/peers/kd.py'], 'sfkd+levels=1+frequency_weight=0.5': []}
+    single = {'configs/peers/kd.py': ['--method', 'configs/peers/kd.py'], 'sfkd+levels=1+frequency_weight=0.5': []}
     for i, (name, arguments) in enumerate(single.items()):
         options = ['model.levels=1', 'model.frequency_weight=0.5'] if i else []
         tool('tools/train.py', PAIR, *arguments, '--no-validate', '--test', '--work-dir', tmp_path / str(i),
              '--cfg-options', *small, *options)
-        ours = weights(tmp_path / 'all' / name / 'student.pth')
+        ours = weights(tmp_path / 'all' / name.removeprefix('configs/peers/').removesuffix('.py') / 'student.pth')
         theirs = weights(tmp_path / str(i) / 'student_latest.pth')
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), name
         assert scores[name] == json.loads((tmp_path / str(i) / 'score.json').read_text())
