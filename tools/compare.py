@@ -377,10 +377,25 @@ def baselines(task: str) -> list[str]:
     return [next(name for name in names if name.partition('+')[0] == baseline) for baseline in BASELINES]
 
 
+def is_file(pair: str) -> bool:
+    """Whether it is a config, and no name of ``PAIRS``."""
+    return pair.endswith('.py') or '::' in pair
+
+
+def a_pair(text: str) -> str:
+    """
+    Raises:
+        ArgumentTypeError: if it is neither a pair's name nor a config file.
+    """
+    if text not in TASK_OF and not is_file(text):
+        raise argparse.ArgumentTypeError(f"there is no '{text}'; give a config file, or of {', '.join(TASK_OF)}")
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', choices=PAIRS, default='cls')
-    parser.add_argument('--pairs', nargs='+', metavar='PAIR',
+    parser.add_argument('--pairs', nargs='+', type=a_pair, metavar='PAIR',
                         help=f"of the task, of {', '.join(TASK_OF)}, or config files; default: all of the task but "
                         "classification's resnet_to_swin")
     parser.add_argument('--methods', nargs='+', metavar='METHOD[+KEY=VALUE...]',
@@ -411,11 +426,9 @@ def main() -> None:
     with errors_for_people():
         for method in args.methods:
             check_name(method)
-    own = [pair for pair in args.pairs or () if pair.endswith('.py') or '::' in pair]
+    own = [pair for pair in args.pairs or () if is_file(pair)]
     for pair in own:
         PAIRS[args.task][pair], TASK_OF[pair] = pair, args.task
-    if unknown := [pair for pair in args.pairs or () if pair not in TASK_OF]:
-        parser.error(f"--pairs: there is no '{unknown[0]}'; give a config file, or of {', '.join(TASK_OF)}")
     own += [method for method in args.methods if method.partition('+')[0] not in METHODS]
     if own and not args.results:
         parser.error(f"--results: '{own[0]}' is your own, and the default file is this project's; give another")

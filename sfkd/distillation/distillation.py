@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -102,6 +103,8 @@ class Distillation(nn.Module):
         student = unwrapped(student)
         if student is (teacher.network if isinstance(teacher, Teacher) else unwrapped(teacher)):
             raise ConfigError('teacher: it is the student itself, and would be frozen; give copy.deepcopy(student)')
+        if not isinstance(teacher, Teacher) and student_mean is student_std is teacher_mean is teacher_std is None:
+            _warn_of_normalisation(student, unwrapped(teacher))
         self.teacher = teacher_of(teacher, student_mean=student_mean, student_std=student_std,
                                   teacher_mean=teacher_mean, teacher_std=teacher_std)
         self.input_size = as_size(input_size)
@@ -272,3 +275,13 @@ class Distillation(nn.Module):
                  f'{extra:,}{share}; none is in the exported student')
         rest = [] if self.anchor is None else [f'  {self.anchor.summary()}']
         return '\n'.join([first, *(f'  {pair.summary()}' for pair in self.pairs), *rest])
+
+
+def _warn_of_normalisation(student: nn.Module, teacher: nn.Module) -> None:
+    """Where timm notes of both how their pictures are normalised, and it is not the same."""
+    noted = [getattr(network, 'pretrained_cfg', None) or {} for network in (student, teacher)]
+    ours, theirs = ([cfg.get(key) for key in ('mean', 'std')] for cfg in noted)
+    if None not in (*ours, *theirs) and ours != theirs:
+        warnings.warn(f"teacher: timm notes mean and std {theirs} for its pictures, {ours} for the student's, and it gets"
+                      " the student's as they are; say how both are normalised with student_mean=, student_std=, "
+                      'teacher_mean=, teacher_std=', stacklevel=3)

@@ -2,6 +2,7 @@
 import copy
 import gc
 import math
+import warnings
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,22 @@ def test_logits_are_what_the_networks_return_wherever_it_comes_from(names):
         expected = teacher(images)
     kl = F.kl_div((scores / 2).log_softmax(1), (expected / 2).log_softmax(1), reduction='batchmean', log_target=True)
     torch.testing.assert_close(taught.losses['distill.logits.loss_KLDivergence'], 4 * kl)
+
+
+def test_timms_notes_of_two_normalisations_are_a_warning():
+    """A ViT's pictures are not normalised as a ResNet's, and nobody said so."""
+    student, teacher = networks()
+    student.pretrained_cfg = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    teacher.pretrained_cfg = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    with pytest.warns(UserWarning, match=r'mean and std \[\(0.5, 0.5, 0.5\), .* \[\(0.485, .*student_mean='):
+        Distillation(student, teacher, input_size=SIZE)
+    said = {f'{role}_{key}': value for role, network in (('student', student), ('teacher', teacher))
+            for key, value in network.pretrained_cfg.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        Distillation(student, teacher, input_size=SIZE, **said)
+        teacher.pretrained_cfg = dict(student.pretrained_cfg)
+        Distillation(student, teacher, input_size=SIZE)
 
 
 def test_its_parameters_are_the_connectors(zoo):

@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from sfkd.analysis.trial import training_step, without_downloads, works
 from sfkd.openmmlab.configs import check_data, load_config
+from sfkd.openmmlab.methods import model_of
 from sfkd.registry import MODELS
 
 GUIDES = Path(__file__).resolve().parents[2] / 'docs/guides'
@@ -91,7 +92,7 @@ def test_own_data(page, make, size, taught, tmp_path, monkeypatch):
 def test_own_parts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', [*sys.path])  # reading the config adds its folder
-    assert write_files('extending', tmp_path) == ['my_parts.py', 'my_pair.py']
+    assert write_files('extending', tmp_path) == ['my_parts.py', 'my_pair.py', 'my_method.py']
     config = load_config('my_pair.py')
     model = dict(config.model, data_preprocessor=config.data_preprocessor, teacher_ckpt='init')
     init_default_scope(config.default_scope)
@@ -99,6 +100,9 @@ def test_own_parts(tmp_path, monkeypatch):
     pair = distiller.distillation.pairs[0]
     assert type(pair.connector).__name__ == 'ThreeByThree' and pair.weights == {'CharbonnierLoss': 2.0}
     assert works(training_step(distiller, 2))
+    model = model_of('my_pair.py', 'my_method.py')
+    assert [loss.type for loss in model.losses] == ['CharbonnierLoss'] and model.connector.type == 'Align'
+    assert works(training_step(MODELS.build(model | dict(teacher_ckpt='init')), 2))
 
 
 def test_cached(tmp_path, monkeypatch):
