@@ -64,7 +64,8 @@ class Run:
     @property
     def by_epoch(self) -> bool:
         """Whether validations are counted in epochs rather than iterations."""
-        return self.config.get('train_cfg', {}).get('by_epoch', True)
+        loop = self.config.get('train_cfg', {})
+        return loop.get('by_epoch', 'max_iters' not in loop)  # mmseg's schedules name the loop's type instead
 
     def curve(self, metric: str) -> list[tuple[int, float]]:
         """(step, value, in % where :data:`METRICS` knows how) of each validation."""

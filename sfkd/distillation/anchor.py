@@ -151,13 +151,17 @@ def anchor_on(pairs: Sequence[Pair], config: dict, teacher: Teacher, image_size:
         image_size: (H, W) of the teacher's dry run.
 
     Raises:
-        ConfigError: if there is no such pair, or if the teacher gives no class scores of pictures alone.
+        ConfigError: if there is no such pair, if the teacher gives no class scores of pictures alone, or if it is to
+            compute in float16.
     """
     config = dict(dict(type='KLDivergence'), **config)
     weight, share = config.pop('weight', 1.0), config.pop('share', None)
     for key, value in dict(weight=weight, share=1.0 if share is None else share).items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ConfigError(f'anchor.{key}: {value!r} is no number above 0')
+    if teacher.asked == 'fp16':
+        raise ConfigError("teacher_precision: 'fp16' beside an anchor, whose gradients come back through the teacher: "
+                          "small ones vanish; give 'bf16' or 'fp32', or leave it out")
     maps = [i for i, pair in enumerate(pairs) if not any(stage.is_scores for stage in pair.stages)]
     if not maps:
         raise ConfigError("anchor: there is no pair of maps, one of which could take the teacher's place; give pairs, "

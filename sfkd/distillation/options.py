@@ -4,6 +4,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from torch import nn
+
 from ..errors import nearest
 
 PAIR_KEYS = ('student', 'teacher', 'connector', 'losses')
@@ -84,6 +86,8 @@ def _losses(where: str, losses) -> Iterator[str]:
             yield f'{where}[{i}].weight: {weight!r} is no number from 0'
         if not isinstance(name, str) or not name or '.' in name:
             yield f'{where}[{i}].name: {name!r} is no text without dots'
+        elif hasattr(nn.ModuleDict, name):
+            yield f"{where}[{i}].name: '{name}' is what torch calls a part of its own; give another"
 
 
 def _has_type(value) -> bool:

@@ -85,8 +85,8 @@ class Teacher:
         network: becomes frozen and eval; its ``forward`` takes pictures alone. DDP or ``torch.compile`` around it are
             taken off.
         own: how its pictures were normalised when it was trained; None takes the student's pictures as they are.
-        student: how the student's are. Where the two differ, one affine map turns the student's pictures into the
-            teacher's.
+        student: how the student's are, needed beside ``own``. Where the two differ, one affine map turns the student's
+            pictures into the teacher's.
         input_size: (H, W), or one number, to which pictures are resized for the teacher; None keeps the student's.
         precision: what the network computes in, whatever the student does: 'fp32', 'bf16', 'fp16'; 'auto': as the
             student where that trains in mixed precision, otherwise what the device has fast instructions for
@@ -96,11 +96,15 @@ class Teacher:
             taps is not computed, whatever the order in which the layers run.
 
     Raises:
-        ConfigError: if the precision is none of these.
+        ConfigError: if the precision is none of these, or if nobody says how the student's pictures are normalised
+            beside those of the teacher.
     """
 
     def __init__(self, network: nn.Module, own: Normalisation | None = None, student: Normalisation | None = None,
                  input_size: int | tuple[int, int] | None = None, precision: str = AUTO, compiled: bool = False):
+        if own is not None and student is None:
+            raise ConfigError("Teacher: own says how the teacher's pictures are normalised, and nothing how the "
+                              "student's are, which it is shown; give student=Normalisation(mean, std) too")
         self._hold(unwrapped(network).eval().requires_grad_(False))
         self.asked = self.precision = check_precision(precision, 'teacher_precision')
         self.input_size = as_size(input_size) if input_size else None
@@ -259,9 +263,14 @@ class Teacher:
             lay_out(self.network, torch.channels_last if self._laid_out else torch.contiguous_format)
 
     def computing(self) -> contextlib.AbstractContextManager:
-        """The context in which the network, or what is left of it behind a tap, computes in its precision."""
-        weight = next(self.network.parameters())
-        return computing_in(self.precision, weight.device)
+        """The context in which the network, or what is left of it behind a tap, computes in its precision. What sends
+        gradients back (the rest that an anchor asks for) computes in float32 where that would be float16 and nobody
+        scales the loss: small gradients vanish there.
+        """
+        device = next(self.network.parameters()).device
+        unscaled = self.rest is not None and not torch.is_autocast_enabled(device.type)
+        vanish = unscaled and resolved(self.precision, device) == 'fp16'
+        return computing_in('fp32' if vanish else self.precision, device)
 
     def __call__(self, inputs: Tensor, mask: Tensor | None = None, rows: list[int] | None = None) -> dict[str, Tensor]:
         """Read the taps.

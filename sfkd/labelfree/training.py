@@ -92,7 +92,7 @@ def distil(student: str, teacher: str, pictures: str, out: str, *, teacher_weigh
     if resume:
         training.resume()
     training.run()
-    write_checkpoint(ours.module.state_dict(), out)
+    write_checkpoint({key: value.cpu() for key, value in ours.module.state_dict().items()}, out)
     shown = [centre_crop(folder[i], input_size) for i in spread(folder, SHOWN)]
     seen, picture = training.normalised(torch.stack([as_tensor(x) for x in shown])), Path(out).with_suffix('.png')
     draw_features(ours.module, companion, shown, seen, picture)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from mmengine.evaluator import Evaluator
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import EVALUATOR
@@ -71,7 +71,8 @@ class InvalidLossHook(Hook):
         skip: how many optimizer steps in all may be left out because a gradient is not finite (each looked at: a wait a
             step); what such a step left in running statistics goes too. 0 leaves out none. AMP's loss scaler leaves out
             such steps by itself, most of them in its search for a scale, which are no errors: there those count of
-            which a loss, before scaling, is not finite. With several optimizers, Apex or DeepSpeed none is left out.
+            which a loss, before scaling, is not finite, since the run was last started. With several optimizers, Apex
+            or DeepSpeed none is left out.
     """
 
     def __init__(self, interval: int = 50, skip: int = 0):
@@ -83,6 +84,7 @@ class InvalidLossHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
+        self.skipped = runner.message_hub.runtime_info.get('skipped_steps', 0)  # before a resumed run was interrupted
         if (not self.skip or not isinstance(wrapper, OptimWrapper)
                 or isinstance(wrapper, (ApexOptimWrapper, OptimWrapperDict))):
             return
@@ -104,6 +106,7 @@ class InvalidLossHook(Hook):
             self._optimize(**kwargs)
             return
         self.skipped += 1
+        runner.message_hub.update_info('skipped_steps', self.skipped)
         runner.logger.warning(
             f'iteration {runner.iter + 1}: a gradient is not finite; the step is left out '
             f'({self.skipped} of {self.skip})')
@@ -122,17 +125,17 @@ class InvalidLossHook(Hook):
         finite, failed = values.isfinite(), self._failed[names]
         self._failed[names] = torch.where(finite, failed, failed.clamp_max(runner.iter + 1))
         self._invalid = self._invalid + ~finite.all()
-        if self.every_n_train_iters(runner, self.interval) or self._saves_now(runner):
+        if self.every_n_train_iters(runner, self.interval):
             self._look()
 
     def after_train_epoch(self, runner: Runner) -> None:
         self._look()
 
-    @staticmethod
-    def _saves_now(runner: Runner) -> bool:
-        return any(
-            isinstance(hook, CheckpointHook) and not hook.by_epoch and hook.every_n_train_iters(runner, hook.interval)
-            for hook in runner.hooks)
+    def before_full_checkpoint(self, runner: Runner) -> None:  # of ResumableCheckpointHook, in every process
+        self._look()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:  # whatever saves, in the first alone
+        self._look()
 
     def _look(self) -> None:
         if not self._invalid > self._allowed:
@@ -163,10 +166,21 @@ class CurveGroupsHook(Hook):
                     *args, **kwargs)
 
 
+def cannot_be_scored(teacher: Teacher) -> str | None:
+    """Why a teacher gives no prediction for the student's pictures; None where it does."""
+    if teacher.input_size:
+        size = 'x'.join(map(str, teacher.input_size))
+        return f'the teacher is shown pictures of {size} px, not those of the data set'
+    if not hasattr(teacher.network, 'val_step'):
+        return f'the teacher, {type(teacher.network).__name__}, is no model of OpenMMLab and predicts nothing'
+    return None
+
+
 @HOOKS.register_module()
 class TeacherReportHook(Hook):
     """Before training, scores the teacher on the validation set: its own weights and normalisation, the student's
-    pictures.
+    pictures. A teacher of other pictures (``teacher_input_size``), or that predicts nothing, is not scored, which the
+    log says.
     """
     priority = 'HIGH'  # before a cache takes the teacher's place
 
@@ -179,6 +193,9 @@ class TeacherReportHook(Hook):
             runner.logger.warning('TeacherReportHook: every weight is 0, so no teacher was loaded and none is scored')
             return
         teacher, loader = distillation.teacher.network, runner.val_loop.dataloader
+        if why := cannot_be_scored(distillation.teacher):
+            runner.logger.warning(f'TeacherReportHook: {why}, so it is not scored')
+            return
         evaluator = runner.cfg.val_evaluator
         evaluator = EVALUATOR.build(evaluator) if 'metrics' in evaluator else Evaluator(evaluator)
         evaluator.dataset_meta = loader.dataset.metainfo
@@ -234,6 +251,9 @@ class TeacherCacheHook(Hook):
         self.cache = TeacherCache(teacher, folder, rows, tap_shapes(distillation), fingerprint, self.max_gib,
                                   self.stored)
         distillation.teacher = self.cache
+        for hook in runner.hooks:  # an averaged copy of the model has the same teacher, and would hold it in memory
+            if isinstance(hook, EMAHook):
+                hook.ema_model.module.distillation.teacher = self.cache
 
     @staticmethod
     def _fingerprint(runner: Runner, student: nn.Module, teacher: Teacher) -> dict[str, str]:

@@ -82,13 +82,15 @@ class ResumableCheckpointHook(CheckpointHook):
         if self.max_keep_ckpts > 0:
             self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
             runner.message_hub.update_info('keep_ckpt_ids', kept)
-        if ended := runner.message_hub.runtime_info.pop('ended_ckpt', None):  # of a signal
+        ended = runner.message_hub.runtime_info.pop('ended_ckpt', None)  # of a signal
+        if ended and Path(ended).name != self.filename_tmpl.format(step):
             self._remove(Path(ended).name)
 
     def _write(self, runner: Runner, name: str, meta: dict, validated: bool, state: dict | None = None) -> None:
         """Write a full checkpoint, with this process's random state of now unless another is given, and then its name
-        into ``last_checkpoint``.
+        into ``last_checkpoint``. First every process calls the hooks' ``before_full_checkpoint``.
         """
+        runner.call_hook('before_full_checkpoint')
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         workers = [self._workers.get(i) for i in range(runner.train_dataloader.num_workers)]

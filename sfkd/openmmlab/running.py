@@ -23,7 +23,7 @@ from .configs import class_of, is_distillation, student_config
 from .resuming import newest_checkpoint
 
 AUTO = 'auto'  # the newest checkpoint in the work directory
-BEGUN = '.begun'  # a file there: as old as the first start of a run from a checkpoint that was named
+BEGUN = '.begun'  # a file there: as old as the first start of the run, unless that looked for what lay there
 #: Hooks of every distillation run, unless the config names the same type itself.
 DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook', 'ProgressHook', 'CurveGroupsHook')
 
@@ -45,19 +45,19 @@ def prepare_resume(config: Config, asked: str | None) -> None:
     again = any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
     if asked is None and config.get('resume'):
         asked = config.get('load_from') or AUTO
+    begun = Path(config.work_dir, BEGUN)
+    if asked != AUTO and not again:
+        _note_beginning(begun)
     if asked is None and not again:
         return
+    # Started again by the same command: from what it has written since; what lay there before is another run's
+    since = begun.stat().st_mtime if asked != AUTO and again and begun.is_file() else None
     if asked in (None, AUTO):
-        file = newest_checkpoint(config.work_dir, strict=True)
+        file = newest_checkpoint(config.work_dir, since or 0, strict=True)
         print_log(f"--resume: {'from ' + file if file else f'no checkpoint in {config.work_dir}: the run begins anew'}",
                   'current')
     else:
-        begun = Path(config.work_dir, BEGUN)
-        if not again:
-            _note_beginning(begun)
-        # Started again by the same command: from what it has written since; what lay there before is another run's
-        newest = newest_checkpoint(config.work_dir, begun.stat().st_mtime) if again and begun.is_file() else None
-        file = newest or asked
+        file = (since and newest_checkpoint(config.work_dir, since)) or asked
     if file is None:
         if config.get('resume'):
             config.resume = False  # or mmengine would look for one itself

@@ -1,9 +1,12 @@
 """What is measured within student and teacher, against what a training step computes."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
+from sfkd.analysis.report import within
 from sfkd.analysis.report.examination import (
     cka_table,
     compared_stages,
@@ -99,3 +102,9 @@ def test_measuring_terms_leaves_the_statistics_as_they_were(zoo, samples):
 def test_a_run_without_a_split_says_so():
     with pytest.raises(LeftOut, match='neither a validation nor a test split'):
         Pictures(Config(dict(val_dataloader=None)), 8)
+
+
+def test_a_student_that_is_taught_class_scores_alone_has_no_gradients_of_maps():
+    subject = SimpleNamespace(within=SimpleNamespace(terms={'before': [], 'after': []}, missing=[]))
+    with pytest.raises(LeftOut, match='only class scores are taught'):
+        within.gradients(subject)

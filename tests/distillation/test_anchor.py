@@ -8,8 +8,9 @@ import timm
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from torch import nn
 
-from sfkd.distillation import Distillation
+from sfkd.distillation import Distillation, Teacher
 from sfkd.distillation.anchor import Anchor, as_teachers, class_scores
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import build_model
@@ -306,3 +307,23 @@ def test_mistakes(zoo, options, message):
     options = {key: value for key, value in dict(dict(refine=True), **options).items() if value is not None}
     with pytest.raises(ConfigError, match=message):
         zoo.distil(zoo.mixer(), zoo.resnet(), **options)
+
+
+def test_no_gradient_comes_back_in_float16(monkeypatch):
+    """Where nobody scales the loss; a teacher that only shows its maps may compute in it."""
+    monkeypatch.setattr('sfkd.distillation.precision.fast_precision', lambda device: 'fp16')
+    pairs = [dict(student='2', teacher='2')]
+
+    def distillation(precision='auto', **options):
+        def network():
+            return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(1),
+                                 nn.Flatten(), nn.Linear(4, 5))
+        return Distillation(network(), Teacher(network(), precision=precision), pairs, input_size=32, **options)
+    for options, half in (({}, True), (dict(anchor=dict(weight=1.0)), False)):
+        teacher = distillation(**options).teacher
+        with teacher.computing():
+            assert torch.is_autocast_enabled('cpu') == half
+        with torch.autocast('cpu', torch.float16), teacher.computing():  # a scaler is expected beside it
+            assert torch.is_autocast_enabled('cpu')
+    with pytest.raises(ConfigError, match="teacher_precision: 'fp16' beside an anchor"):
+        distillation('fp16', anchor=dict(weight=1.0))

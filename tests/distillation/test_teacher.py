@@ -363,6 +363,8 @@ def test_a_network_that_is_on_a_device_already_gets_its_normalisation_there():
     network = nn.Sequential(nn.Conv2d(3, 8, 3)).to('meta')  # 'meta', as there is no GPU: torch tells it from the CPU
     own, student = (Normalisation(torch.full((3, ), value), torch.ones(3)) for value in (0.4, 0.5))
     scale, shift, _ = Teacher(network, own, student).affine
+    with pytest.raises(ConfigError, match='nothing how the student.s are, which it is shown; give student='):
+        Teacher(network, own)
     assert scale.device == shift.device == torch.device('meta')
 
 

@@ -28,6 +28,7 @@ MISTAKES = [
     (dict(losses=[dict(LOSS, weight=float('nan'))]), r'losses\[0\].weight: nan'),
     (dict(losses=[dict(LOSS, weight=-1)]), r'losses\[0\].weight: -1'),
     (dict(losses=[dict(LOSS, name='a.b')]), r"losses\[0\].name: 'a.b' is no text without dots"),
+    (dict(losses=[dict(LOSS, name='type')]), r"losses\[0\].name: 'type' is what torch calls a part of its own"),
     (dict(losses=[dict(type='FeatureMSEE')]), r"losses: cannot build 'FeatureMSEE'"),
     (dict(losses=[dict(type='ChannelWiseDivergence', temperature=0)]), 'temperature must be a number above 0, not 0'),
     (dict(losses=[dict(type='GaussianFrequencyLoss', sigma=-1)]), 'sigma must be a number above 0, not -1'),

@@ -3,7 +3,7 @@ import re
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -11,8 +11,9 @@ from small_run import Model, runner_of
 from torch import nn
 from torch.utils.data import Dataset
 
+from sfkd.openmmlab import hooks
 from sfkd.openmmlab.amp import CPUAmpOptimWrapper
-from sfkd.openmmlab.hooks import InvalidLossHook, TeacherReportHook
+from sfkd.openmmlab.hooks import InvalidLossHook, TeacherCacheHook, TeacherReportHook
 
 PICTURES = 8
 
@@ -110,6 +111,30 @@ def test_the_teacher_report_has_scores_that_are_no_single_number(zoo, tmp_path, 
     assert re.search(r'accuracy/top1: [\d.]+  single-label/support_classwise: \[2, 2, 2, 1, 1\]', caplog.text)
 
 
+def test_a_teacher_of_other_pictures_or_without_predictions_is_not_scored(zoo, tmp_path, caplog):
+    run = runner(zoo, tmp_path, zoo.distil(zoo.mixer(), zoo.resnet(), teacher_input_size=96), [])
+    run.logger.addHandler(caplog.handler)
+    TeacherReportHook().before_train(run)
+    assert 'the teacher is shown pictures of 96x96 px, not those of the data set, so it is not scored' in caplog.text
+    teacher = run.model.distillation.teacher
+    teacher.input_size, teacher.network = None, teacher.network.backbone
+    TeacherReportHook().before_train(run)
+    assert 'the teacher, ResNet, is no model of OpenMMLab and predicts nothing, so it is not scored' in caplog.text
+
+
+def test_an_averaged_copy_does_not_hold_a_teacher_whose_features_are_all_kept(zoo, tmp_path, monkeypatch):
+    run = runner(zoo, tmp_path, zoo.distil(zoo.mixer(), zoo.resnet()), [dict(type='EMAHook')])
+    kept = object()
+    monkeypatch.setattr(hooks, 'TeacherCache', lambda *args: kept)
+    monkeypatch.setattr(hooks, 'ReplayedDataset', Pictures)
+    monkeypatch.setattr(Pictures, 'variants', 1, raising=False)
+    monkeypatch.setattr(TeacherCacheHook, '_fingerprint', lambda *args: {})
+    run.call_hook('before_run')
+    TeacherCacheHook(str(tmp_path)).before_train(run)
+    averaged = next(hook for hook in run.hooks if isinstance(hook, EMAHook)).ema_model.module
+    assert run.model.distillation.teacher is kept and averaged.distillation.teacher is kept
+
+
 def test_the_teachers_preprocessor_follows_the_student_to_another_device(zoo):
     """val_step casts the batch by it."""
     distiller = zoo.distil(zoo.mixer(), zoo.resnet(mean=(1, 2, 3))).to('meta')
@@ -161,6 +186,20 @@ def test_as_many_steps_are_left_out_as_were_allowed(tmp_path, wrapper):
     with pytest.raises(FloatingPointError, match=message):
         run('two', 2, 4)
     assert not list((tmp_path / 'two').glob('epoch_*.pth'))
+
+
+def test_the_steps_left_out_are_counted_over_the_whole_run(tmp_path):
+    """Also where it was interrupted in between."""
+    def start(resume=None, *at):
+        runner = runner_of(tmp_path / 'run', end=2, resume=resume)
+        runner.register_hook(PoisonHook(*at))
+        next(hook for hook in runner.hooks if isinstance(hook, InvalidLossHook)).skip = 1
+        return runner
+    runner = start(None, 2)
+    runner._train_loop['max_epochs'] = 1
+    runner.train()
+    with pytest.raises(FloatingPointError, match='iteration 8: more than InvalidLossHook.skip=1 steps'):
+        start(str(tmp_path / 'run/epoch_1.pth'), 8).train()
 
 
 def test_where_no_step_can_be_left_out_the_losses_are_looked_at(tmp_path):

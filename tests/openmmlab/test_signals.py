@@ -85,6 +85,45 @@ def test_a_signal_in_a_validation_loses_no_step(uninterrupted, tmp_path, setting
         assert torch.equal(again.model.state_dict()[key], value), key
 
 
+def test_a_best_score_that_is_made_up_for_keeps_the_checkpoint_that_is_gone_on_from(tmp_path):
+    """It is saved again under its name, which is that of the one a signal has left."""
+    class Killed(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            raise SystemExit
+
+    runner = runner_of(tmp_path / 'run', 'iterations', interval=6)
+    runner.register_hook(SignalHook(None, validation=1))  # after three steps
+    with pytest.raises(resuming.Ended):
+        runner.train()
+    file = newest_checkpoint(tmp_path / 'run')
+    again = runner_of(tmp_path / 'run', 'iterations', interval=6, resume=file)
+    again.register_hook(Killed())
+    with pytest.raises(SystemExit):
+        again.train()
+    assert list((tmp_path / 'run').glob('best_score_iter_3.pth'))
+    assert newest_checkpoint(tmp_path / 'run') == file and Path(file).name == 'iter_3.pth'
+
+
+class NaNHook(Hook):
+    """From the fifth step on a weight is no number."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 4:
+            runner.model.net[0].bias.data.fill_(torch.nan)
+
+
+@pytest.mark.parametrize('at', [None, 5])
+def test_what_ends_a_run_out_of_turn_does_not_replace_a_good_checkpoint_by_one_of_nan(tmp_path, at):
+    """The last step, or a signal: neither waits for the next look at the losses."""
+    runner = runner_of(tmp_path / 'run', 'iterations', interval=4, end=1 if at is None else 4)
+    runner.register_hook(NaNHook())
+    if at is not None:
+        runner.register_hook(SignalHook(at))
+    with pytest.raises(FloatingPointError, match='iteration 5: not finite: loss; the last checkpoint is kept'):
+        runner.train()
+    assert Path(newest_checkpoint(tmp_path / 'run')).name == 'iter_4.pth'
+
+
 def test_a_signal_in_a_validation_that_is_made_up_for(uninterrupted, tmp_path):
     runner = runner_of(tmp_path / 'run', interval=3)
     runner.register_hook(SignalHook(None, validation=2))

@@ -171,6 +171,13 @@ def test_starts_that_resume_go_on_and_those_that_begin_anew_count_alone(classifi
     assert [row['step'] for row in run.losses] == [1] and run.scores == [] and run.seconds == whole.seconds
 
 
+def test_a_run_of_so_many_iterations_is_not_said_to_have_epochs(classifiers):
+    run = read_run(classifiers / 'taught')
+    assert run.by_epoch
+    loop = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=4)  # as mmseg's schedules are
+    assert not replace(run, config=run.config | dict(train_cfg=loop)).by_epoch
+
+
 def test_a_test_in_the_work_directory_is_no_start_of_the_run(tool, small, classifiers, tmp_path):
     folder = shutil.copytree(classifiers / 'taught', tmp_path / 'run')
     before, copied = read_run(folder), (folder / 'cls_resnet_to_mixer.py').read_text()

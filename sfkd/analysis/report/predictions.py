@@ -14,6 +14,7 @@ from torch import nn
 from ...checkpoint import load_weights
 from ...errors import ConfigError
 from ...openmmlab.distiller import Distiller
+from ...openmmlab.hooks import cannot_be_scored
 from ...openmmlab.masks import IGNORED
 from ...openmmlab.running import trained_student
 from .pictures import LeftOut, Pictures
@@ -30,8 +31,11 @@ def teacher_of(distiller: Distiller, checkpoint: str | None) -> nn.Module:
         checkpoint: ``teacher_ckpt``.
 
     Raises:
-        LeftOut: if the checkpoint lacks a weight: a teacher teaches without its head, but does not predict.
+        LeftOut: if the checkpoint lacks a weight (a teacher teaches without its head, but does not predict), or if the
+            teacher is shown other pictures than the student.
     """
+    if why := cannot_be_scored(distiller.distillation.teacher):
+        raise LeftOut(why)
     network = distiller.distillation.teacher.network
     if checkpoint not in (None, 'init'):
         keys = load_weights(network, checkpoint, 'model.teacher_ckpt').not_loaded

@@ -22,8 +22,9 @@ MAPPED = 3  # pictures whose maps are shown
 def gradients(subject: Subject) -> str:
     """What each term asks of the student."""
     found = subject.within
-    if not found.terms:
-        raise LeftOut('; '.join(found.missing))
+    if not any(found.terms.values()):
+        raise LeftOut('; '.join(found.missing) or 'only class scores are taught, and a gradient is shown of the terms '
+                      'on maps')
     shares = {f'{when} training': gradient_shares(reports) for when, reports in found.terms.items()}
     rows = [(r.name, when, *(f'{r.losses.get(term, math.nan):.3g}' for term in found.term_names),
              f'{r.cosine:+.2f}') for when, reports in found.terms.items() for r in reports]
