@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..connectors import Decomposed
+from ..connectors import Decomposed, map_of
 from ..distillation.pair import common_grid
 from ..features.padding import TaughtCells
 from ..openmmlab.distiller import Distiller
@@ -82,7 +82,7 @@ def report_terms(distiller: Distiller, inputs: Tensor, data_samples: list, sigma
 
 
 def _kept(student: Tensor | Decomposed, teacher: Tensor | Decomposed, sigma: float) -> tuple[float, float] | None:
-    s, t = (side.map if isinstance(side, Decomposed) else side for side in (student, teacher))
+    s, t = map_of(student), map_of(teacher)
     if t.dim() != 4 or s.shape != t.shape:
         return None
     return tuple(float(gaussian_frequency_loss(x, torch.zeros_like(x), sigma) / x.square().mean()) for x in (t, t - s))

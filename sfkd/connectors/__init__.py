@@ -3,7 +3,7 @@ from .conv_module import ConvModuleConnector
 from .embedding import EmbeddingProjector
 from .generation import MaskedGeneration
 from .logit_space import LogitProjector
-from .wavelet import Decomposed, DualStreamRefinement, WaveletConnector
+from .wavelet import Decomposed, DualStreamRefinement, WaveletConnector, map_of
 
 __all__ = ['Align', 'CommonGrid', 'ConvModuleConnector', 'Decomposed', 'DualStreamRefinement', 'EmbeddingProjector',
-           'LogitProjector', 'MaskedGeneration', 'WaveletConnector']
+           'LogitProjector', 'MaskedGeneration', 'WaveletConnector', 'map_of']

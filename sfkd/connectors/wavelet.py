@@ -41,6 +41,13 @@ class Decomposed:
         return self._bands
 
 
+def map_of(side: Tensor | Decomposed, refined: bool = False) -> Tensor:
+    """The map that a connector gave, with bands or as it is; refined, where it was."""
+    if not isinstance(side, Decomposed):
+        return side
+    return side.refined.map if refined else side.map
+
+
 #: How much of what a branch of DS2S gives counts. Under Adam all weights move alike; so what DS2S does changes a tenth
 #: as fast, and the student does not leave to it what it should learn itself.
 PACE = 0.1

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import randomness
-from ..connectors import Decomposed
+from ..connectors import map_of
 from ..errors import ConfigError
 from ..features.continuation import Continuation, last_to_end
 from ..features.layouts import describe
@@ -63,7 +63,7 @@ class Anchor(nn.Module):
         Returns:
             dict: ``{'distill.anchor.loss': weighted scalar}``.
         """
-        maps = [as_teachers(*(side.refined.map if isinstance(side, Decomposed) else side for side in sides), *rest_of)
+        maps = [as_teachers(*(map_of(side, refined=True) for side in sides), *rest_of)
                 for sides, *rest_of in zip(compared, rest.maps, self.standardised)]
         ours, theirs = (torch.cat(class_scores(output, rest.network)).to(maps[0].dtype)
                         for output in (rest(maps), rest.returned))
@@ -184,7 +184,7 @@ def anchor_on(pairs: Sequence[Pair], config: dict, teacher: Teacher, image_size:
             with randomness.preserved():
                 given, _ = copy.deepcopy(pairs[i]).eval().connect(
                     *(torch.zeros(2, *stage.shape) for stage in pairs[i].stages))
-            given = given.refined.map if isinstance(given, Decomposed) else given
+            given = map_of(given, refined=True)
             if given.dim() != 4 or given.shape[1] != own.shape[1]:
                 raise ConfigError(f"anchor: the connector of pair '{pairs[i].name}' gives {describe(given)}, which "
                                   f"cannot take the place of the teacher's map, {describe(own)}; use a "

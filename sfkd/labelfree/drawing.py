@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from ..connectors import Decomposed
+from ..connectors import map_of
 from ..distillation import Distillation
 from ..distillation.pair import Pair
 from .crops import as_tensor
@@ -36,7 +36,7 @@ def draw_features(student: nn.Module, companion: Distillation, shown: list[Image
     with companion.taps.capture(pictures.shape[2:]) as ours:
         student(pictures)
     connected = pair.connect(ours[pair.student_path], theirs[pair.teacher_path])
-    student_map, teacher_map = (side.map if isinstance(side, Decomposed) else side for side in connected)
+    student_map, teacher_map = map(map_of, connected)
     columns = [('picture', torch.stack([as_tensor(x) for x in shown])), ('teacher', colours(teacher_map, teacher_map)),
                ('student', colours(student_map, teacher_map))]
     sheet = Image.new('RGB', (len(columns) * (TILE + GAP) - GAP, TITLE + len(shown) * (TILE + GAP) - GAP), 'white')

@@ -5,7 +5,7 @@ import math
 
 from torch import Tensor
 
-from ..connectors import Decomposed
+from ..connectors import Decomposed, map_of
 from ..ops import gaussian_frequency_loss
 from ..registry import MODELS
 from .base import DistillationLoss, positive
@@ -36,5 +36,5 @@ class GaussianFrequencyLoss(DistillationLoss):
         Returns:
             Tensor: scalar.
         """
-        student, teacher = (side.refined.map if isinstance(side, Decomposed) else side for side in (student, teacher))
+        student, teacher = map_of(student, refined=True), map_of(teacher, refined=True)
         return gaussian_frequency_loss(student, teacher, self.sigma)

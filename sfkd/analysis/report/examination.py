@@ -13,7 +13,7 @@ from mmengine.runner import set_random_seed
 from torch import Tensor
 
 from ...checkpoint import load_weights, read_checkpoint, weights_of
-from ...connectors import Decomposed, WaveletConnector
+from ...connectors import WaveletConnector, map_of
 from ...distillation.pair import Pair
 from ...features.probe import Stage, probe
 from ...features.taps import Taps
@@ -117,10 +117,10 @@ def pair_maps(distiller: Distiller, inputs: Tensor, samples: list) -> list[PairM
         distiller.student(inputs, samples, mode='tensor')
     for pair in companion.pairs:
         connected = pair.connect(ours[pair.student_path], theirs[pair.teacher_path])
-        student, teacher = (side.map if isinstance(side, Decomposed) else side for side in connected)
+        student, teacher = map(map_of, connected)
         if student.dim() != 4 or student.shape != teacher.shape or not max_levels(student.shape[2:]):
             continue
-        refined = connected[0].refined.map if isinstance(connected[0], Decomposed) else student
+        refined = map_of(connected[0], refined=True)
         wavelet = isinstance(pair.connector, WaveletConnector) and pair.connector.levels
         sigmas = [loss.sigma for loss in pair.losses.values() if isinstance(loss, GaussianFrequencyLoss)]
         found.append(PairMaps(
