@@ -36,7 +36,7 @@ def test_in_every_place_that_names_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('mine.py').write_text(f"_base_ = '{PAIR}'\nmodel = dict(every=2)\n")
     config = load_config('mine.py', method='sfkd::peers/cwd')
-    assert config.model.type == 'Distiller' and config.work_dir == 'work_dirs/mine'
+    assert config.model.type == 'Distiller' and config.work_dir == 'work_dirs/mine_cwd'
     assert config.model.teacher == 'sfkd::mini/cls_resnet.py' and load_config('mine.py').model.every == 2
     assert load_config(PAIR).work_dir == 'work_dirs/cls_resnet_to_mixer'
     teacher = build_model(config.model.teacher, 'teacher')
