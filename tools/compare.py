@@ -52,9 +52,11 @@ from mmengine.config import ConfigDict
 import sfkd
 from sfkd.analysis.comparison import draw_gains, parts, percent, ranks, read_rows, table
 from sfkd.distillation.method import sfkd as preset
+from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import DENSE_PEERS, METHODS, PEERS, budget, check_name, file_of
 from sfkd.openmmlab.process import errors_for_people, prepare_file
+from sfkd.shipped import located
 
 TOOLS = Path(__file__).resolve().parent
 #: Task -> what its students are scored by.
@@ -211,15 +213,16 @@ class Comparison:
     def _train(self, pair: str, seed: int, methods: list[str], gpu: int | None) -> list[dict]:
         """Train and score some methods of a pair and seed; the rows of those that ended, which the file then has."""
         task, epochs, version = TASK_OF[pair], self.budget(pair), commit()
-        group = hashlib.sha256(' '.join(methods).encode()).hexdigest()[:12]
+        names = [pair, *methods] if is_file(pair) else methods
+        group = hashlib.sha256(' '.join(names).encode()).hexdigest()[:12]
         folder = Path('work_dirs/compare') / Path(pair).stem / f'{self.split}{seed}_{epochs}' / group
         command = self._command(pair, seed, methods, folder)
         with locked(folder) as lock:
             if lock is None:
                 print(f'FAILED: {pair} seed {seed}: another process trains in {folder}', flush=True)
                 return []
-            own = [Path(name).read_text() for name in (pair, *(method.partition('+')[0] for method in methods))
-                   if name.endswith('.py')]  # of which no commit tells
+            named = [located(name, '') for name in (pair, *(method.partition('+')[0] for method in methods))]
+            own = [Path(name).read_text() for name in named if Path(name).is_file()]  # of which no commit may tell
             resumed = self._goes_on(folder, dict(command=command, commit=version, own=own))
             spent = {}
             if not (folder / 'scores.json').exists():  # or a training that outlived its comparison has written them
@@ -348,12 +351,17 @@ def model_config(method: str) -> ConfigDict:
     return ConfigDict(type='SFKD') if method == 'sfkd' else read_config(file_of(method), '--methods').model
 
 
+def is_sfkd(model: ConfigDict) -> bool:
+    """Whether it is the preset, or a form of it."""
+    return str(model.get('type')).rpartition('.')[2] == 'SFKD'
+
+
 def weights(method: str) -> dict[str, float]:
     """Keys, within the model, and values of a method's weights."""
     model = model_config(method)
-    if model.type == 'SFKD':
-        return {key: parameter.default for key, parameter in inspect.signature(preset).parameters.items()
-                if key in ('spatial_weight', 'frequency_weight')}
+    if is_sfkd(model):
+        default = inspect.signature(preset).parameters
+        return {key: model.get(key, default[key].default) for key in ('spatial_weight', 'frequency_weight')}
     anchor = {'anchor.weight': model.anchor.weight} if model.get('anchor') else {}
     return {f'{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
             for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)} | anchor
@@ -362,7 +370,7 @@ def weights(method: str) -> dict[str, float]:
 def switch(method: str) -> str:
     """The option that --tune turns on in a classifier's last trial."""
     model = model_config(method)
-    if model.type == 'SFKD':
+    if is_sfkd(model):
         return 'logit_weight=1.0'
     for i, loss in enumerate(model.get('logits', [])):
         if not loss.get('weight', 1.0):
@@ -390,6 +398,21 @@ def a_pair(text: str) -> str:
     if text not in TASK_OF and not is_file(text):
         raise argparse.ArgumentTypeError(f"there is no '{text}'; give a config file, or of {', '.join(TASK_OF)}")
     return text
+
+
+def check_own(pair: str, epochs: int | None) -> None:
+    """
+    Raises:
+        ConfigError: if a pair that is a file is counted in iterations, or has schedules that ``--epochs`` cannot set.
+    """
+    config = read_config(pair, '--pairs')
+    if 'max_epochs' not in (config.get('train_cfg') or {}):
+        raise ConfigError(f"--pairs: '{pair}' has no train_cfg.max_epochs; what is compared here is counted in epochs: "
+                          'train_cfg=dict(by_epoch=True, max_epochs=..., val_interval=...), with schedules by epoch')
+    schedules = config.get('param_scheduler') or []
+    if epochs and not (isinstance(schedules, list) and len(schedules) > 1 and {'end', 'T_max'} <= schedules[1].keys()):
+        raise ConfigError(f"--epochs: '{pair}' has other schedules than a warm-up and a cosine, whose length could be "
+                          'set; leave it out, and set the epochs in the config')
 
 
 def main() -> None:
@@ -423,13 +446,20 @@ def main() -> None:
     # a single cell run again is ranked among all that the file holds
     every = args.methods is None or not args.tables_only
     args.methods = args.methods or default_methods(args.task, args.tune)
+    own = [pair for pair in args.pairs or () if is_file(pair)]
     with errors_for_people():
         for method in args.methods:
             check_name(method)
-    own = [pair for pair in args.pairs or () if is_file(pair)]
-    for pair in own:
-        PAIRS[args.task][pair], TASK_OF[pair] = pair, args.task
-    own += [method for method in args.methods if method.partition('+')[0] not in METHODS]
+        for pair in own:
+            check_own(pair, args.epochs)
+            PAIRS[args.task][pair], TASK_OF[pair] = pair, args.task
+        of_own = [method for method in args.methods if method.partition('+')[0] not in METHODS]
+        for name in (method.partition('+')[0] for method in of_own):
+            if 'type' not in (read_config(file_of(name), '--methods').get('model') or {}):
+                raise ConfigError(f"--methods: '{name}' has no model; write it as the files in configs/peers")
+            if args.tune and not weights(name):
+                raise ConfigError(f"--tune: '{name}' has no weight of a loss that could be tried")
+    own += of_own
     if own and not args.results:
         parser.error(f"--results: '{own[0]}' is your own, and the default file is this project's; give another")
     if args.epochs is not None and args.epochs < 2:

@@ -29,7 +29,7 @@ from mmengine.runner import Runner
 from sfkd.analysis.intervals import spread
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.configs import check_data, load_config, student_config
-from sfkd.openmmlab.methods import budget, check_name, model_of
+from sfkd.openmmlab.methods import METHODS, budget, check_name, folder_of, model_of
 from sfkd.openmmlab.process import errors_for_people, prepare_process
 from sfkd.openmmlab.running import build_runner
 
@@ -138,13 +138,17 @@ def main() -> None:
                         help=f'{", ".join(map(repr, DEFAULT))}, and methods')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--epochs', type=int, help="default: the config's")
-    parser.add_argument('--results', type=Path, default=Path('docs/results/time_to_accuracy.jsonl'))
+    parser.add_argument('--results', type=Path, help='default: docs/results/time_to_accuracy.jsonl')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/time_to_accuracy'))
     parser.add_argument('--one', nargs=2, metavar=('VARIANT', 'SEED'), help='one run, in this process')
     args = parser.parse_args()
     with errors_for_people():
         for variant in args.variants:
-            check_name(variant.removesuffix(CACHED), '--variants', [*VARIANTS])
+            name = variant.removesuffix(CACHED)
+            check_name(name, '--variants', [*VARIANTS])
+            if name.partition('+')[0] not in (*METHODS, *VARIANTS) and not args.results:
+                parser.error(f"--results: '{name}' is your own, and the default file is this project's; give another")
+        args.results = args.results or Path('docs/results/time_to_accuracy.jsonl')
         args.epochs = args.epochs or read_config(args.config, 'config').train_cfg.max_epochs
     if args.one:
         train(args, args.one[0], int(args.one[1]), args.work_dir)
@@ -155,7 +159,8 @@ def main() -> None:
         for variant in args.variants:
             if any((row['variant'], row['seed']) == (variant, seed) for row in rows):
                 continue
-            folder = args.work_dir / f'{variant.replace(", ", "_").replace(" ", "_")}_{seed}'
+            name = folder_of(variant.removesuffix(CACHED)).replace(' ', '_')
+            folder = args.work_dir / f'{name}{"_cached" if variant.endswith(CACHED) else ""}_{seed}'
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted run has left a part of its cache
             folder.mkdir(parents=True)
             command = [sys.executable, __file__, args.config, '--one', variant, str(seed), '--work-dir', str(folder),

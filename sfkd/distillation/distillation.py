@@ -280,8 +280,8 @@ class Distillation(nn.Module):
 def _warn_of_normalisation(student: nn.Module, teacher: nn.Module) -> None:
     """Where timm notes of both how their pictures are normalised, and it is not the same."""
     noted = [getattr(network, 'pretrained_cfg', None) or {} for network in (student, teacher)]
-    ours, theirs = ([cfg.get(key) for key in ('mean', 'std')] for cfg in noted)
-    if None not in (*ours, *theirs) and ours != theirs:
+    ours, theirs = ([tuple(cfg.get(key) or ()) for key in ('mean', 'std')] for cfg in noted)
+    if all((*ours, *theirs)) and ours != theirs:
         warnings.warn(f"teacher: timm notes mean and std {theirs} for its pictures, {ours} for the student's, and "
                       "it is shown the student's as they are; say how both are normalised: student_mean=, student_std=,"
                       ' teacher_mean=, teacher_std=', stacklevel=3)

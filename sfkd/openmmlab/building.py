@@ -17,8 +17,8 @@ from ..shipped import CONFIGS, located
 
 
 def read_config(path: str, where: str) -> Config:
-    """Read a config file. What lies beside it can be imported from then on, as beside a script: ``custom_imports`` of
-    one's own parts.
+    """Read a config file. What lies beside it, or in the folder that one starts in, can be imported from then on, as
+    beside a script: ``custom_imports`` of one's own parts.
 
     Args:
         path: a file, or ``library::folder/config.py`` for one that an installed library ships (of ``sfkd::`` the
@@ -26,7 +26,7 @@ def read_config(path: str, where: str) -> Config:
         where: the config key that named it, for the message.
 
     Raises:
-        ConfigError: if there is no such file.
+        ConfigError: if there is no such file, or if what it imports cannot be found.
     """
     file = located(path, where)
     if '::' in file:
@@ -38,10 +38,14 @@ def read_config(path: str, where: str) -> Config:
         raise ConfigError(f"{where}: there is no config file '{path}' (looked from {Path.cwd().name}/); "
                           "give a path from the folder you start in, or 'mmpretrain::folder/config.py' for a library's "
                           'own')
-    folder = str(Path(file).resolve().parent)
-    if '::' not in path and folder not in sys.path and not Path(folder).is_relative_to(CONFIGS):
-        sys.path.append(folder)
-    return Config.fromfile(file)
+    beside = Path(file).resolve().parent
+    if '::' not in path and not beside.is_relative_to(CONFIGS):
+        sys.path += [folder for folder in dict.fromkeys(map(str, (beside, Path.cwd()))) if folder not in sys.path]
+    try:
+        return Config.fromfile(file)
+    except ImportError as error:
+        raise ConfigError(f"{where}: '{path}': {error.__cause__ or error}; modules of custom_imports are looked for "
+                          "beside the config, in the folder that you start in, and where PYTHONPATH says") from error
 
 
 def build_model(spec: str | dict | nn.Module, where: str, data_preprocessor: dict | None = None,

@@ -30,7 +30,7 @@ LOGGERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlf
 def load_config(path: str, work_dir: str | None = None, options: dict | None = None,
                 method: str | None = None) -> Config:
     """Read a config, apply command-line options, and choose the work directory (argument, config, then
-    ``work_dirs/<name>``, of another method ``work_dirs/<name>_<method>``).
+    ``work_dirs/<name>``; behind the last two, of another method, its name).
 
     Args:
         path: the config, as :func:`~sfkd.openmmlab.building.read_config` takes it.
@@ -53,7 +53,9 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
         if not is_distillation(config):
             raise ConfigError(
                 f"--method: '{path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
-        config.model = by_method(config, read_config(method, '--method'))
+        how = read_config(method, '--method')
+        config.model = by_method(config, how)
+        _import_too(config, how)
     if options:
         try:
             config.merge_from_dict(options)
@@ -61,9 +63,17 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
             raise ConfigError(_within_paths(config, options) or f'--cfg-options: {error}') from error
     if str(config.get('model', {}).get('type')).endswith('SingleTeacherDistill'):
         config = mmrazor.translate(config)
-    name = '_'.join(Path(file).stem for file in (path, method) if file)
-    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', name))
+    folder = config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    config.work_dir = work_dir or (f'{folder}_{Path(method).stem}' if method else folder)
     return config
+
+
+def _import_too(config: Config, method: Config) -> None:
+    """Have a config import what a method's does, so that the copy of it in the work directory can be built from."""
+    named = [(part.get('custom_imports') or {}).get('imports') or [] for part in (config, method)]
+    ours, theirs = ([names] if isinstance(names, str) else list(names) for names in named)
+    if theirs:
+        config.custom_imports = dict(config.get('custom_imports') or {}, imports=list(dict.fromkeys(ours + theirs)))
 
 
 def by_method(config: Config, method: Config) -> dict:
@@ -83,7 +93,7 @@ def by_method(config: Config, method: Config) -> dict:
         plain = [entry for entry in own if entry == 'auto'
                  or isinstance(entry, dict) and not {'connector', 'losses'} & entry.keys()]
         kept |= dict(pairs=plain) if plain else {}
-    if 'stages' in pair and 'stages' not in model:
+    if model.get('pairs', 'auto') == 'auto' and 'stages' in pair and 'stages' not in model:
         kept['stages'] = pair.stages
     return dict(model, **kept)
 

@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import logging
 import os
+import socket
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from .configs import class_of, is_distillation, student_config
 from .resuming import newest_checkpoint
 
 AUTO = 'auto'  # the newest checkpoint in the work directory
-BEGUN = '.begun'  # a file there: as old as the first start of the run, unless that looked for what lay there
+BEGUN = '.begun'  # a file there, with a job's name behind: as old as the first start of that job's run
 #: Hooks of every distillation run, unless the config names the same type itself.
 DISTILLATION_HOOKS = ('StudentCheckpointHook', 'InvalidLossHook', 'DataCheckHook', 'ProgressHook', 'CurveGroupsHook')
 
@@ -45,13 +46,15 @@ def prepare_resume(config: Config, asked: str | None) -> None:
     again = any(int(os.environ.get(name) or 0) for name in ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT'))
     if asked is None and config.get('resume'):
         asked = config.get('load_from') or AUTO
-    begun = Path(config.work_dir, BEGUN)
-    if asked != AUTO and not again:
-        _note_beginning(begun)
+    begun = _beginning(config)
+    if begun and asked != AUTO and not again:
+        with contextlib.suppress(OSError):  # that nothing can be written there is said where the runner is built
+            begun.parent.mkdir(parents=True, exist_ok=True)
+            begun.write_text('')
     if asked is None and not again:
         return
     # Started again by the same command: from what it has written since; what lay there before is another run's
-    since = begun.stat().st_mtime if asked != AUTO and again and begun.is_file() else None
+    since = begun.stat().st_mtime if begun and asked != AUTO and again and begun.is_file() else None
     if asked in (None, AUTO):
         file = newest_checkpoint(config.work_dir, since or 0, strict=True)
         print_log(f"--resume: {'from ' + file if file else f'no checkpoint in {config.work_dir}: the run begins anew'}",
@@ -77,10 +80,14 @@ def prepare_resume(config: Config, asked: str | None) -> None:
         config.randomness = dict(config.get('randomness') or {}, seed=seed)
 
 
-def _note_beginning(file: Path) -> None:
-    with contextlib.suppress(OSError):  # that nothing can be written there is said where the runner is built
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text('')
+def _beginning(config: Config) -> Path | None:
+    """The file by which a job that is started again knows when it began; None where nothing starts it again. A job is
+    Slurm's, or an agent of torchrun's: both outlive its processes.
+    """
+    job = os.environ.get('SLURM_JOB_ID')
+    if not job and 'TORCHELASTIC_RUN_ID' in os.environ:
+        job = f'{socket.gethostname()}-{os.getppid()}'
+    return Path(config.work_dir, f'{BEGUN}-{job}') if job else None
 
 
 def add_hooks(config: Config) -> None:

@@ -77,7 +77,7 @@ def test_timms_notes_of_two_normalisations_are_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         Distillation(student, teacher, input_size=SIZE, **said)
-        teacher.pretrained_cfg = dict(student.pretrained_cfg)
+        teacher.pretrained_cfg = {key: list(value) for key, value in student.pretrained_cfg.items()}  # from its hub
         Distillation(student, teacher, input_size=SIZE)
 
 

@@ -1,4 +1,6 @@
 """The model by which each method teaches a pair's student."""
+import sys
+
 import pytest
 
 from sfkd.errors import ConfigError
@@ -33,10 +35,10 @@ def pair(tmp_path):
 
 def test_another_method_is_taught_when_and_where_the_pair_says(pair):
     mine = dict(student='backbone.layers.0', teacher='backbone.layer1')
-    for method, pairs, stages in ('aligned_mse', ['auto', mine], [-1]), ('ofa', 'head', [-1]), ('kd', [], [-1]):
+    for method, pairs, stages in ('aligned_mse', ['auto', mine], [-1]), ('ofa', 'head', None), ('kd', [], None):
         model = model_of(pair, method)
         assert (model.every, model.until, model.share) == (2, 70, 0.5), method
-        assert (model.pairs, model.stages) == (pairs, stages), method
+        assert (model.pairs, model.get('stages')) == (pairs, stages), method
         assert 'spatial_weight' not in model and 'logit_weight' not in model
     assert model_of(pair, 'mgd').stages == [-1] and model_of(PAIR, 'aligned_mse').pairs == 'auto'
 
@@ -55,6 +57,9 @@ def test_a_method_is_a_file_of_ones_own_too(tmp_path, monkeypatch):
     assert model_of(PAIR, 'sfkd::peers/cwd') == model_of(PAIR, 'cwd')
     assert load_config(PAIR, method='mine.py').work_dir == 'work_dirs/cls_resnet_to_mixer_mine'
     assert load_config(PAIR).work_dir == 'work_dirs/cls_resnet_to_mixer'
+    (tmp_path / 'there.py').write_text(f"_base_ = '{PAIR}'\nwork_dir = 'there'\n")
+    assert [load_config('there.py', *folder, method='mine.py').work_dir
+            for folder in ([], ['given'])] == ['there_mine', 'given']
     with pytest.raises(ConfigError, match="--methods: there is no 'mine'; nearest are .*of a method of your own give"):
         model_of(PAIR, 'mine')
     with pytest.raises(ConfigError, match="--method: there is no config file 'none.py'"):
@@ -67,3 +72,21 @@ def test_a_method_is_a_file_of_ones_own_too(tmp_path, monkeypatch):
     ('kd+teacher=a/b.py', 'kd+teacher=a_b.py')])
 def test_a_methods_folder_lies_in_the_runs(method, name):
     assert folder_of(method) == name
+
+
+def test_what_a_method_imports_the_copy_of_the_config_imports_too(tmp_path, monkeypatch):
+    """It is built from later, by the report, from wherever it lies."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    (tmp_path / 'my_losses.py').write_text('')
+    (tmp_path / 'mine.py').write_text("custom_imports = dict(imports='my_losses')\n"
+                                      "model = dict(type='Distiller', logits=[dict(type='DIST')])\n")
+    config = load_config(PAIR, method='mine.py')
+    assert config.custom_imports.imports == ['sfkd', 'my_losses']
+    (tmp_path / 'run').mkdir()
+    config.dump(tmp_path / 'run/copy.py')
+    sys.modules.pop('my_losses')
+    assert load_config('run/copy.py').model.logits[0].type == 'DIST' and 'my_losses' in sys.modules
+    (tmp_path / 'mine.py').write_text("custom_imports = dict(imports=['no_such_losses'])\n")
+    with pytest.raises(ConfigError, match="--method: 'mine.py': .*no_such_losses; modules of custom_imports are"):
+        load_config(PAIR, method='mine.py')

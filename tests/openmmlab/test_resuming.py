@@ -193,7 +193,8 @@ def test_a_run_that_is_started_again_goes_on_by_itself(tmp_path, monkeypatch, na
 
 
 def test_a_run_that_is_started_again_does_not_go_on_from_what_an_earlier_one_left(tmp_path, monkeypatch):
-    """That fell before its first checkpoint, in a folder that was used before."""
+    """That fell before its first checkpoint, in a folder that was used before. Another job there changes nothing."""
+    monkeypatch.setenv('SLURM_JOB_ID', '6')
     runner_of(tmp_path / 'run', end=2).train()
     time.sleep(0.05)
     config = Config(dict(work_dir=str(tmp_path / 'run')))
@@ -203,11 +204,17 @@ def test_a_run_that_is_started_again_does_not_go_on_from_what_an_earlier_one_lef
     assert 'resume' not in config
     time.sleep(0.05)
     runner_of(tmp_path / 'run', end=1).train()
+    time.sleep(0.05)
+    with monkeypatch.context() as other:  # which is refused later, say
+        other.setenv('SLURM_JOB_ID', '7')
+        other.setenv('SLURM_RESTART_COUNT', '0')
+        running.prepare_resume(Config(dict(work_dir=str(tmp_path / 'run'))), None)
     running.prepare_resume(config, None)
     assert config.load_from == str(tmp_path / 'run/epoch_1.pth')
 
 
 def test_a_run_from_a_named_checkpoint_that_is_started_again_goes_on_from_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv('SLURM_JOB_ID', '6')
     runner_of(tmp_path / 'run', end=3, max_keep_ckpts=-1).train()  # an earlier one, which had gone further
     named = str(tmp_path / 'run/epoch_1.pth')
 

@@ -13,7 +13,7 @@ import pytest
 
 from sfkd.analysis.comparison import parts, ranks, table
 from sfkd.analysis.intervals import interval
-from sfkd.openmmlab.methods import model_of
+from sfkd.openmmlab.methods import CONFIGS, model_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ def test_what_is_in_the_results_file_is_not_run_again(tool, tmp_path):
     results.write_text(''.join(json.dumps(row) + '\n' for method in methods for row in rows(method, {0: 50.})))
     text = tool('tools/compare.py', '--pairs', 'resnet_to_mixer', '--methods', *methods, '--seeds', 0, '--results',
                 results, '--versus', 'kd', '--plot', tmp_path / 'plot.png')
-    assert text.count('| 50.00 |') == 3 and text.count('|  +0.00 |') == 2 and 'minus kd |' in text
+    assert text.count('| 50.00 |') == 3 and text.count('|  +0.00 |') == 2 + 2 and 'minus kd |' in text
     assert len(results.read_text().splitlines()) == 3 and (tmp_path / 'plot.png').stat().st_size > 5000
     again = ('tools/compare.py', '--tables-only', '--pairs', 'resnet_to_mixer', '--results', results)
     assert '| minus alone | minus kd | minus sfkd |' in tool(*again)  # by default to what there is
@@ -179,6 +179,9 @@ def test_a_pair_and_a_method_of_ones_own(compare, tmp_path, monkeypatch, capfd):
     assert seen == [('folder/pair.py', 'mine.py+task_weight=0.5', 'work_dirs/compare/pair/test0_6')]
     row, = map(json.loads, (tmp_path / 'a.jsonl').read_text().splitlines())
     assert row['pair'] == row['config'] == 'folder/pair.py' and row['method'] == 'mine.py+task_weight=0.5'
+    arguments[2] = 'sfkd::mini/cls_resnet_to_mixer.py'
+    assert run('--results', 'shipped.jsonl') == 0 and seen[-1][0] == arguments[2]
+    arguments[2] = 'folder/pair.py'
     scores['mine.py+task_weight=0.5'] = {'pascal_voc/mAP': 0.5}
     assert run('--results', 'b.jsonl') == '1 runs failed'
     assert (tmp_path / 'b.jsonl').read_text() == ''
@@ -186,6 +189,21 @@ def test_a_pair_and_a_method_of_ones_own(compare, tmp_path, monkeypatch, capfd):
             in capfd.readouterr().out)
     assert run() == 2
     assert "--results: 'folder/pair.py' is your own" in capfd.readouterr().err
+    (tmp_path / 'folder/pair.py').write_text(
+        "_base_ = 'sfkd::mini/cls_resnet_to_mixer.py'\n"
+        "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=8, val_interval=4)\n")
+    assert run('--results', 'c.jsonl') == 2
+    assert "--pairs: 'folder/pair.py' has no train_cfg.max_epochs" in capfd.readouterr().err
+    (tmp_path / 'folder/pair.py').write_text(
+        "_base_ = 'sfkd::mini/cls_resnet_to_mixer.py'\nparam_scheduler = [dict(type='ConstantLR')]\n")
+    assert run('--results', 'c.jsonl', '--epochs', '3') == 2
+    assert "--epochs: 'folder/pair.py' has other schedules" in capfd.readouterr().err
+    (tmp_path / 'folder/pair.py').write_text("_base_ = 'sfkd::mini/cls_resnet_to_mixer.py'\n")
+    arguments[4] = 'none.py'
+    assert run('--results', 'c.jsonl') == 2 and "there is no config file 'none.py'" in capfd.readouterr().err
+    (tmp_path / 'mine.py').write_text("model = dict(type='sfkd.SFKD', spatial_weight=0.5)\n")
+    assert compare.weights('mine.py') == dict(spatial_weight=0.5, frequency_weight=2.5)
+    assert compare.switch('mine.py') == 'logit_weight=1.0'
 
 
 def test_a_signal_to_end_reaches_the_trainings_and_no_other_begins(compare, tmp_path, monkeypatch, capfd):
@@ -296,7 +314,7 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
                      value=values[method] + method.count('+')) for pair, method, seed in cells]
     monkeypatch.setattr(compare.Comparison, 'run', score)
     comparison, pairs = compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['resnet_to_mixer', 'swin_to_resnet8']
-    methods = ['sfkd', *compare.CONFIGS]
+    methods = ['sfkd', *CONFIGS]
     compare.tune(comparison, methods, pairs, [0])
     first, second = run
     assert len(first) == len(methods) * 2 * 3 and len(second) == len(methods) * 2
