@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from sfkd.analysis.report.comparison import comparison
 from sfkd.analysis.report.examination import build_distiller, initialise_student
@@ -175,7 +176,7 @@ def test_a_run_of_so_many_iterations_is_not_said_to_have_epochs(classifiers):
     run = read_run(classifiers / 'taught')
     assert run.by_epoch
     loop = dict(type='IterBasedTrainLoop', max_iters=8, val_interval=4)  # as mmseg's schedules are
-    assert not replace(run, config=run.config | dict(train_cfg=loop)).by_epoch
+    assert not replace(run, config=Config(dict(train_cfg=loop))).by_epoch
 
 
 def test_a_test_in_the_work_directory_is_no_start_of_the_run(tool, small, classifiers, tmp_path):
