@@ -26,7 +26,6 @@ Public data, methods with the weights that its validation split chose; what the 
 import argparse
 import fcntl
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -47,14 +46,11 @@ from statistics import mean
 from threading import Lock
 from typing import IO
 
-from mmengine.config import ConfigDict
-
 import sfkd
 from sfkd.analysis.comparison import draw_gains, parts, percent, ranks, read_rows, table
-from sfkd.distillation.method import sfkd as preset
 from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import read_config
-from sfkd.openmmlab.methods import DENSE_PEERS, METHODS, PEERS, budget, check_name, file_of
+from sfkd.openmmlab.methods import DENSE_PEERS, METHODS, PEERS, budget, check_name, is_file, switch_of, weights_of
 from sfkd.openmmlab.process import errors_for_people, prepare_file
 from sfkd.shipped import located
 
@@ -329,12 +325,12 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
                 for trial, values in found.items()}
 
     def trial(method: str, factor: float) -> str:
-        return '+'.join([method, *(f'{key}={weight * factor:g}' for key, weight in weights(method).items())])
+        return '+'.join([method, *(f'{key}={weight * factor:g}' for key, weight in weights_of(method).items())])
 
     def last(method: str) -> str:
         best = max(FACTORS, key=lambda factor: scores[trial(method, factor)])
         if all(classifies(TASK_OF[pair]) for pair in pairs):
-            return f'{trial(method, best)}+{switch(method)}'
+            return f'{trial(method, best)}+{switch_of(method)}'
         return trial(method, best * {min(FACTORS): 0.25, max(FACTORS): 4}.get(best, 2))
     trials = {method: [trial(method, factor) for factor in FACTORS] for method in methods}
     scores = score([one for of_method in trials.values() for one in of_method])
@@ -346,48 +342,10 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
                                               for one in of_method), flush=True)
 
 
-def model_config(method: str) -> ConfigDict:
-    """What a distilling method says of the model."""
-    return ConfigDict(type='SFKD') if method == 'sfkd' else read_config(file_of(method), '--methods').model
-
-
-def is_sfkd(model: ConfigDict) -> bool:
-    """Whether it is the preset, or a form of it."""
-    return str(model.get('type')).rpartition('.')[2] == 'SFKD'
-
-
-def weights(method: str) -> dict[str, float]:
-    """Keys, within the model, and values of a method's weights."""
-    model = model_config(method)
-    if is_sfkd(model):
-        default = inspect.signature(preset).parameters
-        return {key: model.get(key, default[key].default) for key in ('spatial_weight', 'frequency_weight')}
-    anchor = {'anchor.weight': model.anchor.weight} if model.get('anchor') else {}
-    return {f'{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
-            for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)} | anchor
-
-
-def switch(method: str) -> str:
-    """The option that --tune turns on in a classifier's last trial."""
-    model = model_config(method)
-    if is_sfkd(model):
-        return 'logit_weight=1.0'
-    for i, loss in enumerate(model.get('logits', [])):
-        if not loss.get('weight', 1.0):
-            return f'logits.{i}.weight=1.0'
-    kind = 'logits' if model.get('logits') else 'losses'  # the scores of whole pictures, or class maps
-    return f'{kind}.0.temperature={1.0 if model[kind][0].get("temperature", 1.0) == 4.0 else 4.0}'
-
-
 def baselines(task: str) -> list[str]:
     """What differences are to by default, as the task's table has it."""
     names = CHOSEN.get(task, BASELINES)
     return [next(name for name in names if name.partition('+')[0] == baseline) for baseline in BASELINES]
-
-
-def is_file(pair: str) -> bool:
-    """Whether it is a config, and no name of ``PAIRS``."""
-    return pair.endswith('.py') or '::' in pair
 
 
 def a_pair(text: str) -> str:
@@ -455,9 +413,7 @@ def main() -> None:
             PAIRS[args.task][pair], TASK_OF[pair] = pair, args.task
         of_own = [method for method in args.methods if method.partition('+')[0] not in METHODS]
         for name in (method.partition('+')[0] for method in of_own):
-            if 'type' not in (read_config(file_of(name), '--methods').get('model') or {}):
-                raise ConfigError(f"--methods: '{name}' has no model; write it as the files in configs/peers")
-            if args.tune and not weights(name):
+            if not weights_of(name) and args.tune:
                 raise ConfigError(f"--tune: '{name}' has no weight of a loss that could be tried")
     own += of_own
     if own and not args.results:

@@ -53,7 +53,7 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
         if not is_distillation(config):
             raise ConfigError(
                 f"--method: '{path}' trains a model alone; give the config of a pair (model.student, model.teacher)")
-        how = read_config(method, '--method')
+        how = read_method(method, '--method')
         config.model = by_method(config, how)
         _import_too(config, how)
     if options:
@@ -66,6 +66,27 @@ def load_config(path: str, work_dir: str | None = None, options: dict | None = N
     folder = config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     config.work_dir = work_dir or (f'{folder}_{Path(method).stem}' if method else folder)
     return config
+
+
+def read_method(path: str, where: str) -> Config:
+    """Read a method: a config of a model that distils, without student and teacher.
+
+    Args:
+        path, where: see :func:`~sfkd.openmmlab.building.read_config`.
+
+    Raises:
+        ConfigError: as there, or if it has no such model.
+    """
+    config = read_config(path, where)
+    if 'type' not in (config.get('model') or {}):
+        raise ConfigError(f"{where}: '{path}' has no model with a type; write it as the files in configs/peers")
+    return config
+
+
+def is_sfkd(model: dict, config: Config) -> bool:
+    """Whether a model of a config, or of a method for it, is the preset or derived from it."""
+    kind = class_of(model, MODELS, config)
+    return inspect.isclass(kind) and issubclass(kind, SFKD)
 
 
 def _import_too(config: Config, method: Config) -> None:
@@ -84,18 +105,16 @@ def by_method(config: Config, method: Config) -> dict:
     A form of SFKD, such as ``configs/ablation/sfkd_lean.py``, changes the pair's own SFKD where it says so.
     """
     pair, model = config.model, method.model
-    kinds = [class_of(part, MODELS, config) for part in (pair, model)]
-    if all(inspect.isclass(kind) and issubclass(kind, SFKD) for kind in kinds):
+    if all(is_sfkd(part, config) for part in (pair, model)):
         return merged(pair, {key: value for key, value in model.items() if key != 'type'}, '--method')
     kept = {key: pair[key] for key in PAIR_KEYS if key in pair}
-    if model.get('pairs', 'auto') == 'auto' and 'pairs' in pair:
-        own = [pair.pairs] if isinstance(pair.pairs, str) else pair.pairs
-        plain = [entry for entry in own if entry == 'auto'
-                 or isinstance(entry, dict) and not {'connector', 'losses'} & entry.keys()]
-        kept |= dict(pairs=plain) if plain else {}
-    if model.get('pairs', 'auto') == 'auto' and 'stages' in pair and 'stages' not in model:
-        kept['stages'] = pair.stages
-    return dict(model, **kept)
+    if model.get('pairs', 'auto') != 'auto':
+        return dict(model, **kept)
+    own = pair.get('pairs', 'auto')
+    plain = [] if isinstance(own, str) else [entry for entry in own if entry == 'auto' or isinstance(entry, dict)
+                                             and not {'connector', 'losses'} & entry.keys()]
+    stages = dict(stages=pair.stages) if 'stages' in pair and 'stages' not in model else {}
+    return dict(model, **kept, **stages, pairs=plain or 'auto')
 
 
 def _within_paths(config: Config, options: dict) -> list[str]:

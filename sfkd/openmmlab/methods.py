@@ -3,14 +3,16 @@ as files of one's own.
 """
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 
 from .. import shipped
+from ..distillation import sfkd
 from ..errors import ConfigError, nearest
-from .configs import is_distillation, load_config, student_config
+from .configs import is_distillation, is_sfkd, load_config, read_method, student_config
 
 #: Other methods; those of them that take class maps, which classifiers have none of; parts of ours alone.
 PEERS, DENSE_PEERS, ABLATION = ({path.stem: path for path in sorted((shipped.CONFIGS / folder).glob('*.py'))}
@@ -29,6 +31,11 @@ def file_of(name: str) -> str | None:
     return None if name in ('alone', 'sfkd') else str(CONFIGS.get(name, name))
 
 
+def is_file(name: str) -> bool:
+    """Whether a method or pair is named by its config file, not by a name of ours."""
+    return name.endswith('.py') or '::' in name
+
+
 def check_name(method: str, where: str = '--methods', others: Sequence[str] = ()) -> None:
     """
     Args:
@@ -40,7 +47,7 @@ def check_name(method: str, where: str = '--methods', others: Sequence[str] = ()
         ConfigError: if it is, without its options, neither a method's name nor a config file's.
     """
     name = method.partition('+')[0]
-    if name not in (*METHODS, *others) and not name.endswith('.py') and not name.startswith(shipped.PREFIX):
+    if name not in (*METHODS, *others) and not is_file(name):
         raise ConfigError(f"{where}: there is no '{name}'; nearest are {nearest(name, [*METHODS, *others])}; of a "
                           'method of your own give the file, written as those in configs/peers: mine.py')
 
@@ -75,3 +82,40 @@ def model_of(config_path: str, method: str, given: dict | None = None) -> dict |
         raise ConfigError(f"'{config_path}' trains a model alone; give the config of a pair (model.student, "
                           'model.teacher)')
     return student_config(config).model if name == 'alone' else config.model
+
+
+def weights_of(name: str) -> dict[str, float]:
+    """Keys, within the model, and values of a method's weights.
+
+    Args:
+        name: of one that distils, without options.
+
+    Raises:
+        ConfigError: if its file cannot be read.
+    """
+    model = _config_of(name)
+    if is_sfkd(model, Config()):
+        default = inspect.signature(sfkd).parameters
+        return {key: model.get(key, default[key].default) for key in ('spatial_weight', 'frequency_weight')}
+    anchor = {'anchor.weight': model.anchor.weight} if model.get('anchor') else {}
+    return {f'{kind}.{i}.weight': loss.get('weight', 1.0) for kind in ('losses', 'logits')
+            for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)} | anchor
+
+
+def switch_of(name: str) -> str:
+    """The option by which a method has logit KD beside it or, where it is logit KD, another temperature. Arguments and
+    errors as of :func:`weights_of`.
+    """
+    model = _config_of(name)
+    if is_sfkd(model, Config()):
+        return 'logit_weight=1.0'
+    for i, loss in enumerate(model.get('logits', [])):
+        if not loss.get('weight', 1.0):
+            return f'logits.{i}.weight=1.0'
+    kind = 'logits' if model.get('logits') else 'losses'  # the scores of whole pictures, or class maps
+    return f'{kind}.0.temperature={1.0 if model[kind][0].get("temperature", 1.0) == 4.0 else 4.0}'
+
+
+def _config_of(name: str) -> ConfigDict:
+    """What a distilling method says of the model."""
+    return ConfigDict(type='SFKD') if name == 'sfkd' else read_method(file_of(name), '--methods').model

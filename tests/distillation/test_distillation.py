@@ -49,11 +49,24 @@ def test_ten_lines_train_a_student_that_stays_what_it_was(zoo):
     assert all(torch.equal(value, frozen[key]) for key, value in teacher.state_dict().items())
 
 
+class Named(torch.nn.Module):
+    """Gives its scores by name, as a model of transformers does."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return dict(logits=self.network(images))
+
+
 @pytest.mark.parametrize('names', [('resnet18', 'regnet_y_400mf'), ('mobilenet_v3_small', 'vgg11')])
 def test_logits_are_what_the_networks_return_wherever_it_comes_from(names):
     """A ResNet's ``fc``, the last layer of a ``classifier``: not every network has a ``head``."""
     torch.manual_seed(0)
     student, teacher = (getattr(torchvision.models, name)(num_classes=5) for name in names)
+    taught_by = Distillation(student, Named(teacher), [], logits=[dict(type='KLDivergence')], input_size=SIZE)
+    assert [pair.teacher_path.partition('.')[0] for pair in taught_by.pairs] == ['network']
     distillation = Distillation(student, teacher, [], logits=[dict(type='KLDivergence', temperature=2.0)],
                                 input_size=SIZE)
     images, _ = batch()

@@ -166,7 +166,7 @@ def test_a_pair_and_a_method_of_ones_own(compare, tmp_path, monkeypatch, capfd):
     (tmp_path / 'mine.py').write_text("model = dict(type='Distiller', logits=[dict(type='DIST', weight=2.0)])\n")
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'folder/pair.py').write_text("_base_ = 'sfkd::mini/cls_resnet_to_mixer.py'\n")
-    assert compare.weights('mine.py') == {'logits.0.weight': 2.0}
+    assert compare.weights_of('mine.py') == {'logits.0.weight': 2.0}
     arguments = ['compare.py', '--pairs', 'folder/pair.py', '--methods', 'mine.py+task_weight=0.5', '--seeds', '0']
 
     def run(*results):
@@ -202,8 +202,8 @@ def test_a_pair_and_a_method_of_ones_own(compare, tmp_path, monkeypatch, capfd):
     arguments[4] = 'none.py'
     assert run('--results', 'c.jsonl') == 2 and "there is no config file 'none.py'" in capfd.readouterr().err
     (tmp_path / 'mine.py').write_text("model = dict(type='sfkd.SFKD', spatial_weight=0.5)\n")
-    assert compare.weights('mine.py') == dict(spatial_weight=0.5, frequency_weight=2.5)
-    assert compare.switch('mine.py') == 'logit_weight=1.0'
+    assert compare.weights_of('mine.py') == dict(spatial_weight=0.5, frequency_weight=2.5)
+    assert compare.switch_of('mine.py') == 'logit_weight=1.0'
 
 
 def test_a_signal_to_end_reaches_the_trainings_and_no_other_begins(compare, tmp_path, monkeypatch, capfd):
@@ -341,7 +341,7 @@ def test_tuning_of_dense_tasks_goes_on_from_the_best_weights(compare, tmp_path, 
 
 
 def test_tuning_scales_the_anchor_too(compare):
-    assert compare.weights('srrl') == {'losses.0.weight': 1.0, 'anchor.weight': 1.0}
+    assert compare.weights_of('srrl') == {'losses.0.weight': 1.0, 'anchor.weight': 1.0}
 
 
 def test_tuning_does_not_choose_what_failed_on_a_pair(compare, tmp_path, capfd, monkeypatch):
@@ -405,8 +405,8 @@ def test_the_pages_say_what_sfkd_differs_by_over_all_runs_on_public_data(compare
 
 def test_tuning_finds_the_weights_of_sfkd_in_its_preset(compare):
     expected = dict(spatial_weight=2.5, frequency_weight=2.5)
-    assert compare.weights('sfkd') == compare.weights('sfkd_lean') == expected
-    assert compare.switch('sfkd_lean') == 'logit_weight=1.0'
+    assert compare.weights_of('sfkd') == compare.weights_of('sfkd_lean') == expected
+    assert compare.switch_of('sfkd_lean') == 'logit_weight=1.0'
 
 
 def test_the_page_has_the_table_of_the_longer_runs(compare):
