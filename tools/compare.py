@@ -52,7 +52,6 @@ from sfkd.errors import ConfigError
 from sfkd.openmmlab.building import read_config
 from sfkd.openmmlab.methods import DENSE_PEERS, METHODS, PEERS, budget, check_name, is_file, switch_of, weights_of
 from sfkd.openmmlab.process import errors_for_people, prepare_file
-from sfkd.shipped import located
 
 TOOLS = Path(__file__).resolve().parent
 #: Task -> what its students are scored by.
@@ -217,8 +216,8 @@ class Comparison:
             if lock is None:
                 print(f'FAILED: {pair} seed {seed}: another process trains in {folder}', flush=True)
                 return []
-            named = [located(name, '') for name in (pair, *(method.partition('+')[0] for method in methods))]
-            own = [Path(name).read_text() for name in named if Path(name).is_file()]  # of which no commit may tell
+            own = [Path(name).read_text() for name in (pair, *(method.partition('+')[0] for method in methods))
+                   if is_file(name) and Path(name).is_file()]  # of which no commit tells
             resumed = self._goes_on(folder, dict(command=command, commit=version, own=own))
             spent = {}
             if not (folder / 'scores.json').exists():  # or a training that outlived its comparison has written them

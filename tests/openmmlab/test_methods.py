@@ -78,7 +78,7 @@ def test_a_methods_folder_lies_in_the_runs(method, name):
 
 
 def test_what_a_method_imports_the_copy_of_the_config_imports_too(tmp_path, monkeypatch):
-    """It is built from later, by the report, from wherever it lies."""
+    """It is built from later, by the report, in the folder that the run was started in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', [*sys.path])
     (tmp_path / 'my_losses.py').write_text('')
@@ -89,6 +89,7 @@ def test_what_a_method_imports_the_copy_of_the_config_imports_too(tmp_path, monk
     (tmp_path / 'run').mkdir()
     config.dump(tmp_path / 'run/copy.py')
     sys.modules.pop('my_losses')
+    monkeypatch.setattr(sys, 'path', [folder for folder in sys.path if folder != str(tmp_path)])  # in another process
     assert load_config('run/copy.py').model.logits[0].type == 'DIST' and 'my_losses' in sys.modules
     (tmp_path / 'mine.py').write_text("custom_imports = dict(imports=['no_such_losses'])\n")
     with pytest.raises(ConfigError, match="--method: 'mine.py': .*no_such_losses; modules of custom_imports are"):

@@ -1,5 +1,5 @@
 """Runs the tools as a user does: in processes of their own, on a small Digits in the Wild."""
-import importlib
+import importlib.util
 import json
 import os
 import socket
@@ -109,3 +109,12 @@ def tool(tmp_path_factory) -> Iterator[Tool]:
     tool = Tool(tmp_path_factory.mktemp('tool') / 'output.txt')
     yield tool
     tool.close()
+
+
+@pytest.fixture(scope='module')
+def compare():
+    sys.path.insert(0, str(ROOT / 'tools'))  # where Python looks when it runs a tool
+    spec = importlib.util.spec_from_file_location('compare', ROOT / 'tools/compare.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
