@@ -4,6 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SAMPLES = 4  # the fewest that the debiased measure is defined for
+
 
 def linear_cka(first: Tensor, second: Tensor) -> float:
     """Linear centred kernel alignment of two representations of the same samples (Kornblith et al., arXiv 1905.00414,
@@ -59,8 +61,8 @@ def debiased_cka(first: Tensor, second: Tensor) -> float:
         ValueError: for fewer than 4 samples, or kernels of different ones.
     """
     n = len(first)
-    if n < 4 or first.shape != second.shape:
-        raise ValueError(f'CKA needs two kernels of the same 4 samples or more, got {tuple(first.shape)} and '
+    if n < SAMPLES or first.shape != second.shape:
+        raise ValueError(f'CKA needs two kernels of the same {SAMPLES} samples or more, got {tuple(first.shape)} and '
                          f'{tuple(second.shape)}')
     first, second = (k.double() - torch.diag(k.double().diagonal()) for k in (first, second))
 

@@ -17,6 +17,7 @@ from sfkd.analysis.report.examination import (
     terms,
 )
 from sfkd.analysis.report.pictures import LeftOut, Pictures
+from sfkd.analysis.report.subject import Subject
 from sfkd.analysis.spectra import gaussian_gain, radial_spectrum
 from sfkd.analysis.terms import report_terms
 
@@ -102,6 +103,12 @@ def test_measuring_terms_leaves_the_statistics_as_they_were(zoo, samples):
 def test_a_run_without_a_split_says_so():
     with pytest.raises(LeftOut, match='neither a validation nor a test split'):
         Pictures(Config(dict(val_dataloader=None)), 8)
+
+
+def test_fewer_pictures_than_cka_needs_leave_the_sections_out():
+    subject = SimpleNamespace(run=None, pictures=SimpleNamespace(indices=[0, 1]))
+    with pytest.raises(LeftOut, match='2 pictures are too few: CKA needs 4'):
+        Subject.within.func(subject)
 
 
 def test_a_student_that_is_taught_class_scores_alone_has_no_gradients_of_maps():

@@ -12,6 +12,7 @@ from ...distillation.pair import Pair
 from ...errors import ConfigError
 from ...openmmlab.configs import is_distillation
 from ...openmmlab.distiller import Distiller
+from ..cka import SAMPLES
 from ..runs import Run
 from ..terms import PairReport
 from .examination import (
@@ -124,6 +125,8 @@ class Subject:
     def within(self) -> Within:
         """What is measured within student and teacher; leaves the distiller with the weights of after."""
         run, pictures = self.run, self.pictures
+        if len(pictures.indices) < SAMPLES:
+            raise LeftOut(f'{len(pictures.indices)} pictures are too few: CKA needs {SAMPLES}')
         distiller, uninitialised = self._distiller
         batches = list(pictures.batches(distiller.data_preprocessor))
         stages = compared_stages(distiller)
