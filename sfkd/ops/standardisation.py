@@ -92,8 +92,9 @@ def _join(count: Tensor, means: list[Tensor],
 
 def _of_one_process(x: Tensor, eps: float) -> Tensor:
     """``F.batch_norm(x, None, None, training=True, eps=eps)``, which adds up one number after the other on a CPU."""
-    if (runs_loops(x) and x.is_contiguous() and x[0, 0].numel() > FEW and torch.get_num_threads() <= MOST_THREADS
-            and not torch.compiler.is_compiling()):
+    if (not torch.compiler.is_compiling()  # first: a compiler breaks its graph at the number of threads
+            and runs_loops(x) and x.is_contiguous() and x[0, 0].numel() > FEW
+            and torch.get_num_threads() <= MOST_THREADS):
         return _Loops.apply(x, eps)
     return F.batch_norm(x, None, None, training=True, eps=eps)
 

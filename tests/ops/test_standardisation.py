@@ -105,6 +105,13 @@ def test_loops_give_what_batch_norm_gives_to_the_last_bit(shape):
         torch.testing.assert_close(ours, theirs, **dict(rtol=0, atol=0) if exact else dict(rtol=1e-4, atol=1e-5))
 
 
+@pytest.mark.parametrize('mask', [None, a_mask()], ids=['whole', 'masked'])
+def test_it_compiles_without_a_break_of_the_graph(mask):
+    x = randn(6, 3, 4, 5).float()
+    compiled = torch.compile(standardise, backend='eager', fullgraph=True)
+    np.testing.assert_allclose(compiled(x, mask=mask)[0], by_definition(x, mask), atol=2e-5, rtol=0)
+
+
 def test_what_loops_do_not_take_is_standardised_all_the_same(monkeypatch):
     def by_pytorch(x):
         found, = standardise(x.requires_grad_())
