@@ -2,6 +2,7 @@
 import contextlib
 import gc
 import os
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import checkpoint
+from tool import Tool
 
 from sfkd import SFKD
 from sfkd.openmmlab.building import build_model
@@ -147,3 +149,10 @@ def zoo():
     """Configs of tiny models and helpers around them."""
     return SimpleNamespace(resnet=resnet, mixer=mixer, swin=swin, vit=vit, deit=deit, convnext=convnext, build=build,
                            distil=distil, batch=batch, recorded=recorded, hook_count=hook_count)
+
+
+@pytest.fixture(scope='session')
+def tool(tmp_path_factory) -> Iterator[Tool]:
+    tool = Tool(tmp_path_factory.mktemp('tool') / 'output.txt')
+    yield tool
+    tool.close()

@@ -1,4 +1,4 @@
-"""The command ``sfkd`` runs what lies in tools/, and lists it before torch is loaded."""
+"""The command ``sfkd`` runs what lies in tools/, by names of one word."""
 import ast
 import os
 import subprocess
@@ -12,8 +12,8 @@ from sfkd import command
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def sfkd(*arguments, cwd: Path, program=('-m', 'sfkd'), status: int = 0) -> str:
-    done = subprocess.run([sys.executable, *program, *map(str, arguments)], cwd=cwd, text=True, stdout=subprocess.PIPE,
+def sfkd(*arguments: str, cwd: Path, status: int = 0) -> str:
+    done = subprocess.run([sys.executable, '-m', 'sfkd', *arguments], cwd=cwd, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=300)
     assert done.returncode == status, done.stdout
     return done.stdout
@@ -38,19 +38,24 @@ def test_a_new_file_is_a_new_command(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('arguments', [[], ['--help']])
-def test_the_list_has_a_line_a_tool(tmp_path, arguments):
-    lines = sfkd(*arguments, cwd=tmp_path).splitlines()
+def test_the_list_has_a_line_a_tool(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, 'argv', ['sfkd', *arguments])
+    command.main()
+    lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[2:]] == list(command.commands())
     first = ast.get_docstring(ast.parse((ROOT / 'tools/train.py').read_text())).partition('.')[0]
     assert f'  train       {first}' in lines
 
 
-def test_an_unknown_command_names_the_nearest(tmp_path):
-    text = sfkd('traim', cwd=tmp_path, status=2)
-    assert "there is no command 'traim'; nearest are 'train'" in text
+def test_an_unknown_command_names_the_nearest(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['sfkd', 'traim'])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    text = capsys.readouterr().err
+    assert ended.value.code == 2 and "there is no command 'traim'; nearest are 'train'" in text
 
 
-def test_from_an_empty_folder_a_tool_runs_as_its_file_does(tmp_path):
+def test_from_an_empty_folder_a_tool_runs_as_its_file_does(tool, tmp_path):
     """The same output and status; configs and weights by ``sfkd::``, in a file of the user's own too."""
     (tmp_path / 'mine.py').write_text(
         "_base_ = 'sfkd::mini/cls_mixer'\ncustom_imports = dict(imports=['sfkd'])\n"
@@ -60,8 +65,7 @@ def test_from_an_empty_folder_a_tool_runs_as_its_file_does(tmp_path):
     def table(text: str) -> str:
         return text[text.index('input 64x64'):text.index('one training step')]
     ours = table(sfkd('inspect', 'mine.py', '--load-teacher', cwd=tmp_path))
-    file = sfkd(f'{ROOT}/configs/mini/cls_resnet_to_mixer.py', '--load-teacher', cwd=tmp_path,
-                program=[f'{ROOT}/tools/inspect_pair.py'])
+    file = tool('tools/inspect_pair.py', 'configs/mini/cls_resnet_to_mixer.py', '--load-teacher')
     assert 'backbone.layer4' in ours and ours == table(file)
 
 

@@ -1,5 +1,4 @@
 """The embedded benchmark: reproducible, without leaks between splits, consistent, and never half made."""
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -244,21 +243,14 @@ def test_wrong_counts_make_nothing(tmp_path, counts):
 # The tools
 
 
-def run(*arguments) -> str:
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 @pytest.fixture
 def tools(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'tools')
 
 
-def test_make_tool(tools, tmp_path, monkeypatch, capsys):
+def test_make_tool(tool, tools, tmp_path, monkeypatch, capsys):
     arguments = [*MAKE_COMMAND.split()[1:], '--out', str(tmp_path), '--train', '12', '--val', '2', '--test', '2']
-    assert '16 pictures' in run(*arguments)
+    assert '16 pictures' in tool(*arguments)
     assert cv2.imread(str(tmp_path / 'cls/contact_sheet.png')) is not None
 
     import make_digits_wild
@@ -270,15 +262,15 @@ def test_make_tool(tools, tmp_path, monkeypatch, capsys):
         make_digits_wild.main()
 
 
-def test_browse_tool_needs_no_model(made, tmp_path):
+def test_browse_tool_needs_no_model(tool, made, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(f'''
 _base_ = {str(ROOT / 'configs/_base_/datasets/digits_wild_cls.py')!r}
 model = dict(type='SFKD', student='nowhere.py', teacher='nowhere.py')
 train_dataloader = dict(dataset=dict(data_root={str(made)!r}))
 ''')
-    assert '12 of 20' in run('tools/browse_dataset.py', config, '--number', 12, '--cell', 64, '--out',
-                             tmp_path / 'new/sheet.png')
+    assert '12 of 20' in tool('tools/browse_dataset.py', config, '--number', 12, '--cell', 64, '--out',
+                              tmp_path / 'new/sheet.png')
     assert cv2.imread(str(tmp_path / 'new/sheet.png')).shape == (2 * 86, 700, 3)
 
 

@@ -2,9 +2,6 @@
 mmdetection leaves out is counted.
 """
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -256,45 +253,41 @@ def test_the_name_comes_through_data_workers(data, workers):
 
 # ---- the tool ----
 
-def train(config, folder, *options, status=2):
+def train(tool, config, folder, *options):
     text = f"_base_ = '{ROOT}/configs/mini/{config}.py'\ncustom_hooks = [dict(type='sfkd.DataCheckHook')]\n"
     (folder / 'config.py').write_text(text + "custom_imports = dict(imports=['sfkd', 'sfkd.openmmlab.data'])\n")
-    done = subprocess.run(
-        [sys.executable, 'tools/train.py', str(folder / 'config.py'), '--work-dir', str(folder / 'work'),
-         '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=3', *options], cwd=ROOT, text=True,
-        capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}, timeout=240)
-    assert done.returncode == status, done.stdout[-2000:] + done.stderr[-2000:]
-    return done.stdout + done.stderr
+    return tool('tools/train.py', folder / 'config.py', '--work-dir', folder / 'work', '--cfg-options',
+                'train_cfg.max_epochs=1', 'train_dataloader.batch_size=3', *options, status=2)
 
 
-def test_the_tool_names_missing_files_and_labels_together_before_the_first_batch(data, tmp_path):
+def test_the_tool_names_missing_files_and_labels_together_before_the_first_batch(tool, data, tmp_path):
     path, content = coco(data)
     gone = data / 'det/train' / content['images'][0]['file_name']
     gone.unlink()
     content['annotations'][0]['category_id'] = 77
     path.write_text(json.dumps(content))
-    text = train('det_gfl_resnet8', tmp_path, *(f'{split}_dataloader.dataset.data_root={data}/det' for split in
-                                                ('train', 'val', 'test')), 'model.bbox_head.num_classes=2',
+    text = train(tool, 'det_gfl_resnet8', tmp_path, *(f'{split}_dataloader.dataset.data_root={data}/det' for split in
+                                                      ('train', 'val', 'test')), 'model.bbox_head.num_classes=2',
                  f'val_evaluator.ann_file={data}/det/annotations/val.json')
     assert 'problems in the input' in text and f"'{gone}'" in text
     assert "is none of the model's 2 classes" in text and '(77: 1)' in text
     assert 'Traceback' not in text and 'Epoch(train)' not in text
 
 
-def test_the_tool_names_a_corrupt_picture(data, tmp_path):
+def test_the_tool_names_a_corrupt_picture(tool, data, tmp_path):
     path = next((data / 'cls/train').rglob('*.png'))
     path.write_bytes(b'\x89PNG' + np.random.default_rng(0).bytes(300))
-    text = train('cls_mixer', tmp_path, *(f'{split}_dataloader.dataset.data_root={data}/cls' for split in
-                                          ('train', 'val', 'test')))
+    text = train(tool, 'cls_mixer', tmp_path, *(f'{split}_dataloader.dataset.data_root={data}/cls' for split in
+                                                ('train', 'val', 'test')))
     assert f"'{path}' cannot be read" in text and 'train_dataloader.dataset: picture ' in text
     assert 'Traceback' not in text.rpartition('train.py: ')[2]
 
 
-def test_the_tool_names_an_empty_set(data, tmp_path):
+def test_the_tool_names_an_empty_set(tool, data, tmp_path):
     path, content = coco(data)
     path.write_text(json.dumps(dict(content, images=[], annotations=[])))
-    text = train('det_gfl_resnet8', tmp_path, *(f'{split}_dataloader.dataset.data_root={data}/det' for split in
-                                                ('train', 'val', 'test')),
+    text = train(tool, 'det_gfl_resnet8', tmp_path, *(f'{split}_dataloader.dataset.data_root={data}/det' for split in
+                                                      ('train', 'val', 'test')),
                  f'val_evaluator.ann_file={data}/det/annotations/val.json')
     assert f'dataset: the CocoDataset of {data}/det, annotations/train.json' in text and 'lists no picture' in text
     assert 'Traceback' not in text

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tool import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIR = 'configs/mini/cls_resnet_to_mixer.py'
@@ -20,13 +21,13 @@ EPOCHS = [
 
 
 @pytest.fixture
-def launch(small, tmp_path, free_port):
+def launch(small, tmp_path):
     """Start tools/dist_train.sh; its output goes to a file beside the work directory."""
-    started = []
+    started, port = [], free_port()
 
     def start(name, processes, *options, **environment):
         environment = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', PYTHON=sys.executable,
-                           **dict(dict(PORT=free_port), **environment))
+                           **dict(dict(PORT=port), **environment))
         command = [
             'bash', 'tools/dist_train.sh', PAIR,
             str(processes), '--work-dir',
@@ -105,11 +106,11 @@ torch.distributed.destroy_process_group()  # a group that is alive when Python e
 """
 
 
-def test_processes_that_are_started_again_do_not_look_for_those_that_died(tmp_path, free_port):
+def test_processes_that_are_started_again_do_not_look_for_those_that_died(tmp_path):
     """torchrun's own store still holds their addresses."""
     (tmp_path / 'restarted.py').write_text(RESTARTED)
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--master_addr=127.0.0.1', f'--master_port={free_port}',
+        [sys.executable, '-m', 'torch.distributed.run', '--master_addr=127.0.0.1', f'--master_port={free_port()}',
          '--nproc_per_node=2', '--max_restarts=1', tmp_path / 'restarted.py'], capture_output=True, text=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
