@@ -66,6 +66,7 @@ def test_plain_loop(tmp_path):
     check_student(torch.load(tmp_path / 's.pth'), classes=2)
 
 
+@pytest.mark.long
 def test_lightning_module(tmp_path):
     printed = run('lightning_module', '--steps', 2, '--out', tmp_path / 'taught.ckpt')
     assert len(set(re.findall(r"'distill\.layer\d\.loss_\w+'", printed))) == 8
@@ -77,6 +78,7 @@ def test_lightning_module(tmp_path):
     check_connectors(parts['distillation'])
 
 
+@pytest.mark.long
 def test_accelerate_loop(tmp_path):
     printed = run('accelerate_loop', '--steps', 3, '--precision', 'bf16', '--out', tmp_path / 'out')
     found = steps_of(printed)

@@ -24,6 +24,7 @@ def run(path: Path, parameters: str, folder: Path, monkeypatch) -> str:
     return ''.join(output.get('text', '') for cell in notebook.cells for output in cell.get('outputs', ()))
 
 
+@pytest.mark.long
 def test_plain_pytorch(tmp_path, monkeypatch):
     pytest.importorskip('timm')
     text = run(ROOT / 'docs/notebooks/plain_pytorch.ipynb', 'pictures, epochs = 50, 1', tmp_path, monkeypatch)

@@ -35,7 +35,7 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize('name', ['resnet', 'swin', 'mixer'])
+@pytest.mark.parametrize('name', ['resnet', pytest.param('swin', marks=pytest.mark.long), 'mixer'])
 @torch.no_grad()
 def test_a_classifiers_scores_for_three_pictures(zoo, tmp_path, name):
     model, file = model_of(getattr(zoo, name)()), tmp_path / 'student.onnx'

@@ -62,6 +62,7 @@ def test_an_exported_detector_scores_in_mmdets_own_tool_to_the_last_digit(tool, 
     assert float(dict(ours)['bbox_mAP']) == json.loads((tmp_path / 'score.json').read_text())['coco/bbox_mAP'] > 0
 
 
+@pytest.mark.long
 def test_two_processes_train(tool, small, tmp_path):
     text = tool('tools/dist_train.sh', PAIR, 2, '--work-dir', tmp_path, '--cfg-options', *small,
                 'model.teacher_ckpt=init', 'train_cfg.max_epochs=1')

@@ -48,8 +48,14 @@ def test_a_quarter_of_the_steps(functions, config, tmp_path):
     assert found.model.until == 6 * -(-pictures // 20) // 4 > 0
 
 
+def test_a_variant_is_a_method_with_options(functions, config, tmp_path):
+    args = argparse.Namespace(config=str(config), epochs=2)
+    found = functions['configured'](args, 'kd+logits.0.weight=0.5', 0, tmp_path)
+    assert found.model.logits[0].weight == 0.5 and found.train_cfg.max_epochs == 2
+
+
 def test_runs_that_are_there_are_not_repeated(tool, config, tmp_path):
-    variants = ['alone', 'taught, cached', 'kd+logits.0.weight=0.5']
+    variants = ['alone', 'taught, cached']
     arguments = ['tools/time_to_accuracy.py', config, '--seeds', 0, '--epochs', 2, '--results', tmp_path / 'r.jsonl',
                  '--work-dir', tmp_path / 'runs', '--variants', *variants]
     other = dict(row('alone', 0, [1, 2, 3], [10, 20, 30]), config=str(config))  # of another budget
