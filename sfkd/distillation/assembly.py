@@ -41,8 +41,8 @@ def teaches(pairs: str | Sequence[str | dict], losses: Sequence[dict], logits: S
 
 def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_input_size: Size, *,
              pairs: str | Sequence[str | dict], connector: dict | None, losses: Sequence[dict], logits: Sequence[dict],
-             chosen: Sequence[int] | None) -> list[Pair]:
-    """Find, check and build the pairs of two networks.
+             chosen: Sequence[int] | None) -> tuple[list[Pair], list[Pair]]:
+    """Find, check and build the pairs of two networks: those that ``pairs`` names, and of ``logits``.
 
     Args:
         student, teacher: any modules that take pictures (N, 3, H, W).
@@ -61,7 +61,7 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
     entries = [entry for entry in _entries(pairs) if _weighted(_losses_of(entry, losses))]
     logits = _weighted(logits)
     if not (entries or logits):
-        return []
+        return [], []
     _check_entries(entries)
     head = bool(logits) or any(entry != 'auto' if isinstance(entry, str) else
                                not {_part(entry[side]) for side in ('student', 'teacher')} <= TRUNK
@@ -74,17 +74,17 @@ def assemble(student: nn.Module, teacher: nn.Module, input_size: Size, teacher_i
             named += [dict(student=s, teacher=t) for s, t in _choose(matched, chosen)]
         else:
             named.append(entry)
-    problems, built = Problems(), []
+    problems, built, scored = Problems(), [], []
     for i, entry in enumerate(named):
         with problems.collected():
             built.append(workshop.pair(f'pairs[{i}]', entry['student'], entry['teacher'],
                                        entry.get('connector', connector), _weighted(_losses_of(entry, losses))))
     if logits:
         with problems.collected():
-            built.append(workshop.logits(logits))
+            scored = workshop.logits(logits)
     problems.raise_all()
-    _make_names_unique(built)
-    return built
+    _make_names_unique(built + scored)
+    return built, scored
 
 
 # ---- what was asked for ----
@@ -189,20 +189,25 @@ class _Workshop:
         _compare_once(built, where)
         return built
 
-    def logits(self, losses: list[dict]) -> Pair:
+    def logits(self, losses: list[dict]) -> list[Pair]:
+        """Of the class scores of whole pictures or, where both networks end with them, of maps of class scores."""
         heads = [_class_scores(probed) for probed in (self.student_probe, self.teacher_probe)]
-        if None in heads:
-            ours, theirs = ('has none' if head is None else f'has {head.channels}' for head in heads)
-            raise ConfigError('logits: these losses compare the class scores of whole pictures, of which the student '
-                              f'{ours} and the teacher {theirs}. Set the logit weight to 0; class maps are a pair of '
-                              "their own: pairs=['auto', dict(student='decode_head.conv_seg', "
-                              "teacher='decode_head.conv_seg', connector=dict(type='CommonGrid'), losses=[...])]")
-        ours, theirs = (head.channels for head in heads)
-        if ours != theirs:
-            raise ConfigError(f'logits: the student has {ours} classes and the teacher {theirs} classes; a logit loss '
-                              'compares the same classes: give a teacher of the same classes, or set the logit weight '
-                              'to 0')
-        return Pair('logits', *heads, None, _build_losses(losses, 'logits'))
+        whole = None not in heads
+        matched = [tuple(heads)] if whole else match_class_maps(self.student_probe, self.teacher_probe)
+        if not matched:
+            raise ConfigError(f'logits: the student gives {_judgement(self.student_probe)} and the teacher '
+                              f'{_judgement(self.teacher_probe)}; these losses compare scores of whole pictures, or '
+                              'class maps of the same stride. Set the logit weight to 0')
+        for ours, theirs in matched:
+            if ours.channels != theirs.channels:
+                raise ConfigError(f'logits: the student has {ours.channels} classes and the teacher {theirs.channels} '
+                                  'classes; a logit loss compares the same classes: give a teacher of the same '
+                                  'classes, or set the logit weight to 0')
+        built = [self.pair('logits', ours.path, theirs.path, None if whole else dict(type='CommonGrid'), losses)
+                 for ours, theirs in matched]
+        for pair in built:
+            pair.name = 'logits'
+        return built
 
     def _check_grid(self, where: str, student_stage: Stage, teacher_stage: Stage, connector: nn.Module | None) -> None:
         grids = student_stage.grid, teacher_stage.grid
@@ -227,6 +232,14 @@ def _class_scores(probed: Probe) -> Stage | None:
     """
     returned = [path for path in probed.returned if probed.shapes.get(path, (0, ))[0] == PICTURES]
     return next(filter(None, (_scores(probed, path) for path in (HEAD, *returned))), None)
+
+
+def _judgement(probed: Probe) -> str:
+    """What class scores a network ends with."""
+    if _class_scores(probed) is not None:
+        return 'scores of whole pictures'
+    strides = ', '.join(str(stage.stride) for stage in class_maps(probed))
+    return f'class maps (stride {strides})' if strides else 'no class scores'
 
 
 def _stage(probed: Probe, path: str, where: str) -> Stage:
@@ -254,15 +267,15 @@ def _compare_once(pair: Pair, where: str) -> None:
         with warnings.catch_warnings(), randomness.preserved():
             warnings.filterwarnings('error', 'Using a target size')  # torch only warns of shapes that broadcast
             pair(*(torch.zeros(2, *stage.shape) for stage in pair.stages))
-    except (RuntimeError, ValueError, UserWarning, AttributeError, TypeError) as error:
+    except (RuntimeError, ValueError, IndexError, UserWarning, AttributeError, TypeError) as error:
         ours, theirs = ('x'.join(map(str, (stage.channels, *stage.grid))) for stage in pair.stages)
         if pair.connector is not None:
             losses = ' or '.join(type(loss).__name__ for loss in pair.losses.values())
             raise ConfigError(f"{where}: {losses} cannot compare what {type(pair.connector).__name__} gives of "
                               f"'{pair.student_path}' {ours} and '{pair.teacher_path}' {theirs} ({error}); give this "
                               'pair another connector or other losses') from error
-        remedy = ('give a teacher of the same classes' if pair.student_stage.is_scores else
-                  "give connector=dict(type='Align')")
+        remedy = ("give connector=dict(type='Align')" if not pair.student_stage.is_scores else
+                  'give other losses' if ours == theirs else 'give a teacher of the same classes')
         raise ConfigError(f"{where}: without a connector, '{pair.student_path}' {ours} and '{pair.teacher_path}' "
                           f'{theirs} cannot be compared ({error}); {remedy}') from error
 

@@ -74,7 +74,7 @@ class Distillation(nn.Module):
             ours, the rest is the loss's. A loss of weight 0 is not built, nor a pair without losses. None takes SFKD's
             connector and losses.
         logits: list of loss configs on the class scores of both: what ``head`` gives, or the module whose output the
-            network returns.
+            network returns; of two segmentors or one-stage detectors their class maps, on the smaller grid of the two.
         anchor: a loss config with ``weight`` or ``share``: the deepest map in the teacher's place, see
             :func:`~sfkd.distillation.anchor.anchor_on`; None for none.
         every: in training, teach in every so manieth step alone; the teacher does not run in the others.
@@ -113,13 +113,13 @@ class Distillation(nn.Module):
         teachers_size = self.teacher.input_size or self.input_size
         problems = Problems(problems_of_rest(every, until, share))
         with problems.collected():
-            pairs = assemble(student, self.teacher.network, self.input_size, teachers_size, pairs=pairs,
+            pairs, scored = assemble(student, self.teacher.network, self.input_size, teachers_size, pairs=pairs,
                              connector=connector, losses=losses, logits=logits, chosen=stages)
         problems.raise_all()
         self.every, self.until, self.share = every, math.inf if until is None else until, share
         self.steps = StepCount() if every > 1 or until else None
         self.agreement = Agreement()
-        self.pairs: Sequence[Pair] = nn.ModuleList(pairs)
+        self.pairs: Sequence[Pair] = nn.ModuleList(pairs + scored)
         self.anchor = anchor_on(pairs, anchor, self.teacher, teachers_size) if anchor is not None else None
         self.taps = Taps.on(student, [pair.student_stage for pair in self.pairs])
         if self.pairs:

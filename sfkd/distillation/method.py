@@ -4,11 +4,12 @@ from __future__ import annotations
 
 def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refine_spatial: bool = False,
          streams: bool = False, spatial_weight: float = 2.5, frequency_weight: float = 2.5, sigma: float = 0.5,
-         logit_weight: float = 0.0, temperature: float = 1.0, anchor: dict | None = None) -> dict:
+         logit_weight: float = 0.0, logit_loss: str = 'KLDivergence', temperature: float = 1.0,
+         anchor: dict | None = None) -> dict:
     """Spatial-frequency joint-aware heterogeneous distillation (arXiv 2607.01906, read as in docs/method.md).
 
     Each pair goes through a :class:`WaveletConnector`. Its bands are matched in space (:class:`BandMSE`) as they are,
-    and, refined by DS2S, its map in frequency (:class:`GaussianFrequencyLoss`); the logits by :class:`KLDivergence`. A
+    and, refined by DS2S, its map in frequency (:class:`GaussianFrequencyLoss`); the logits by ``logit_loss``. A
     weight of 0 removes a term, and DS2S where no term is left that takes its bands, the anchor being none. Without DS2S
     (``refine=False``) it is the lean form, 'sfkd_lean' of the tools (docs/ablation.md compares the two).
 
@@ -20,6 +21,8 @@ def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refi
         frequency_weight: w_f of the GFFL of each pair.
         sigma: of the GFFL, relative to Nyquist.
         logit_weight: w_kd; 0 where teacher and student have different classes.
+        logit_loss: type of a loss with a temperature: of segmentors and one-stage detectors, whose logits are class
+            maps, 'ChannelWiseDivergence' too.
         temperature: of the logit distillation.
         anchor: ``dict(weight=1.0)`` or ``dict(share=0.1)``: the deepest map, refined where DS2S runs, judged by the
             rest of the teacher, see :class:`~sfkd.distillation.anchor.Anchor`; None for none.
@@ -32,5 +35,5 @@ def sfkd(levels: int = 2, wavelet: str = 'haar', refine: bool | str = True, refi
         connector=dict(type='WaveletConnector', levels=levels, wavelet=wavelet, refine=refine, streams=streams),
         losses=[dict(type='BandMSE', weight=spatial_weight, refined=refine_spatial, name='spatial'),
                 dict(type='GaussianFrequencyLoss', weight=frequency_weight, sigma=sigma, name='frequency')],
-        logits=[dict(type='KLDivergence', weight=logit_weight, temperature=temperature, name='kd')],
+        logits=[dict(type=logit_loss, weight=logit_weight, temperature=temperature, name='kd')],
         anchor=anchor)

@@ -125,8 +125,9 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
             is then no stage.
 
     Raises:
-        ConfigError: if the network fails before any of its modules has made a map of the pictures: its ``forward``
-            takes something else, or pictures of another size. What fails later has its own error.
+        ConfigError: if the network fails before any of its modules has made a map of the pictures, as its ``forward``
+            takes something else or pictures of another size, or behind ``backbone`` and ``neck``. What fails between
+            has its own error.
     """
     parts = [name for name in ('neck', 'backbone') if isinstance(getattr(network, name, None), nn.Module)]
     recorder = _Recorder(image_size, learns, end=None if head or not parts else parts[0])
@@ -138,6 +139,10 @@ def probe(network: nn.Module, image_size: tuple[int, int], head: bool = False, l
             run = network if head else run_of(network, parts)
             returned = recorder.paths_of(run(random_pictures(network, image_size)))
     except Exception as error:
+        if head and parts and parts[0] in recorder.outputs:
+            raise ConfigError(f"the heads of '{type(network).__name__}' do not run on pictures alone, as those of "
+                              f'two-stage detectors ({type(error).__name__}: {error}); pair stages of its '
+                              f"{' and '.join(reversed(parts))}, and set weights of class scores to 0") from error
         if any(isinstance(output, Stage) for output in recorder.outputs.values()):
             raise
         shape, takes = (PICTURES, 3, *image_size), inspect.signature(network.forward)

@@ -121,7 +121,8 @@ def class_maps(probed: Probe) -> list[Stage]:
     """The maps of class scores that a segmentor or a one-stage detector returns, one a level; empty where there are
     none: a two-stage detector scores regions. The dry run must have included the head.
     """
-    return [probed.outputs[path] for path in probed.returned if isinstance(probed.outputs[path], Stage)]
+    returned = [probed.outputs[path] for path in probed.returned]
+    return [output for output in returned if isinstance(output, Stage) and min(output.grid) >= MIN_GRID]
 
 
 def _layers(module: nn.Module, path: str, holding: Callable[[nn.Module, str], bool]) -> Iterator[str]:

@@ -78,6 +78,11 @@ def test_logits_are_what_the_networks_return_wherever_it_comes_from(names):
     torch.testing.assert_close(taught.losses['distill.logits.loss_KLDivergence'], 4 * kl)
 
 
+def test_a_loss_of_maps_is_refused_for_scores_of_pictures():
+    with pytest.raises(ConfigError, match='logits: .*fc.* cannot be compared .*give other losses'):
+        Distillation(*networks(), [], logits=[dict(type='ChannelWiseDivergence')], input_size=SIZE)
+
+
 def test_timms_notes_of_two_normalisations_are_a_warning():
     """A ViT's pictures are not normalised as a ResNet's, and nobody said so."""
     student, teacher = networks()

@@ -165,6 +165,17 @@ def test_a_teacher_of_other_classes_teaches_its_features():
     assert len(distilled(distiller.loss(**distiller.data_preprocessor(batch(), True)))) == 2 * 4
 
 
+def test_logits_of_one_stage_detectors_are_class_maps():
+    """A term for each level that both have; levels too small to compare are none."""
+    distiller = distil(retinanet(), retinanet(), logit_weight=2.0, logit_loss='ChannelWiseDivergence')
+    logits = [pair for pair in distiller.distillation.pairs if pair.name.startswith('logits')]
+    assert [pair.student_path for pair in logits] == [f'bbox_head.retina_cls[{i}]' for i in range(4)]  # 16 to 2 cells
+    losses = distilled(distiller.loss(**distiller.data_preprocessor(batch(), True)))
+    assert sum(key.startswith('distill.logits') and value > 0 for key, value in losses.items()) == 4
+    with pytest.raises(ConfigError, match="heads of 'FasterRCNN' do not run on pictures alone.* its backbone and neck"):
+        distil(retinanet(), faster_rcnn(), logit_weight=1.0)
+
+
 @pytest.mark.parametrize('loss', [CWD, MSE], ids=['cwd', 'mse'])
 def test_class_maps_of_other_classes_are_refused(loss):
     level = CLASS_MAPS[1]

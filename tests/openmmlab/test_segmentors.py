@@ -363,10 +363,39 @@ def test_class_maps_of_other_classes_are_refused(zoo):
     distil(zoo, pspnet(classes=3), segformer(classes=7))  # its features teach all the same
 
 
-def test_a_segmentor_has_no_class_scores_of_a_picture(zoo):
-    with pytest.raises(ConfigError, match='of which the student has none and the teacher has none') as error:
-        distil(zoo, pspnet(), swin(), logit_weight=1.0)
-    assert "dict(student='decode_head.conv_seg'" in str(error.value)
+def test_logits_of_segmentors_are_class_maps(zoo):
+    """On the smaller grid; by hand, each cell's divergence and each class's over the cells."""
+    losses = [dict(type='KLDivergence', weight=0.5, temperature=2.0, name='kd'), dict(CWD, weight=3.0)]
+    distiller = distil(zoo, pspnet(), segformer(), kind=Distiller, losses=[MSE], connector=dict(type='Align'),
+                       logits=losses)
+    assert [pair.name for pair in distiller.distillation.pairs] == ['layer1', 'layer2', 'layer3', 'layer4', 'logits']
+    seen = {}
+    for role, network in dict(student=distiller, teacher=distiller.distillation.teacher.network).items():
+        network.get_submodule(HEAD).register_forward_hook(lambda m, a, out, role=role: seen.update({role: out}))
+    found = step(distiller, batch([(64, 64), (64, 64)], unlabelled=0.0))
+    ours, theirs = seen['student'], F.adaptive_avg_pool2d(seen['teacher'], 8)
+    soft = (theirs / 2).softmax(1)
+    kl = (soft * (soft.log() - (ours / 2).log_softmax(1))).sum(1).mean()
+    where = theirs.flatten(2).softmax(2)
+    cwd = (where * (where.log() - ours.flatten(2).log_softmax(2))).sum(2).mean()
+    assert found['distill.logits.loss_kd'].item() == pytest.approx(0.5 * 4 * kl.item(), rel=1e-4)
+    assert found['distill.logits.loss_cwd'].item() == pytest.approx(3.0 * cwd.item(), rel=1e-4)
+
+
+def test_sfkd_of_class_maps(zoo):
+    distiller = distil(zoo, pspnet(), segformer(), logit_weight=3.0, logit_loss='ChannelWiseDivergence',
+                       anchor=dict(weight=1.0))
+    *stages, logits = distiller.distillation.pairs
+    assert len(stages) == 4 and logits.summary().endswith('3 x kd')
+    assert distiller.distillation.anchor.where == [3]  # not the class map, behind which nothing judges
+    assert step(distiller, batch())['distill.logits.loss_kd'] > 0
+
+
+def test_logits_of_other_classes_or_losses_are_refused(zoo):
+    with pytest.raises(ConfigError, match='logits: the student has 3 classes and the teacher 7 classes'):
+        distil(zoo, pspnet(classes=3), segformer(classes=7), logit_weight=1.0)
+    with pytest.raises(ConfigError, match=r'logits: DIST cannot compare .*compares scores of pictures'):
+        distil(zoo, pspnet(), segformer(), logit_weight=1.0, logit_loss='DIST')
 
 
 # ---- heads ----
