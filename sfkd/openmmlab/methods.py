@@ -44,9 +44,11 @@ def check_name(method: str, where: str = '--methods', others: Sequence[str] = ()
         others: what may stand there besides.
 
     Raises:
-        ConfigError: if it is, without its options, neither a method's name nor a config file's.
+        ConfigError: if it is, without its options, neither a method's name nor a config file's, or holds quotes.
     """
     name = method.partition('+')[0]
+    if '"' in method or "'" in method:  # it is a key of the config, which mmengine writes as it stands
+        raise ConfigError(f'{where}: {method}: write its options without quotes, as in pairs=[auto,classes]')
     if name not in (*METHODS, *others) and not is_file(name):
         raise ConfigError(f"{where}: there is no '{name}'; nearest are {nearest(name, [*METHODS, *others])}; of a "
                           'method of your own give the file, written as those in configs/peers: mine.py')

@@ -62,6 +62,9 @@ def test_a_method_is_a_file_of_ones_own_too(tmp_path, monkeypatch):
             for folder in ([], ['given'])] == ['there_mine', 'given']
     with pytest.raises(ConfigError, match="--methods: there is no 'mine'; nearest are .*of a method of your own give"):
         model_of(PAIR, 'mine')
+    assert model_of(PAIR, 'sfkd+pairs=[auto,head]').pairs == ['auto', 'head']
+    with pytest.raises(ConfigError, match="write its options without quotes"):  # which a key in a config must not hold
+        model_of(PAIR, "sfkd+pairs=['auto','head']")
     (tmp_path / 'empty.py').write_text("custom_imports = dict(imports=['sfkd'])\n")
     with pytest.raises(ConfigError, match="--method: 'empty.py' has no model with a type; write it as"):
         model_of(PAIR, 'empty.py')
