@@ -311,11 +311,13 @@ def locked(folder: Path) -> Iterator[IO | None]:
 
 
 def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: list[int]) -> None:
-    """The same number of trials for every method: its weights times each of FACTORS, then one that begins with the best
-    of these. Of classifiers it is that with its switch turned: logit KD beside feature losses, and the other
-    temperature (1 or 4) for logit losses. Others have no scores of whole pictures: there the weights go on from the
-    best, outwards by a factor of 4, or from the middle up by 2.
+    """The same number of trials for every method: its weights times each of FACTORS, of detectors and segmentors those
+    that go on from the best of these, outwards by a factor of 4 or from the middle up by 2, then the best of all with
+    its switch turned: the distillation of logits beside feature losses, and the other temperature (1 or 4) for losses
+    of logits or class maps.
     """
+    dense = not all(classifies(TASK_OF[pair]) for pair in pairs)
+
     def score(trials: list[str]) -> dict[str, float]:
         rows = comparison.run([(pair, trial, seed) for pair in pairs for seed in seeds for trial in trials])
         found = {trial: {(row['pair'], row['seed']): percent(row) for row in rows if row['method'] == trial}
@@ -326,16 +328,21 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
     def trial(method: str, factor: float) -> str:
         return '+'.join([method, *(f'{key}={weight * factor:g}' for key, weight in weights_of(method).items())])
 
-    def last(method: str) -> str:
-        best = max(FACTORS, key=lambda factor: scores[trial(method, factor)])
-        if all(classifies(TASK_OF[pair]) for pair in pairs):
-            return f'{trial(method, best)}+{switch_of(method)}'
-        return trial(method, best * {min(FACTORS): 0.25, max(FACTORS): 4}.get(best, 2))
+    def best(method: str) -> str:
+        return max(trials[method], key=scores.get)
+
+    def outward(method: str) -> str:
+        factor = FACTORS[trials[method].index(best(method))]
+        return trial(method, factor * {min(FACTORS): 0.25, max(FACTORS): 4}.get(factor, 2))
+
+    def switched(method: str) -> str:
+        return f'{best(method)}+{switch_of(method, dense)}'
     trials = {method: [trial(method, factor) for factor in FACTORS] for method in methods}
     scores = score([one for of_method in trials.values() for one in of_method])
-    for method in methods:
-        trials[method].append(last(method))
-    scores |= score([of_method[-1] for of_method in trials.values()])
+    for further in [outward, switched] if dense else [switched]:
+        for method in methods:
+            trials[method].append(further(method))
+        scores |= score([of_method[-1] for of_method in trials.values()])
     for method, of_method in trials.items():
         print(f'TUNED {method}: ' + ', '.join(f'{one.removeprefix(method + "+")}: {scores[one]:.2f}'
                                               for one in of_method), flush=True)
@@ -386,7 +393,8 @@ def main() -> None:
     parser.add_argument('--split', choices=['val', 'test'], default='test')
     parser.add_argument('--epochs', type=int, help='budget of every run, 2 at least; default: that of the configs')
     parser.add_argument('--tune', action='store_true',
-                        help=f'{len(FACTORS) + 1} trials for every method, on the validation split')
+                        help=f'{len(FACTORS) + 1} trials for every method, {len(FACTORS) + 2} of dense tasks, on the '
+                        'validation split')
     parser.add_argument('--together', type=int, default=16, help='the most methods of a pair and seed in one process')
     parser.add_argument('--jobs', type=int, default=1, help='processes side by side')
     parser.add_argument('--teacher-cache', type=Path, metavar='FOLDER', help='see tools/train_together.py')

@@ -104,17 +104,22 @@ def weights_of(name: str) -> dict[str, float]:
             for i, loss in enumerate(model.get(kind, [])) if loss.get('weight', 1.0)} | anchor
 
 
-def switch_of(name: str) -> str:
-    """The option by which a method has logit KD beside it or, where it is logit KD, another temperature. Arguments and
-    errors as of :func:`weights_of`.
+def switch_of(name: str, dense: bool = False) -> str:
+    """The options by which a method distils the logits too or, where it does nothing else, has another temperature.
+
+    Args:
+        name: see :func:`weights_of`, as for errors.
+        dense: whether the logits are class maps, for which CWD with its authors' weight takes the place of KD.
     """
     model = _config_of(name)
     if is_sfkd(model, Config()):
-        return 'logit_weight=1.0'
-    for i, loss in enumerate(model.get('logits', [])):
-        if not loss.get('weight', 1.0):
-            return f'logits.{i}.weight=1.0'
-    kind = 'logits' if model.get('logits') else 'losses'  # the scores of whole pictures, or class maps
+        return 'logit_weight=5.0+logit_loss=ChannelWiseDivergence' if dense else 'logit_weight=1.0'
+    if model.get('pairs') != 'classes':
+        for i, loss in enumerate(model.get('logits', [])):
+            if not loss.get('weight', 1.0):
+                cwd = dict(weight=5.0, type='ChannelWiseDivergence', temperature=1.0) if dense else dict(weight=1.0)
+                return '+'.join(f'logits.{i}.{key}={value}' for key, value in cwd.items())
+    kind = 'logits' if model.get('logits') and model.get('pairs') != 'classes' else 'losses'
     return f'{kind}.0.temperature={1.0 if model[kind][0].get("temperature", 1.0) == 4.0 else 4.0}'
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sfkd.openmmlab.methods import CONFIGS, model_of
+from sfkd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -322,16 +323,33 @@ def test_tuning_gives_every_method_the_same_trials(compare, tmp_path, capfd, mon
 
 @pytest.mark.parametrize('best, fourth', [(0.25, 0.0625), (1.0, 2.0), (4.0, 16.0)])
 def test_tuning_of_dense_tasks_goes_on_from_the_best_weights(compare, tmp_path, capfd, monkeypatch, best, fourth):
-    """They have no scores of whole pictures, which logit KD beside features would need."""
+    """Then class maps are distilled beside features, and a distillation of class maps has another temperature."""
     def score(self, cells):
-        return [dict(metric='mIoU', pair=pair, method=method, seed=seed,
-                     value=-abs(float(method.rpartition('=')[2]) - best * 2.5)) for pair, method, seed in cells]
+        return [dict(metric='mIoU', pair=pair, method=method, seed=seed, value=-abs(
+            float(re.search(r'weight=([.\d]+)', method)[1]) - base[method.partition('+')[0]] * best))
+            for pair, method, seed in cells]
+    base = dict(sfkd=2.5, kd_classes=1.0, pkd=3.0)
     monkeypatch.setattr(compare.Comparison, 'run', score)
-    compare.tune(compare.Comparison(tmp_path / 'none.jsonl', 'val'), ['sfkd', 'kd_classes'],
-                 [*compare.PAIRS['seg_pretrained']], [0])
-    sfkd, classes = (re.findall(r'=([.\d]+): ', line) for line in capfd.readouterr().out.splitlines())
-    assert [float(weight) / 2.5 for weight in sfkd] == [0.25, 1, 4, fourth]
-    assert len(classes) == 4
+    compare.tune(compare.Comparison(tmp_path / 'none.jsonl', 'val'), [*base], [*compare.PAIRS['seg_pretrained']], [0])
+    cwd, switches = 'ChannelWiseDivergence', {}
+    for (method, weight), line in zip(base.items(), capfd.readouterr().out.splitlines(), strict=True):
+        *trials, switched = [trial.partition('weight=')[2].rpartition(': ')[0] for trial in line.split(', ')]
+        assert [float(trial.partition('+')[0]) / weight for trial in trials] == [0.25, 1, 4, fourth]
+        first, _, switches[method] = switched.partition('+')
+        assert float(first) == best * weight
+    assert switches == dict(
+        sfkd=f'frequency_weight={best * 2.5:g}+logit_weight=5.0+logit_loss={cwd}',
+        kd_classes='losses.0.temperature=4.0',
+        pkd=f'logits.0.weight=5.0+logits.0.type={cwd}+logits.0.temperature=1.0')
+
+
+@pytest.mark.parametrize('method', ['sfkd', 'sfkd_lean', 'pkd', 'cwd', 'mgd_cells', 'cwd_classes', 'kd_classes'])
+def test_the_switch_of_dense_tasks_fits_the_method(compare, method):
+    pair = compare.PAIRS['seg_pretrained']['pretrained_seg_mit_to_resnet8']
+    model = model_of(pair, f'{method}+{compare.switch_of(method, dense=True)}')
+    pairs = MODELS.build(dict(model, _scope_='mmseg')).distillation.pairs
+    maps = pairs[-1].teacher_path == 'decode_head.conv_seg'
+    assert maps and next(iter(pairs[-1].losses.values())).temperature == (4.0 if 'classes' in method else 1.0)
 
 
 def test_tuning_scales_the_anchor_too(compare):
