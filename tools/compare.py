@@ -75,13 +75,20 @@ PLAIN = ['alone', 'sfkd', 'sfkd_lean', *PEERS]
 DENSE = ['alone', 'sfkd', 'sfkd_lean', 'aligned_mse', 'fitnet', 'pkd', 'freekd', 'cwd', *DENSE_PEERS]
 _WHOLE, _LEAN = (f'{name}+spatial_weight=0.625+frequency_weight=0.625' for name in ('sfkd', 'sfkd_lean'))
 _PLAIN = 'aligned_mse+losses.0.weight=0.625'
-#: Task -> what --methods is by default: the best of four trials each on its validation split (docs/ablation.md), then
-#: what tells SFKD's parts apart. Elsewhere the methods are as their configs have them, which is as classification's
+#: CWD of class maps beside features, as SFKD's logit term and as that of the peers.
+_CLASSES = 'logit_weight=5.0+logit_loss=ChannelWiseDivergence'
+_BESIDE = 'logits.0.weight=5.0+logits.0.type=ChannelWiseDivergence+logits.0.temperature=1.0'
+#: Task -> what --methods is by default: the best trial of each on its validation split (docs/ablation.md), then what
+#: tells SFKD's parts apart. Elsewhere the methods are as their configs have them, which is as classification's
 #: validation split chose.
 CHOSEN = dict(fashion=[
     'alone', 'kd+logits.0.weight=0.0625', 'ofa+losses.0.weight=1+logits.0.weight=1', 'rsd+losses.0.weight=0.1',
     'cwd+losses.0.weight=5+logits.0.weight=1.0', 'aligned_mse+losses.0.weight=2.5', f'{_LEAN}+logit_weight=1.0',
-    _WHOLE, f'{_WHOLE}+levels=0', _LEAN, _PLAIN])
+    _WHOLE, f'{_WHOLE}+levels=0', _LEAN, _PLAIN], seg_pretrained=[
+    'alone', f'{_WHOLE}+{_CLASSES}', f'{_LEAN}+{_CLASSES}', f'{_PLAIN}+{_BESIDE}',
+    f'pkd+losses.0.weight=0.75+{_BESIDE}', f'cwd+losses.0.weight=20+{_BESIDE}',
+    f'mgd_cells+losses.0.weight=0.00032+{_BESIDE}',
+    'cwd_classes+losses.0.weight=5', 'kd_classes+losses.0.weight=0.0625', f'{_WHOLE}+{_CLASSES}+levels=0', _WHOLE])
 
 
 def _parts(whole: str, lean: str, plain: str) -> dict[str, tuple[str, str]]:
@@ -91,7 +98,9 @@ def _parts(whole: str, lean: str, plain: str) -> dict[str, tuple[str, str]]:
 
 #: Task -> what tells the parts apart there, methods of one weight.
 PARTS = (dict.fromkeys(METRICS, _parts('sfkd', 'sfkd_lean', 'aligned_mse'))
-         | dict(fashion=_parts(_WHOLE, _LEAN, _PLAIN)))
+         | dict(fashion=_parts(_WHOLE, _LEAN, _PLAIN), seg_pretrained=dict(
+             _parts(f'{_WHOLE}+{_CLASSES}', f'{_LEAN}+{_CLASSES}', f'{_PLAIN}+{_BESIDE}'),
+             logits=(f'{_WHOLE}+{_CLASSES}', _WHOLE))))
 #: In a training's folder: its scores are in a file of rows.
 TAKEN = 'taken'
 #: What --tune tries first: every weight of the method times these.
@@ -350,8 +359,10 @@ def tune(comparison: Comparison, methods: list[str], pairs: list[str], seeds: li
 
 def baselines(task: str) -> list[str]:
     """What differences are to by default, as the task's table has it."""
-    names = CHOSEN.get(task, BASELINES)
-    return [next(name for name in names if name.partition('+')[0] == baseline) for baseline in BASELINES]
+    first: dict[str, str] = {}
+    for name in CHOSEN.get(task, BASELINES):
+        first.setdefault(name.partition('+')[0], name)
+    return [first[baseline] for baseline in BASELINES if baseline in first]
 
 
 def a_pair(text: str) -> str:

@@ -268,10 +268,26 @@ def test_a_tuned_task_compares_the_best_trial_of_each_method(compare):
     assert compare.baselines('cls') == list(compare.BASELINES) and set(compare.baselines('fashion')) < set(chosen)
 
 
+def test_segmentors_are_compared_by_the_best_trial_of_each_method(compare):
+    chosen, pairs = compare.CHOSEN['seg_pretrained'], compare.PAIRS['seg_pretrained']
+    trials: dict[str, dict[str, list[float]]] = {}
+    for row in map(json.loads, (ROOT / 'docs/results/tuning_seg_pretrained.jsonl').read_text().splitlines()):
+        assert row['split'] == 'val' and row['epochs'] == 4
+        trials.setdefault(row['method'].partition('+')[0], {}).setdefault(row['method'], []).append(row['value'])
+    assert len(trials) == 8 and all(len(of_method) == 5 for of_method in trials.values())
+    assert all(len(values) == len(pairs) for of_method in trials.values() for values in of_method.values())
+    assert {max(of_method, key=lambda one: sum(of_method[one])) for of_method in trials.values()} == {*chosen[1:9]}
+    for name in chosen:
+        model_of(next(iter(pairs.values())), name)
+    assert compare.baselines('seg_pretrained') == [chosen[0], chosen[3], chosen[1]]
+    assert {one for part in compare.PARTS['seg_pretrained'].values() for one in part} < {*chosen}
+
+
 @pytest.mark.parametrize('task', ['seg_pretrained', 'det_pretrained'])
 def test_by_default_dense_tasks_have_the_methods_that_they_can_have(compare, task):
-    methods = compare.default_methods(task)
-    assert {'cwd_classes', 'kd_classes', 'mgd_cells'} < set(methods) and methods == compare.default_methods(task, True)
+    methods = compare.default_methods(task, tuning=True)
+    assert {'cwd_classes', 'kd_classes', 'mgd_cells'} < set(methods)
+    assert compare.default_methods(task) == compare.CHOSEN.get(task, methods)
     for method in methods[1:]:
         model = model_of(next(iter(compare.PAIRS[task].values())), method)
         assert model.type == 'SFKD' or not any(loss.get('weight', 1.0) for loss in model.get('logits', [])), method
