@@ -114,12 +114,12 @@ def switch_of(name: str, dense: bool = False) -> str:
     model = _config_of(name)
     if is_sfkd(model, Config()):
         return 'logit_weight=5.0+logit_loss=ChannelWiseDivergence' if dense else 'logit_weight=1.0'
-    if model.get('pairs') != 'classes':
-        for i, loss in enumerate(model.get('logits', [])):
-            if not loss.get('weight', 1.0):
-                cwd = dict(weight=5.0, type='ChannelWiseDivergence', temperature=1.0) if dense else dict(weight=1.0)
-                return '+'.join(f'logits.{i}.{key}={value}' for key, value in cwd.items())
-    kind = 'logits' if model.get('logits') and model.get('pairs') != 'classes' else 'losses'
+    logits = [] if model.get('pairs') == 'classes' else model.get('logits', [])  # class maps are these already
+    for i, loss in enumerate(logits):
+        if not loss.get('weight', 1.0):
+            cwd = dict(weight=5.0, type='ChannelWiseDivergence', temperature=1.0) if dense else dict(weight=1.0)
+            return '+'.join(f'logits.{i}.{key}={value}' for key, value in cwd.items())
+    kind = 'logits' if logits else 'losses'
     return f'{kind}.0.temperature={1.0 if model[kind][0].get("temperature", 1.0) == 4.0 else 4.0}'
 
 
