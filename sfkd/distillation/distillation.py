@@ -114,7 +114,7 @@ class Distillation(nn.Module):
         problems = Problems(problems_of_rest(every, until, share))
         with problems.collected():
             pairs, scored = assemble(student, self.teacher.network, self.input_size, teachers_size, pairs=pairs,
-                             connector=connector, losses=losses, logits=logits, chosen=stages)
+                                     connector=connector, losses=losses, logits=logits, chosen=stages)
         problems.raise_all()
         self.every, self.until, self.share = every, math.inf if until is None else until, share
         self.steps = StepCount() if every > 1 or until else None
