@@ -15,6 +15,9 @@ from .runs import scaled, shown
 
 #: The student without a teacher, over which gains are measured.
 ALONE = 'alone'
+#: Options of methods: how much their losses on logits count, and which these are.
+_LOGIT_WEIGHTS = 'logits.0.weight', 'logit_weight'
+_LOGIT_LOSSES = 'logits.0.type', 'logit_loss'
 
 
 def read_rows(file: Path, where: str, how: str = 'give a file that this tool has written') -> list[dict]:
@@ -138,15 +141,26 @@ def parts(rows: Sequence[dict], of_parts: dict[str, tuple[str, str]]) -> str:
 
 
 def label(method: str) -> str:
-    """A method's name for a picture, of its weights the numbers alone: ``sfkd 0.625, 0.625``."""
+    """A method's name for a picture, of its weights the numbers alone and of a loss on logits the capitals:
+    ``sfkd 0.625, 0.625, logits 5 CWD``.
+    """
     name, *options = method.split('+')
-    of_logits = 'logits.0.weight=', 'logit_weight='
-    for i, option in enumerate(options):
-        if option.startswith(of_logits):
-            options[i] = f'logits {float(option.partition("=")[2]):g}'
-        elif option.partition('=')[0].endswith('weight'):
-            options[i] = f'{float(option.partition("=")[2]):g}'
-    return f'{name} {", ".join(options)}'.rstrip()
+    values = dict(option.split('=', 1) for option in options)
+    kind = ''.join(filter(str.isupper, next((values.pop(key) for key in _LOGIT_LOSSES if key in values), '')))
+
+    def said(key: str, value: str) -> str:
+        if key in _LOGIT_WEIGHTS:
+            return f'logits {float(value):g} {kind}'.rstrip()
+        return f'{float(value):g}' if key.endswith('weight') else f'{key.rpartition(".")[2]}={value}'
+    return f'{name} {", ".join(said(*option) for option in values.items())}'.rstrip()
+
+
+def title(pair: str, task: str) -> str:
+    """A pair's name for a picture, without the words of its task: ``mit to resnet8``."""
+    words = pair.split('_')
+    while len(words) > 1 and words[0] in task.split('_'):
+        del words[0]
+    return '_'.join(words).replace('_to_', ' to ')
 
 
 def draw_gains(rows: Sequence[dict], file: Path) -> None:
@@ -181,7 +195,7 @@ def draw_gains(rows: Sequence[dict], file: Path) -> None:
                 axis.plot(mean(of_seeds), i, '|', color=colour, markersize=12, markeredgewidth=2)
         alone = mean(cells[pair][ALONE].values())
         measure = shown(a_row[pair]['metric']).removesuffix(' (%)')
-        axis.set(title=pair.removeprefix(f"{a_row[pair]['task']}_").replace('_to_', ' to '), yticks=range(len(order)),
+        axis.set(title=title(pair, a_row[pair]['task']), yticks=range(len(order)),
                  yticklabels=[label(method) for method in order],
                  xlabel=f'points of {measure} over\nthe student alone ({alone:.1f}%)')
         axis.grid(alpha=0.3)

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from sfkd.analysis.comparison import draw_gains, label, parts, ranks, table
+from sfkd.analysis.comparison import draw_gains, label, parts, ranks, table, title
 from sfkd.analysis.intervals import interval
 from sfkd.errors import ConfigError
 
@@ -69,9 +69,19 @@ def test_parts_are_differences_on_each_pair_and_over_all_runs():
 @pytest.mark.parametrize('method, expected', [
     ('sfkd+spatial_weight=0.625+frequency_weight=0.625+levels=0', 'sfkd 0.625, 0.625, levels=0'),
     ('cwd+losses.0.weight=5+logits.0.weight=1.0', 'cwd 5, logits 1'),
-    ('sfkd_lean+sigma=1.0+logit_weight=1.0', 'sfkd_lean sigma=1.0, logits 1'), ('ofa', 'ofa')])
+    ('sfkd_lean+sigma=1.0+logit_weight=1.0', 'sfkd_lean sigma=1.0, logits 1'), ('ofa', 'ofa'),
+    ('sfkd+logit_weight=5.0+logit_loss=ChannelWiseDivergence', 'sfkd logits 5 CWD'),
+    ('pkd+losses.0.weight=3+logits.0.weight=5.0+logits.0.type=ChannelWiseDivergence+logits.0.temperature=1.0',
+     'pkd 3, logits 5 CWD, temperature=1.0')])
 def test_the_picture_names_a_method_by_its_weights(method, expected):
     assert label(method) == expected
+
+
+@pytest.mark.parametrize('pair, task, expected', [
+    ('pretrained_seg_mit_to_resnet8', 'seg_pretrained', 'mit to resnet8'), ('resnet_to_vit', 'cls', 'resnet to vit'),
+    ('det_swin_to_resnet8', 'det', 'swin to resnet8'), ('det', 'det', 'det')])
+def test_the_picture_names_a_pair_without_its_task(pair, task, expected):
+    assert title(pair, task) == expected
 
 
 def test_the_picture_is_of_gains_paired_by_seed(tmp_path, monkeypatch):
