@@ -55,7 +55,7 @@ PARTS = (dict.fromkeys(METRICS, _parts('sfkd', 'sfkd_lean', 'aligned_mse'))
 
 
 def classifies(task: str) -> bool:
-    """Whether its students score whole pictures, as logit KD needs."""
+    """Whether its students score whole pictures."""
     return METRICS[task] == METRICS['cls']
 
 
