@@ -142,17 +142,17 @@ def parts(rows: Sequence[dict], of_parts: dict[str, tuple[str, str]]) -> str:
 
 def label(method: str) -> str:
     """A method's name for a picture, of its weights the numbers alone and of a loss on logits the capitals:
-    ``sfkd 0.625, 0.625, logits 5 CWD``.
+    ``sfkd 0.625, 0.625, logits 5, CWD``.
     """
     name, *options = method.split('+')
-    values = dict(option.split('=', 1) for option in options)
-    kind = ''.join(filter(str.isupper, next((values.pop(key) for key in _LOGIT_LOSSES if key in values), '')))
 
     def said(key: str, value: str) -> str:
-        if key in _LOGIT_WEIGHTS:
-            return f'logits {float(value):g} {kind}'.rstrip()
-        return f'{float(value):g}' if key.endswith('weight') else f'{key.rpartition(".")[2]}={value}'
-    return f'{name} {", ".join(said(*option) for option in values.items())}'.rstrip()
+        if key in _LOGIT_LOSSES:
+            return ''.join(filter(str.isupper, value)) or value
+        if key.endswith('weight'):
+            return f'{"logits " * (key in _LOGIT_WEIGHTS)}{float(value):g}'
+        return f'{key.rpartition(".")[2]}={value}'
+    return f'{name} {", ".join(said(*option.split("=", 1)) for option in options)}'.rstrip()
 
 
 def title(pair: str, task: str) -> str:

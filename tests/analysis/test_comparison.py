@@ -70,9 +70,10 @@ def test_parts_are_differences_on_each_pair_and_over_all_runs():
     ('sfkd+spatial_weight=0.625+frequency_weight=0.625+levels=0', 'sfkd 0.625, 0.625, levels=0'),
     ('cwd+losses.0.weight=5+logits.0.weight=1.0', 'cwd 5, logits 1'),
     ('sfkd_lean+sigma=1.0+logit_weight=1.0', 'sfkd_lean sigma=1.0, logits 1'), ('ofa', 'ofa'),
-    ('sfkd+logit_weight=5.0+logit_loss=ChannelWiseDivergence', 'sfkd logits 5 CWD'),
+    ('sfkd+logit_weight=5.0+logit_loss=ChannelWiseDivergence', 'sfkd logits 5, CWD'),
+    ('kd+logits.0.type=DKD', 'kd DKD'),
     ('pkd+losses.0.weight=3+logits.0.weight=5.0+logits.0.type=ChannelWiseDivergence+logits.0.temperature=1.0',
-     'pkd 3, logits 5 CWD, temperature=1.0')])
+     'pkd 3, logits 5, CWD, temperature=1.0')])
 def test_the_picture_names_a_method_by_its_weights(method, expected):
     assert label(method) == expected
 
